@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Makes the environment that mmkd runs in. Sourced by quickstart.sh and run_tests.sh; also runs alone:
+#   bash tools/setup_env.sh
+# Every step is skipped when what it makes is already there and works, so a broken-off run goes on from where it stopped.
+#   MMKD_VENV      where the virtual environment goes (default: .venv in this checkout)
+#   MMKD_PYTHON    the Python to make it with (default: python3.11, else python3)
+#   MMKD_TORCH     the torch requirement (default: 2.13.0, its CPU build where there is no NVIDIA GPU and pip finds one)
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="${MMKD_VENV:-$ROOT/.venv}"
+PY="$VENV/bin/python"
+LOG="$VENV/setup.log"
+PINS="$ROOT/requirements/pinned.txt"
+
+say() { printf '\n[mmkd %s] %s\n' "$(date +%H:%M:%S)" "$*"; }
+fail() { printf '\n[mmkd] FAILED: %s\n' "$1" >&2; shift; for line in "$@"; do printf '       %s\n' "$line" >&2; done; exit 1; }
+
+# run WHAT MEND COMMAND...: the output goes to the log, its end to the screen when the command fails.
+run() {
+    local what="$1" mend="$2"; shift 2
+    { printf '\n=== %s\n+ %s\n' "$what" "$*"; } >>"$LOG"
+    "$@" >>"$LOG" 2>&1 || { tail -n 15 "$LOG" >&2; fail "$what" "$mend" "The whole output is in $LOG. Run the same command again to go on from here."; }
+}
+pip_install() { "$PY" -m pip install --disable-pip-version-check -c "$PINS" "$@"; }
+has() { "$PY" -c "$1" >>"$LOG" 2>&1; }
+
+make_venv() {
+    [ -x "$PY" ] && "$PY" -m pip --version >/dev/null 2>&1 && return
+    local python="${MMKD_PYTHON:-$(command -v python3.11 || command -v python3 || true)}"
+    [ -n "$python" ] || fail "no python3 found" "Install Python 3.10 or newer, or name one: MMKD_PYTHON=/path/to/python3.11"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+        || fail "$python is $("$python" -V 2>&1)" "mmkd needs Python 3.10 or newer (measured with 3.11): MMKD_PYTHON=/path/to/python3.11"
+    say "Making the virtual environment $VENV (seconds)"
+    "$python" -m venv "$VENV" || fail "$python -m venv $VENV" "On Debian and Ubuntu: apt-get install python3-venv"
+}
+
+install_torch() {
+    has 'import torch' && return
+    say "Installing torch (1 to 3 minutes, a download of 0.2 GB for the CPU build, several GB for CUDA)"
+    if [ -n "${MMKD_TORCH:-}" ]; then
+        run "installing $MMKD_TORCH" "Is the requirement in MMKD_TORCH right?" "$PY" -m pip install "$MMKD_TORCH"
+        return
+    fi
+    if ! command -v nvidia-smi >/dev/null 2>&1 && pip_install 'torch==2.13.0+cpu' >>"$LOG" 2>&1; then return; fi
+    run "installing torch 2.13.0" "Is the network or the package index reachable?" pip_install torch==2.13.0
+}
+
+ops_load='import torch; from mmcv.ops import nms; b = torch.tensor([[0., 0., 2., 2.]]); nms(b, torch.ones(1), 0.5)'
+
+install_mmcv() {
+    has "$ops_load" && return
+    local again=()
+    if has 'import importlib.metadata as m; m.version("onedl-mmcv")'; then
+        say "mmcv is installed but its compiled ops can't be loaded (built for another torch?): building it again"
+        again=(--force-reinstall --no-deps --no-cache-dir)
+    fi
+    command -v g++ >/dev/null 2>&1 || fail "no C++ compiler (g++)" "mmcv's ops are compiled here. On Debian and Ubuntu: apt-get install g++"
+    say "Installing mmcv with its compiled ops (about 6 minutes on 2 cores the first time, seconds from pip's cache)"
+    # mmcv's setup.py builds the ops only when it can import torch, hence no build isolation.
+    CFLAGS="${CFLAGS:--O2 -g0}" MAX_JOBS="${MAX_JOBS:-$(nproc)}" MMCV_WITH_OPS=1 \
+        run "building mmcv" "mmcv 2.3.6 compiles against torch 2.13.0, not against 2.14 or newer." \
+        pip_install --no-build-isolation "${again[@]}" onedl-mmcv
+    if ! has "$ops_load"; then
+        # A wheel in pip's cache may have been built beside another torch.
+        [ "${#again[@]}" -gt 0 ] || { install_mmcv; return; }
+        fail "mmcv's compiled ops can't be loaded" "Run: $PY $ROOT/tools/doctor.py"
+    fi
+}
+
+install_mmkd() {
+    local stamp="$VENV/mmkd-installed" sum
+    sum="$(cat "$ROOT"/setup.py "$ROOT"/requirements/*.txt | sha256sum | cut -d' ' -f1) $ROOT"
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return
+    say "Installing the other OpenMMLab packages and mmkd, editable (about 1 minute)"
+    run "installing mmkd" "Is the network or the package index reachable?" \
+        pip_install --no-build-isolation -e "$ROOT[onedl,tests]"
+    printf '%s' "$sum" >"$stamp"
+}
+
+setup_env() {
+    make_venv
+    install_torch
+    has 'import setuptools, wheel, ninja, psutil' || {
+        say "Installing the build tools (seconds)"
+        run "installing the build tools" "Is the network or the package index reachable?" pip_install -r "$ROOT/requirements/build.txt"
+    }
+    install_mmcv
+    install_mmkd
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+    setup_env
+    say "Ready: $PY"
+fi
