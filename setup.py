@@ -1,3 +1,43 @@
-from setuptools import find_packages, setup
+"""Packaging of mmkd; `configs/` and `tools/` are shipped inside the package as `mmkd/.mim`, as OpenMMLab packages do."""
+import re
+import shutil
+from pathlib import Path
 
-setup(name='mmkd', version='0.1.0', packages=find_packages(include=['mmkd', 'mmkd.*']))
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+
+def requirements(name):
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
+
+
+class BuildWithMim(build_py):
+    """Put `configs/` and `tools/` into the built package's `.mim` folder."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return  # the checkout's own folders are used
+        for folder in ('configs', 'tools'):
+            target = Path(self.build_lib) / 'mmkd' / '.mim' / folder
+            shutil.copytree(ROOT / folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+
+
+version = re.search(r"__version__ = '(.+)'", (ROOT / 'mmkd' / 'version.py').read_text()).group(1)
+setup(
+    name='mmkd',
+    version=version,
+    description='Online knowledge distillation and mutual learning between peer networks for OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmkd', 'mmkd.*']),
+    install_requires=requirements('runtime'),
+    # Neither family is a hard requirement: `Requires-Dist: mmengine` would overwrite the fork's files.
+    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'tests')},
+    cmdclass={'build_py': BuildWithMim},
+)

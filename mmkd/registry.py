@@ -1,0 +1,25 @@
+"""mmkd's registries: children of mmengine's with scope `mmkd`, and three of mmkd's own."""
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+# Networks' surroundings: distillers, losses, connectors, ensembles.
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmkd', locations=['mmkd.models'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmkd', locations=['mmkd.engine.hooks'])
+LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmkd', locations=['mmkd.engine.loops'])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='mmkd',
+    locations=['mmkd.engine.optimizers'])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmkd', locations=['mmkd.datasets'])
+
+# Pure functions of training progress that scale a link's weight.
+SCHEDULES = Registry('schedule', scope='mmkd', locations=['mmkd.engine.schedules'])
+# Named presets that expand to links.
+SHARINGS = Registry('sharing', scope='mmkd', locations=['mmkd.models.distillers.sharing'])
+# What is specific to detection, segmentation, classification.
+TASKS = Registry('task', scope='mmkd', locations=['mmkd.tasks'])
