@@ -19,7 +19,5 @@ DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmkd', locations
 
 # Pure functions of training progress that scale a link's weight.
 SCHEDULES = Registry('schedule', scope='mmkd', locations=['mmkd.engine.schedules'])
-# Named presets that expand to links.
-SHARINGS = Registry('sharing', scope='mmkd', locations=['mmkd.models.distillers.sharing'])
 # What is specific to detection, segmentation, classification.
 TASKS = Registry('task', scope='mmkd', locations=['mmkd.tasks'])

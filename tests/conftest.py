@@ -1,0 +1,99 @@
+"""Small real networks and batches that the tests share."""
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+
+import mmkd  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[1]
+NARROW = {
+    'backbone.widen_factor': 0.125,
+    'neck.in_channels': [32, 64, 128],
+    'neck.out_channels': 32,
+    'bbox_head.in_channels': 32,
+    'bbox_head.feat_channels': 32,
+    'bbox_head.num_classes': 1,
+}
+WIDER = dict(NARROW, **{
+    'backbone.widen_factor': 0.25,
+    'neck.in_channels': [64, 128, 256],
+    'neck.out_channels': 48,
+    'bbox_head.in_channels': 48,
+    'bbox_head.feat_channels': 32,
+})
+YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
+RTMDET = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+PLAIN = dict(type='DetDataPreprocessor', pad_size_divisor=32)
+
+
+def yolox(**kwargs):
+    """A narrow YOLOX member's config."""
+    return dict(dict(config=YOLOX, options=NARROW), **kwargs)
+
+
+def members(students=2, teacher=True, **kwargs):
+    """A teacher (wider) and students."""
+    named = dict(teacher=yolox(options=WIDER, seed=10)) if teacher else {}
+    named.update({f'student{i}': yolox(seed=i) for i in range(1, students + 1)})
+    return dict(named, **kwargs)
+
+
+def make_distiller(init=True, **kwargs):
+    """Build an OnlineDistiller from config keys."""
+    from mmkd.registry import MODELS
+    kwargs.setdefault('members', members())
+    kwargs.setdefault('data_preprocessor', dict(PLAIN))
+    model = MODELS.build(dict(type='OnlineDistiller', **kwargs))
+    if init:
+        model.init_weights()
+    return model.train()
+
+
+def make_batch(n=2, size=64, seed=0):
+    """A loader's batch as mmdet collates it: raw uint8 images and data samples with a box or two."""
+    from mmdet.structures import DetDataSample
+    generator = torch.Generator().manual_seed(seed)
+    batch = dict(inputs=[], data_samples=[])
+    for i in range(n):
+        batch['inputs'].append(torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8))
+        corner = torch.rand(1 + i % 2, 2, generator=generator) * size * 0.4
+        boxes = torch.cat([corner, corner + size * (0.2 + 0.3 * torch.rand(len(corner), 2, generator=generator))], 1)
+        sample = DetDataSample(metainfo=dict(img_id=i, img_shape=(size, size), ori_shape=(size, size), scale_factor=(1., 1.)))
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
+        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        batch['data_samples'].append(sample)
+    return batch
+
+
+def optim_wrapper(model, **cfg):
+    """The members' optimisers."""
+    from mmengine.optim import build_optim_wrapper
+    cfg.setdefault('optimizer', dict(type='SGD', lr=0.01, momentum=0.9))
+    return build_optim_wrapper(model, dict(constructor='mmkd.MemberOptimWrapperConstructor', **cfg))
+
+
+@pytest.fixture(autouse=True)
+def fresh_state():
+    """Each test starts from seed 0, mmdet's scope and an empty message hub."""
+    from mmdet.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    DefaultScope.overwrite_default_scope('mmdet')
+    MessageHub._instance_dict.clear()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    yield
+    DefaultScope.overwrite_default_scope(None)
+
+
+@pytest.fixture
+def toolkit():
+    """The helpers above, for tests (no relative imports between test files)."""
+    import types
+    return types.SimpleNamespace(**{name: value for name, value in globals().items() if not name.startswith('_')})

@@ -1,0 +1,4 @@
+from .base import Task, task_of
+from .detection import DetectionTask
+
+__all__ = ['DetectionTask', 'Task', 'task_of']

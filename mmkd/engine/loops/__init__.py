@@ -1,0 +1,3 @@
+from .member_loops import MemberTestLoop, MemberValLoop
+
+__all__ = ['MemberTestLoop', 'MemberValLoop']

@@ -1,0 +1,3 @@
+from .online_distiller import OnlineDistiller
+
+__all__ = ['OnlineDistiller']

@@ -1,0 +1,3 @@
+from .detection_ensemble import DetectionEnsemble
+
+__all__ = ['DetectionEnsemble']

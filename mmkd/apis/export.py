@@ -1,0 +1,149 @@
+"""Plain checkpoints and plain configs of members, for machines without mmkd."""
+import copy
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from mmkd import __version__
+from mmkd.models.distillers.member import Member
+from mmkd.models.distillers.preprocessing import shared_preprocessor_config
+from mmkd.registry import DATASETS
+from mmkd.utils.checkpoint import member_state
+from mmkd.utils.checks import choose
+
+# What a member's preprocessing keeps of its own; the rest (padding) is the shared one it was trained and measured with.
+OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_value')
+
+
+def member_plans(cfg):
+    """Return the `Member`s of a config's model by name; an ema member gets the config of the member it averages."""
+    if 'members' not in cfg.get('model', {}):
+        raise ValueError('model.members: the config is none of an OnlineDistiller')
+    plans = {name: Member.from_config(name, member) for name, member in cfg.model.members.items() if member is not None}
+    for plan in plans.values():
+        if plan.config is None:
+            plan.config = plans[choose(plan.of, plans, f'{plan.key}.of')].config
+    return plans
+
+
+def plain_model_config(cfg, plans, name):
+    """Return the config of the member's network alone, with the preprocessing it was measured with."""
+    model = plans[name].config.copy()
+    own = model.get('data_preprocessor') or {}
+    shared = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    shared = ConfigDict(shared or shared_preprocessor_config({n: p.config for n, p in plans.items()})).copy()
+    shared.pop('_scope_', None)
+    for key in OWN_PREPROCESSING:
+        shared.pop(key, None)
+        if key in own:
+            shared[key] = own[key]
+    model['data_preprocessor'] = shared
+    if model.get('_scope_') == cfg.get('default_scope'):
+        model.pop('_scope_', None)
+    return model
+
+
+def plain_config(cfg, name):
+    """Return a config of the member `name` (or `ensemble`) alone, with the data, evaluation and schedule of `cfg`.
+
+    A member's config names nothing of mmkd's. The ensemble's is one of mmkd's, of its members and without links.
+
+    Raises:
+        ValueError: If there is no such member, or if something of mmkd's is left that has no plain counterpart.
+    """
+    plans = member_plans(cfg)
+    choose(name, [*plans, 'ensemble'], 'member')
+    plain = copy.deepcopy(cfg)
+    for key in ('work_dir', 'launcher', 'resume', 'load_from'):
+        plain.pop(key, None)
+    plain.load_from, plain.resume = None, False
+    if name == 'ensemble':
+        ensemble = plain.model.get('ensemble') or {}
+        names = ensemble.get('members') or [n for n in plans if n != 'teacher']
+        plain.model.members = {n: dict(config=plain_model_config(cfg, plans, n)) for n in names}
+        plain.model.ensemble = dict(ensemble, members=list(names))
+        for key in ('sharing', 'links'):
+            plain.model.pop(key, None)
+        plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook']
+        return plain
+    plain.model = plain_model_config(cfg, plans, name)
+    plain.pop('custom_imports', None)
+    imports = [i for i in (cfg.get('custom_imports') or {}).get('imports', []) if i != 'mmkd']
+    if imports:
+        plain.custom_imports = dict(cfg.custom_imports, imports=imports)
+    plain.val_cfg, plain.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+    plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if not str(h.get('type')).startswith('mmkd.')]
+    if 'optim_wrapper' in plain:
+        plain.optim_wrapper.pop('constructor', None)
+        for key, value in (plain.optim_wrapper.pop('members', None) or {}).get(name, {}).items():
+            plain.optim_wrapper[key] = value
+    best = plain.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
+    if isinstance(best, str):
+        plain.default_hooks.checkpoint.save_best = best.split('/', 1)[-1] if best.split('/')[0] in (*plans, 'ensemble') else best
+    _make_datasets_plain(plain)
+    left = [line.strip() for line in plain.pretty_text.splitlines() if 'mmkd.' in line]
+    if left:
+        raise ValueError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')
+    return plain
+
+
+def _make_datasets_plain(node):
+    if isinstance(node, dict):
+        kind = node.get('type')
+        if isinstance(kind, str) and kind.startswith('mmkd.') and DATASETS.get(kind) is not None:
+            for key, value in DATASETS.get(kind).plain_config().items():
+                node[key] = value if key == 'type' else node.get(key, value)
+        for value in dict.values(node):
+            _make_datasets_plain(value)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            _make_datasets_plain(value)
+
+
+def write_atomically(path, write):
+    """Call `write(temporary_path)`, then rename: the file at `path` is the old one or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def export_member(cfg, state_dict, name, out, dataset_meta=None):
+    """Write a member's plain checkpoint and plain config.
+
+    Args:
+        cfg (Config): The training config.
+        state_dict (dict): State dict of the distiller (`members.<name>.*`).
+        name (str): A member, or `ensemble` (which needs mmkd to run).
+        out (str): Path of the checkpoint, `.pth`; the config goes beside it as `.py`.
+        dataset_meta (dict, optional): Class names and palette, for inferencers.
+
+    Returns:
+        tuple[Path, Path]: The two files.
+    """
+    out = Path(out)
+    if out.suffix != '.pth':
+        raise ValueError(f'OUT: expected a path that ends in .pth, got {str(out)!r}')
+    plain = plain_config(cfg, name)
+    if name == 'ensemble':
+        state = {f'members.{n}.{k}': v for n in plain.model.members
+                 for k, v in member_state(dict(state_dict=state_dict), n, 'checkpoint').items()}
+    else:
+        state = member_state(dict(state_dict=state_dict), name, 'checkpoint')
+    state = {key: value.detach().cpu().clone() for key, value in state.items()}
+    meta = dict(mmkd_version=__version__, member=name)
+    if dataset_meta is not None:
+        meta['dataset_meta'] = dict(dataset_meta)
+    config_file = out.with_suffix('.py')
+    write_atomically(config_file, lambda path: Config(plain._cfg_dict).dump(path))
+    write_atomically(out, lambda path: torch.save(dict(state_dict=state, meta=meta), path))
+    return out, config_file

@@ -1,0 +1,77 @@
+import copy
+
+import torch
+from mmengine.device import is_cuda_available
+from mmengine.model import is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor
+
+from mmkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmkd.utils.checks import choose
+
+from .member_optim_wrapper import MemberOptimWrapper
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class MemberOptimWrapperConstructor:
+    """Build each online member's own optimiser wrapper from one `optim_wrapper` config.
+
+    `optim_wrapper.members` (dict, optional) overrides it by member: `members=dict(teacher=dict(optimizer=dict(lr=1e-3)))`;
+    an `optimizer` with another `type` replaces the shared one. `paramwise_cfg` (shared or by member) sees a member's own
+    parameter names. With `AmpOptimWrapper` on a machine without GPU only `dtype='bfloat16'` is possible.
+
+    Args:
+        optim_wrapper_cfg (dict): The config.
+        paramwise_cfg (dict, optional): Options by parameter.
+    """
+
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+        self.cfg = copy.deepcopy(dict(optim_wrapper_cfg))
+        self.overrides = self.cfg.pop('members', None) or {}
+        self.paramwise_cfg = paramwise_cfg
+
+    def __call__(self, model):
+        """Build the `MemberOptimWrapper` of an `OnlineDistiller` (or of its DDP wrapper)."""
+        distiller = model.module if is_model_wrapper(model) else model
+        if not hasattr(distiller, 'trained_module'):
+            raise TypeError(f'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, got '
+                            f'{type(distiller).__name__}')
+        online = [name for name, member in distiller.plans.items() if member.training == 'online']
+        for name in self.overrides:
+            choose(name, online, 'optim_wrapper.members')
+        wrappers, dtypes = {}, set()
+        for name in online:
+            cfg, paramwise = self._config_of(name)
+            dtypes.add(self._cpu_dtype(cfg))
+            wrappers[name] = DefaultOptimWrapperConstructor(cfg, paramwise)(distiller.trained_module(name))
+            wrappers[name].grad_name = f'{name}/grad_norm'
+        counts = {name: wrapper._accumulative_counts for name, wrapper in wrappers.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f'optim_wrapper.members: accumulative_counts must be the same for all, got {counts}')
+        if any(hasattr(w, 'loss_scaler') for w in wrappers.values()):
+            for link, _ in distiller.links:
+                if not link.detach:
+                    raise ValueError(f'{link.key}.detach: False cannot be combined with loss scaling, which each member has of '
+                                     "its own; use AMP with dtype='bfloat16' on CPU, or detach=True")
+        return MemberOptimWrapper(autocast_dtype=dtypes.pop() if len(dtypes) == 1 else None, **wrappers)
+
+    def _config_of(self, name):
+        cfg, paramwise = copy.deepcopy(self.cfg), copy.deepcopy(self.paramwise_cfg)
+        for key, value in copy.deepcopy(dict(self.overrides.get(name) or {})).items():
+            if key == 'paramwise_cfg':
+                paramwise = value
+            elif key == 'optimizer' and 'type' not in value:
+                cfg['optimizer'].update(value)
+            else:
+                cfg[key] = value
+        return cfg, paramwise
+
+    @staticmethod
+    def _cpu_dtype(cfg):
+        # mmengine's AmpOptimWrapper refuses machines without GPU; bf16 needs no loss scaling, so autocast is enough there.
+        if cfg.get('type', 'OptimWrapper') != 'AmpOptimWrapper' or is_cuda_available():
+            return None
+        if cfg.pop('dtype', None) not in ('bfloat16', torch.bfloat16):
+            raise ValueError("optim_wrapper.dtype: without a GPU, AMP needs dtype='bfloat16'")
+        cfg.pop('loss_scale', None)
+        cfg['type'] = 'OptimWrapper'
+        return torch.bfloat16

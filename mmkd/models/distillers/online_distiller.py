@@ -1,0 +1,360 @@
+import copy
+
+import torch
+from mmengine.logging import MessageHub, print_log
+from mmengine.model import BaseModel
+from torch import nn
+
+from mmkd.registry import MODELS
+from mmkd.tasks import task_of
+from mmkd.utils.checkpoint import load_member
+from mmkd.utils.checks import check_arguments, choose
+
+from .link import Link
+from .member import Member
+from .preprocessing import Renormalize, shared_preprocessor_config
+from .sharing import sharing_links
+from .tap import Tap, detach
+
+PROBE_SIZE = 128  # side of the image that finds the taps' shapes when the model is built, a multiple of usual strides
+
+
+class FrozenNetworks(dict):
+    """Networks outside the distiller's parameters and state dict; copies of a distiller share them."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class MemberLosses(dict):
+    """Each trained member's loss (dict[str, Tensor]), with all named `terms`; stepped by `MemberOptimWrapper`."""
+
+    def __init__(self, losses, terms):
+        super().__init__(losses)
+        self.terms = terms
+
+    def __truediv__(self, factor):
+        raise TypeError("an OnlineDistiller's members have an optimiser each: set "
+                        "optim_wrapper.constructor='mmkd.MemberOptimWrapperConstructor' (configs/_base_/default_runtime.py does)")
+
+
+@MODELS.register_module()
+class OnlineDistiller(BaseModel):
+    """Several networks trained together online, sharing knowledge over links.
+
+    One step: the batch is preprocessed once; each member runs forward once, its own `loss()` untouched, while its taps are
+    recorded; each active link adds a term to its target's loss. Nothing flows into a link's source. For inference it is the
+    ensemble of its students: `predict` returns the fused predictions as a plain model of the task does.
+
+    Args:
+        members (dict[str, dict]): Arguments of `Member` by name. `name=None` drops an inherited member.
+        sharing (dict | str, optional): A preset and its options, see `sharing_links`. Default: no links.
+        links (list[dict], optional): Further links, see `Link`; one with the same source, target and taps as one of the
+            preset's replaces it.
+        ensemble (dict, optional): `members` (default: all but the teacher) and the arguments of the task's ensemble.
+        task (str, optional): Name of the task; found from the networks by default.
+        data_preprocessor (dict, optional): Shared preprocessing. Default: the first member's.
+
+    Raises:
+        ValueError: At build, for whatever does not fit together: key, value and what is valid.
+    """
+
+    def __init__(self, members, sharing=None, links=None, ensemble=None, task=None, data_preprocessor=None):
+        if not isinstance(members, dict) or not any(cfg is not None for cfg in members.values()):
+            raise ValueError(f'model.members: expected a dict of one or more members, got {members!r}')
+        plans = {name: Member.from_config(name, cfg) for name, cfg in members.items() if cfg is not None}
+        for member in plans.values():
+            if member.training == 'ema':
+                online = [name for name, m in plans.items() if m.training == 'online']
+                choose(member.of, online, f'{member.key}.of (an online member)')
+        if not any(m.training == 'online' for m in plans.values()):
+            raise ValueError("model.members: no member is trained: one at least must have training='online'")
+        super().__init__(data_preprocessor or shared_preprocessor_config(
+            {name: m.config for name, m in plans.items() if m.config is not None}))
+        self.plans = plans
+        self._build_networks()
+        self.task = task_of({name: self.network(name) for name in plans}, task)
+        self._build_links(sharing, links or [])
+        self._build_ensemble(ensemble, sharing)
+        self.progress = None
+        self._ema_is_due = False
+
+    # ---------------------------------------------------------------- building
+
+    def _build_networks(self):
+        self.members = nn.ModuleDict()
+        self.frozen = FrozenNetworks()
+        base_seed = torch.initial_seed() % 2**31
+        for index, member in enumerate(self.plans.values()):
+            if member.training == 'ema':
+                continue
+            network = member.build(base_seed + index)
+            if member.training == 'frozen':
+                load_member(network, member.checkpoint, member.name, f'{member.key}.checkpoint', strict=True)
+                self.frozen[member.name] = network.eval().requires_grad_(False)
+            else:
+                self.members[member.name] = network
+        for member in self.plans.values():
+            if member.training == 'ema':
+                self.members[member.name] = copy.deepcopy(self.members[member.of]).eval().requires_grad_(False)
+        self.renormalize = {}
+        for name in self.plans:
+            conversion = Renormalize(self.data_preprocessor, self.network(name).data_preprocessor)
+            if not conversion.is_identity:
+                self.renormalize[name] = conversion
+
+    def _build_links(self, sharing, links):
+        configs = {}
+        if sharing is not None:
+            sharing = dict(type=sharing) if isinstance(sharing, str) else dict(sharing)
+            if 'type' not in sharing:
+                raise ValueError(f"model.sharing: expected a preset's name or a dict with 'type', got {sharing}")
+            check_arguments(sharing_links, sharing, 'model.sharing', given=('members', 'task'))
+            expanded = sharing_links(list(self.plans), task=self.task, **sharing)
+            configs = {f'model.sharing ({sharing["type"]})[{i}]': cfg for i, cfg in enumerate(expanded)}
+        planned = [Link.from_config(cfg, key) for key, cfg in configs.items()]
+        for i, cfg in enumerate(links):
+            link = Link.from_config(cfg, f'model.links[{i}]')
+            def place(one): return one.source, one.target, one.source_tap, one.target_tap
+            planned = [other for other in planned if place(other) != place(link)] + [link]
+        self.taps = {}
+        for link in planned:
+            for side in ('source', 'target'):
+                name = choose(getattr(link, side), self.plans, f'{link.key}.{side}')
+                text = getattr(link, f'{side}_tap')
+                if (name, text) not in self.taps:
+                    self.taps[name, text] = Tap(name, text, self.network(name), self.task, f'{link.key}.{side}_tap')
+            if self.plans[link.target].training != 'online':
+                raise ValueError(f'{link.key}.target: {link.target!r} is {self.plans[link.target].training} and learns nothing; '
+                                 'targets are online members')
+            if not link.detach and self.plans[link.source].training != 'online':
+                raise ValueError(f'{link.key}.detach: False has no effect on {link.source!r}, which is not trained')
+        values = self._probe()
+        self.links, self.link_modules = [], nn.ModuleDict()
+        for index, link in enumerate(planned):
+            module = link.build(self.task, values[link.source, link.source_tap], values[link.target, link.target_tap],
+                                self.plans[link.target].seed + 1000 + index)
+            self.link_modules[f'{link.target}_from_{link.source}_{index}'] = module
+            self.links.append((link, module))
+        terms = [link.term for link, _ in self.links]
+        for term in terms:
+            if terms.count(term) > 1:
+                raise ValueError(f'model.links: two links have the term {term!r}; give one of them a `name`')
+
+    def _probe(self):
+        """Run each tapped member once on a small empty image, to find the taps' shapes."""
+        inputs = torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
+        values = {}
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for name in dict.fromkeys(name for name, _ in self.taps):
+                network = self.network(name)
+                mode = network.training
+                network.eval()
+                values.update(self._recorded(name, {text for n, text in self.taps if n == name},
+                                             lambda: self._run_for_taps(name, inputs, None)))
+                network.train(mode)
+        return values
+
+    def _build_ensemble(self, ensemble, sharing):
+        cfg = dict(ensemble or {})
+        teacher = sharing.get('teacher', 'teacher') if isinstance(sharing, dict) else 'teacher'
+        students = [name for name in self.plans if name != teacher]
+        self.ensemble_members = cfg.pop('members', students or list(self.plans))
+        if not self.ensemble_members:
+            raise ValueError('model.ensemble.members: expected at least one member')
+        for name in self.ensemble_members:
+            choose(name, self.plans, 'model.ensemble.members')
+        self.ensemble = self.task.build_ensemble(**cfg)
+
+    def init_weights(self):
+        """Initialise each online member in its own random stream, then load the checkpoints that members start from."""
+        for member in self.plans.values():
+            if member.training != 'online':
+                continue
+            network = self.members[member.name]
+            with member.stream():
+                network.init_weights()
+            if member.checkpoint is not None:
+                load_member(network, member.checkpoint, member.name, f'{member.key}.checkpoint', strict=False)
+        for member in self.plans.values():
+            if member.training == 'ema':
+                self.members[member.name].load_state_dict(self.members[member.of].state_dict())
+
+    # ---------------------------------------------------------------- members
+
+    def network(self, name):
+        """Return the network of the member `name`."""
+        return self.frozen[name] if name in self.frozen else self.members[name]
+
+    @property
+    def evaluated(self):
+        """list[str]: What one pass of evaluation measures: every member, then the ensemble."""
+        return [*self.plans, 'ensemble']
+
+    def trained_module(self, name):
+        """Return what the optimiser of the online member `name` trains: its network and its links' connectors.
+
+        Parameter names are the network's own, so that `paramwise_cfg` applies as if it were alone.
+        """
+        network = self.members[name]
+        connectors = [module.connectors for link, module in self.links
+                      if link.target == name and any(True for _ in module.parameters())]
+        if not connectors:
+            return network
+        holder = nn.Module()
+        holder._parameters, holder._modules = network._parameters, dict(network._modules)
+        holder.connectors = nn.ModuleList(connectors)
+        return holder
+
+    def train(self, mode=True):
+        """Set training mode; frozen and ema members stay in eval mode."""
+        super().train(mode)
+        for name, member in self.plans.items():
+            if member.training == 'ema':
+                self.members[name].eval()
+        return self
+
+    def _apply(self, fn, recurse=True):
+        for network in self.frozen.values():
+            network._apply(fn)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def update_ema_members(self):
+        """Move each ema member towards the member it averages; buffers are copied. `MemberHook` calls it each iteration."""
+        self._ema_is_due = False
+        for name, member in self.plans.items():
+            if member.training == 'ema':
+                own, other = self.members[name], self.members[member.of]
+                torch._foreach_lerp_(list(own.parameters()), list(other.parameters()), member.momentum)
+                for buffer, source in zip(own.buffers(), other.buffers()):
+                    buffer.copy_(source)
+
+    # ---------------------------------------------------------------- the training step
+
+    def training_progress(self):
+        """float: Share of the training done, in [0, 1]: `progress` if set, else from the running Runner."""
+        if self.progress is not None:
+            return self.progress
+        hub = MessageHub.get_current_instance()
+        return hub.get_info('iter', 0) / max(hub.get_info('max_iters', 1), 1)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        """As every OpenMMLab model: `loss` gives named terms, `predict` the ensemble's data samples, `tensor` raw outputs
+        by member."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples, ['ensemble'])['ensemble']
+        if mode == 'tensor':
+            return {name: self.network(name)(self._inputs_of(name, inputs, data_samples), data_samples, mode='tensor')
+                    for name in self.plans}
+        raise ValueError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
+
+    def loss(self, inputs, data_samples):
+        """Run every needed member once and return all loss terms.
+
+        Args:
+            inputs (Tensor): Preprocessed images (N, C, H, W).
+            data_samples (list): One a image.
+
+        Returns:
+            dict[str, Tensor]: `member/loss_cls`, ..., and a term for each link (0 while its weight is 0).
+        """
+        progress = self.training_progress()
+        weights = [link.weight_at(progress) for link, _ in self.links]
+        active = [link for (link, _), weight in zip(self.links, weights) if weight]
+        sources = {link.source for link in active}
+        wanted = {(link.source, link.source_tap) for link in active} | {(link.target, link.target_tap) for link in active}
+        terms, values = {}, {}
+        for name, member in self.plans.items():
+            if member.training != 'online' and name not in sources:
+                continue
+            texts = {text for n, text in wanted if n == name}
+            samples = [sample.clone() for sample in data_samples]
+            images = self._inputs_of(name, inputs, samples)
+            with member.stream(inputs.device) if member.stream else torch.random.fork_rng(enabled=False):
+                if member.training == 'online':
+                    values.update(self._recorded(name, texts, lambda: terms.update(
+                        {f'{name}/{k}': v for k, v in self.members[name](images, samples, mode='loss').items()})))
+                else:
+                    with torch.no_grad():
+                        values.update(self._recorded(name, texts, lambda: self._run_for_taps(name, images, samples)))
+        detached = {}
+        for (link, module), weight in zip(self.links, weights):
+            if not weight:
+                # Connectors keep a (zero) gradient, so that DDP sees the same parameters in every step.
+                terms[link.term] = sum((p.sum() * 0 for p in module.parameters()), inputs.new_zeros(()))
+                continue
+            place = (link.source, link.source_tap)
+            source = values[place]
+            if link.detach:
+                source = detached.setdefault(place, detach(source))
+            terms[link.term] = weight * link.compute(module, values[link.target, link.target_tap], source)
+        if self._ema_is_due:
+            raise RuntimeError("model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd.MemberHook')]")
+        self._ema_is_due = self.training and any(m.training == 'ema' for m in self.plans.values())
+        return terms
+
+    def _recorded(self, name, texts, run):
+        """Call `run` and return the values {(name, text): value} of the member's taps `texts`."""
+        taps = [self.taps[name, text] for text in texts]
+        for tap in taps:
+            tap.recorder.enabled = True
+        try:
+            run()
+            return {(name, tap.text): tap.read() for tap in taps}
+        finally:
+            for tap in taps:
+                tap.recorder.enabled = False
+                tap.recorder.pop()
+
+    def _run_for_taps(self, name, inputs, data_samples):
+        paths = [tap.path for (member, _), tap in self.taps.items() if member == name]
+        self.task.run_for_taps(self.network(name), inputs, data_samples, paths)
+
+    def _inputs_of(self, name, inputs, data_samples):
+        return self.renormalize[name](inputs, data_samples) if name in self.renormalize else inputs
+
+    def parse_losses(self, losses):
+        """Sum each member's loss terms.
+
+        Returns:
+            tuple[MemberLosses, dict]: Loss by member, and all terms with `<member>/loss` and `loss` for the log.
+        """
+        terms = {}
+        for key, value in losses.items():
+            terms[key] = sum(v.mean() for v in value) if isinstance(value, (list, tuple)) else value.mean()
+        sums = {}
+        for name, member in self.plans.items():
+            if member.training == 'online':
+                own = [v for key, v in terms.items() if key.startswith(f'{name}/') and 'loss' in key[len(name):]]
+                sums[name] = sum(own)
+        log = {'loss': sum(v.detach() for v in sums.values())}
+        log.update({f'{name}/loss': value.detach() for name, value in sums.items()})
+        log.update({key: value.detach() for key, value in terms.items()})
+        return MemberLosses(sums, log), log
+
+    # ---------------------------------------------------------------- inference
+
+    def predict(self, inputs, data_samples, names):
+        """Predict with the members (and the ensemble) in `names`, each network run once.
+
+        Returns:
+            dict[str, list]: By name, the data samples with that one's predictions.
+        """
+        needed = [n for n in self.plans if n in names or ('ensemble' in names and n in self.ensemble_members)]
+        results = {}
+        for name in needed:
+            samples = [sample.clone() for sample in data_samples]
+            results[name] = self.network(name)(self._inputs_of(name, inputs, samples), samples, mode='predict')
+        if 'ensemble' in names:
+            results['ensemble'] = [self.ensemble.fuse_samples(list(samples))
+                                   for samples in zip(*(results[n] for n in self.ensemble_members))]
+        return {name: results[name] for name in names}
+
+    @torch.no_grad()
+    def predict_members(self, data, names=None):
+        """Preprocess a loader's batch once and predict with every member and the ensemble (or those in `names`)."""
+        data = self.data_preprocessor(data, False)
+        return self.predict(data['inputs'], data['data_samples'], names or self.evaluated)

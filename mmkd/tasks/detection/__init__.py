@@ -1,0 +1,3 @@
+from .detection_task import DetectionTask
+
+__all__ = ['DetectionTask']

@@ -1,0 +1,88 @@
+"""Loading of checkpoints without executing pickles."""
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+
+_multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+# What mmengine's checkpoints hold beside tensors and plain containers.
+SAFE_GLOBALS = [
+    HistoryBuffer, np.ndarray, np.dtype, _multiarray._reconstruct, _multiarray.scalar,
+    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
+]
+
+
+def load_file(source, key):
+    """Load a checkpoint from a path or URL, tensors and plain values only.
+
+    Args:
+        source (str): Path, or a URL (downloaded to torch's hub cache).
+        key (str): Where it stands in the config, for messages.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or would run code on loading.
+    """
+    if source.startswith(('http://', 'https://')):
+        from torch.hub import get_dir
+        path = Path(get_dir()) / 'checkpoints' / source.split('/')[-1]
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                torch.hub.download_url_to_file(source, str(path))
+            except OSError as error:
+                raise ValueError(f'{key}: cannot download {source!r}: {error}') from error
+    else:
+        path = Path(source).expanduser()
+    if not path.is_file():
+        raise ValueError(f'{key}: no file {source!r} (from {Path.cwd()})')
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f'{key}: {source!r} is no plain checkpoint: {str(error).splitlines()[0]}') from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {str(error).splitlines()[0]}') from error
+
+
+def member_state(checkpoint, name, key):
+    """Return the network's state dict of a checkpoint: a plain one, or member `name` of an mmkd one."""
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f"{key}: the checkpoint has no 'state_dict'")
+    if any(k.startswith('members.') for k in state):
+        prefix = f'members.{name}.'
+        found = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+        if not found:
+            names = sorted({k.split('.')[1] for k in state if k.startswith('members.')})
+            raise ValueError(f'{key}: the checkpoint holds members {names}, none named {name!r}')
+        return found
+    return {k[7:] if k.startswith('module.') else k: v for k, v in state.items()}
+
+
+def load_member(network, source, name, key, strict):
+    """Load a member's start weights into its network.
+
+    Args:
+        strict (bool): Whether every weight must be there and fit (frozen members). Else weights of another shape (another
+            class count) keep their initial values; one log line names them.
+
+    Raises:
+        ValueError: If `strict` and anything differs, or if nothing fits at all.
+    """
+    state = member_state(load_file(source, key), name, key)
+    own = network.state_dict()
+    unfit = [k for k in state if k in own and own[k].shape != state[k].shape]
+    unknown = [k for k in state if k not in own]
+    missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
+    fitting = {k: v for k, v in state.items() if k in own and k not in unfit}
+    if not fitting or (strict and (unfit or unknown or missing)):
+        raise ValueError(f'{key}: {source!r} does not fit the network: {len(missing)} weights missing {missing[:3]}, '
+                         f'{len(unknown)} unknown {unknown[:3]}, {len(unfit)} of another shape '
+                         f'{[(k, tuple(state[k].shape), tuple(own[k].shape)) for k in unfit[:3]]}')
+    network.load_state_dict(fitting, strict=False)
+    left = unfit + missing
+    print_log(f'{name}: started from {source}: {len(fitting)} of {len(own)} weights loaded' +
+              (f'; left at their initial values: {", ".join(left[:12])}{", ..." if len(left) > 12 else ""}' if left else ''),
+              logger='current')

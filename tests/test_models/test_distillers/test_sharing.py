@@ -1,0 +1,65 @@
+import pytest
+
+from mmkd.models.distillers.sharing import PRESETS, sharing_links
+
+# METHODS.md 2: what goes over T->S1, T->S2, S2->S1, S1->S2
+EXPECTED = {
+    'individual': ('', '', '', ''),
+    'kd_p': ('P', 'P', '', ''),
+    'kd_f': ('F', 'F', '', ''),
+    'kd_mixed': ('P', 'F', '', ''),
+    'ml_p': ('', '', 'P', 'P'),
+    'ml_f': ('', '', 'F', 'F'),
+    'ml_mixed': ('', '', 'F', 'P'),
+    'kdml_p': ('P', 'P', 'P', 'P'),
+    'kdml_f': ('F', 'F', 'F', 'F'),
+    'kdml_mixed_complement': ('P', 'F', 'F', 'P'),
+    'kdml_mixed_same': ('P', 'F', 'P', 'F'),
+    'kdml_mixed_full': ('P', 'F', 'PF', 'PF'),
+}
+
+
+class Losses:
+
+    @staticmethod
+    def default_loss(tap):
+        return dict(type=tap)
+
+
+def expand(members, **options):
+    return sharing_links(members, task=Losses(), **options)
+
+
+@pytest.mark.parametrize('preset', EXPECTED)
+def test_edges_of_each_preset(preset):
+    links = expand(['teacher', 's1', 's2'], type=preset)
+    edges = [('teacher', 's1'), ('teacher', 's2'), ('s2', 's1'), ('s1', 's2')]
+    found = tuple(''.join('P' if link['tap'] == 'prediction' else 'F' for link in links
+                          if (link['source'], link['target']) == edge) for edge in edges)
+    assert found == EXPECTED[preset]
+    assert len(links) == sum(map(len, EXPECTED[preset]))
+    assert set(EXPECTED) == set(PRESETS)
+
+
+def test_peers_share_the_mutual_weight():
+    links = expand(['teacher', 'a', 'b', 'c'], type='kdml_p', weight=2.0, kd_weight=0.5, ml_weight=3.0)
+    assert {link['weight'] for link in links if link['source'] == 'teacher'} == {1.0}
+    assert {link['weight'] for link in links if link['source'] != 'teacher'} == {2.0 * 3.0 / 2}
+    assert sum(link['target'] == 'a' for link in links) == 3
+
+
+def test_complement_gives_each_student_both_kinds():
+    links = expand(['teacher', 'a', 'b', 'c', 'd'], type='kdml_mixed_complement')
+    for student in 'abcd':
+        assert {link['tap'] for link in links if link['target'] == student} == {'prediction', 'feature'}
+
+
+@pytest.mark.parametrize('members, options, message', [
+    (['a', 'b'], dict(type='kd_p'), "model.sharing.teacher .*'teacher'"),
+    (['teacher', 'a'], dict(type='ml_p'), 'two or more students'),
+    (['teacher', 'a', 'b'], dict(type='kdml_mix'), "did you mean 'kd_mixed'|did you mean 'kdml_"),
+    (['teacher', 'a', 'b'], dict(type='kd_p', students=['c']), 'model.sharing.students'),
+])
+def test_wrong_presets(members, options, message):
+    with pytest.raises(ValueError, match=message):
+        expand(members, **options)

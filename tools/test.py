@@ -1,0 +1,58 @@
+"""Evaluate the members and the ensemble of an mmkd config in one pass: python tools/test.py CONFIG CHECKPOINT [options]."""
+import argparse
+
+from mmengine.runner import Runner
+
+from mmkd.apis.command_line import add_run_arguments, load_config, metric_table, run_tool
+from mmkd.utils.checkpoint import load_file, member_state
+from mmkd.utils.checks import choose
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    add_run_arguments(parser)
+    parser.add_argument('--member', nargs='+', metavar='NAME', help="evaluate only these ('ensemble' among them)")
+    parser.add_argument('--out', metavar='FILE.pkl', help="dump predictions, a file for each: FILE_<member>.pkl")
+    parser.add_argument('--show-dir', metavar='DIR',
+                        help="draw predictions into WORK_DIR/<time>/DIR (the ensemble's, or the last --member's)")
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds a picture is shown')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    cfg = load_config(args.config, args)
+    if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out: expected a path that ends in .pkl, got {args.out!r}')
+    checkpoint = load_file(args.checkpoint, 'checkpoint')
+    members = [name for name, member in cfg.model.get('members', {}).items() if member is not None]
+    for name in args.member or []:
+        choose(name, [*members, 'ensemble'], '--member')
+    if members:
+        for name in members:
+            if cfg.model.members[name].get('training') != 'frozen':
+                member_state(checkpoint, name, args.checkpoint)
+        if args.member:
+            cfg.test_cfg.members = args.member
+    elif args.member:
+        raise ValueError(f'--member: {args.config} has no members')
+    if args.show or args.show_dir:
+        cfg.default_hooks.visualization.update(draw=True, show=args.show, wait_time=args.wait_time)
+        if args.show_dir:
+            cfg.default_hooks.visualization.test_out_dir = args.show_dir
+    if args.out is not None:
+        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
+        cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    metrics = Runner.from_cfg(cfg).test()
+    if members:
+        rows = args.member or [*members, 'ensemble']
+        columns = {key.split('/', 1)[1]: key.split('/')[-1] for key in metrics if key.startswith(f'{rows[0]}/')}
+        print(metric_table(metrics, rows, columns))
+
+
+if __name__ == '__main__':
+    run_tool(main)
