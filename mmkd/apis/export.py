@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 
-from mmkd import __version__
+from mmkd.version import __version__
 from mmkd.models.distillers.member import Member
 from mmkd.models.distillers.preprocessing import shared_preprocessor_config
 from mmkd.registry import DATASETS

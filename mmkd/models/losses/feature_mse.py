@@ -1,0 +1,40 @@
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmkd.registry import MODELS
+from mmkd.utils.checks import choose
+
+
+@MODELS.register_module()
+class FeatureMSE(nn.Module):
+    """Squared distance of normalised feature maps, averaged over images and positions.
+
+    loss = mean || t/||t|| - s/||s|| ||^2, in [0, 4]. Feature sharing by a distance of normalised maps is that of Niyaz et al.
+    (arXiv 2212.02931); which normalisation is open there. mmkd's choice is the channel vector at each position: scale-free,
+    and independent of resolution and of the number of channels. Computed in float32, also under autocast.
+
+    Args:
+        normalize (str): `channel` (each position's vector to length 1), `spatial` (each channel's map to mean square 1; the
+            distance is then averaged over channels too) or `none` (plain mean squared error). Default: `channel`.
+    """
+
+    def __init__(self, normalize='channel'):
+        super().__init__()
+        self.normalize = choose(normalize, ('channel', 'spatial', 'none'), 'normalize')
+
+    def forward(self, target, source):
+        """Compare maps of one shape, (N, C, H, W) or (N, C); returns a scalar.
+
+        Raises:
+            ValueError: If the shapes differ.
+        """
+        if target.shape != source.shape:
+            raise ValueError(f'features differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}')
+        with torch.autocast(target.device.type, enabled=False):
+            target, source = target.float(), source.float()
+            if self.normalize == 'channel':
+                return (F.normalize(target, dim=1) - F.normalize(source, dim=1)).square().sum(1).mean()
+            if self.normalize == 'spatial':
+                target, source = (F.normalize(x.flatten(2), dim=2) * x[0, 0].numel()**0.5 for x in (target, source))
+            return F.mse_loss(target, source)
