@@ -1,4 +1,5 @@
 """Small real networks and batches that the tests share."""
+import itertools
 import random
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmengine.structures import InstanceData
 
 import mmkd  # noqa: F401
 
+COUNTER = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
 NARROW = {
     'backbone.widen_factor': 0.125,
@@ -39,17 +41,18 @@ def yolox(**kwargs):
 
 def members(students=2, teacher=True, **kwargs):
     """A teacher (wider) and students."""
-    named = dict(teacher=yolox(options=WIDER, seed=10)) if teacher else {}
+    teacher = yolox(options=WIDER, seed=10) if teacher is True else teacher
+    named = dict(teacher=teacher) if teacher else {}
     named.update({f'student{i}': yolox(seed=i) for i in range(1, students + 1)})
     return dict(named, **kwargs)
 
 
 def make_distiller(init=True, **kwargs):
     """Build an OnlineDistiller from config keys."""
-    from mmkd.registry import MODELS
+    from mmengine.registry import MODELS
     kwargs.setdefault('members', members())
     kwargs.setdefault('data_preprocessor', dict(PLAIN))
-    model = MODELS.build(dict(type='OnlineDistiller', **kwargs))
+    model = MODELS.build(dict(type='mmkd.OnlineDistiller', **kwargs))
     if init:
         model.init_weights()
     return model.train()
@@ -83,13 +86,12 @@ def fresh_state():
     """Each test starts from seed 0, mmdet's scope and an empty message hub."""
     from mmdet.utils import register_all_modules
     register_all_modules(init_default_scope=False)
-    DefaultScope.overwrite_default_scope('mmdet')
+    DefaultScope.get_instance(f'test-{next(COUNTER)}', scope_name='mmdet')
     MessageHub._instance_dict.clear()
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
     yield
-    DefaultScope.overwrite_default_scope(None)
 
 
 @pytest.fixture

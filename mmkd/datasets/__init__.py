@@ -1,0 +1,3 @@
+from .polyp_detection import PolypDetection
+
+__all__ = ['PolypDetection']

@@ -66,13 +66,13 @@ class Tap:
         """Return what the last forward left and forget it: a tensor, a list of tensors (levels) or a `DensePrediction`.
 
         Raises:
-            RuntimeError: If the module ran never, or more than once, in that forward.
+            ValueError: If the module ran never, or more than once, in that forward.
         """
         outputs = self.recorder.pop()
         if len(outputs) != 1:
             why = ('is not called as a module in the forward pass (heads that call their own `forward` are not): tap one of '
                    'its submodules') if not outputs else f'is called {len(outputs)} times in one forward pass: tap one that is called once'
-            raise RuntimeError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
+            raise ValueError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
         value = outputs[0]
         if self.reader is not None:
             value = self.reader(self.module, value)
@@ -80,12 +80,12 @@ class Tap:
             value = list(value)
             if self.index is not None:
                 if self.index >= len(value):
-                    raise RuntimeError(f'{self.key}: level [{self.index}] of {self.path!r}, which has {len(value)} levels')
+                    raise ValueError(f'{self.key}: level [{self.index}] of {self.path!r}, which has {len(value)} levels')
                 value = value[self.index]
             elif len(value) == 1:
                 value = value[0]
         elif self.index is not None:
-            raise RuntimeError(f'{self.key}: [{self.index}] of {self.path!r}, whose output is no sequence')
+            raise ValueError(f'{self.key}: [{self.index}] of {self.path!r}, whose output is no sequence')
         return value
 
 

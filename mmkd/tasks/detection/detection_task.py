@@ -35,6 +35,8 @@ class DetectionTask(Task):
     def run_for_taps(self, network, inputs, data_samples, paths):
         if all(path.split('.')[0] in ('backbone', 'neck') for path in paths):
             network.extract_feat(inputs)
+        elif not hasattr(network, 'roi_head'):
+            network.bbox_head(network.extract_feat(inputs))  # `_forward` calls `bbox_head.forward`, which no hook sees
         else:
             network(inputs, data_samples, mode='tensor')
 

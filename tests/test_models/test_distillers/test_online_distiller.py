@@ -183,7 +183,7 @@ def test_identical_networks_start_differently(toolkit):
 
 def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
     own = dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
-               pad_size_divisor=32, pad_value=7)
+               pad_size_divisor=32, pad_value=7, batch_augments=None)
     model = toolkit.make_distiller(
         members=dict(a=toolkit.yolox(), b=toolkit.yolox(options=dict(toolkit.NARROW, data_preprocessor=own))))
     batch = toolkit.make_batch(size=56)  # padded to 64
