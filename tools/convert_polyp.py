@@ -1,9 +1,11 @@
 """Kvasir-SEG / CVC-ClinicDB style folders to COCO boxes and label maps: python tools/convert_polyp.py IMAGES MASKS OUT"""
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.convert import SPECK_SHARE, convert_polyps
+from mmkd.datasets.convert import SPECK_PIXELS, SPECK_SHARE, convert_polyps
 
 
 def parse_args():
@@ -12,36 +14,35 @@ def parse_args():
     parser.add_argument('masks', help='folder of masks with the same file stems')
     parser.add_argument('out', help='folder to write, e.g. data/kvasir')
     parser.add_argument('--split', action='append', default=[], metavar='NAME=LIST.txt',
-                        help='a split and its list of file stems, e.g. train=train.txt; repeat for each (default: a random cut)')
+                        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; repeat for each '
+                        '(default: a random cut into train and val)')
     parser.add_argument('--train-ratio', type=float, default=0.9, help='share of train in the random cut (default: 0.9)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the random cut (default: 0)')
-    parser.add_argument('--speck-share', type=float, default=SPECK_SHARE,
-                        help=f"components below this share of the image's area are dropped (default: {SPECK_SHARE})")
-    parser.add_argument('--strict', action='store_true', help='fail where a file cannot be used')
+    parser.add_argument('--min-area', type=float, metavar='SHARE_OR_PIXELS',
+                        help="components below it are specks and dropped: below 1 a share of the image's area, else pixels "
+                        f'(default: {SPECK_SHARE} of the area, and {SPECK_PIXELS} pixels at least)')
+    parser.add_argument('--strict', action='store_true', help='fail where a file cannot be used, instead of leaving it out')
     parser.add_argument('--overwrite', action='store_true', help='replace OUT')
     return parser.parse_args()
 
 
 def main():
-    args = parse_args()
-    options = vars(args)
+    options = vars(parse_args())
     splits = {}
     for item in options.pop('split'):
         name, equals, path = item.partition('=')
         if not (name and equals and path):
             raise ValueError(f'--split: expected NAME=LIST.txt, got {item!r}')
+        if name in splits:
+            raise ValueError(f'--split: {name!r} is given twice')
         splits[name] = path
     report = convert_polyps(splits=splits, **options)
-    print(f'\n{"split":8}{"images":>8}{"boxes":>8}')
-    for split in report.images:
-        print(f'{split:8}{report.images[split]:8}{report.boxes[split]:8}')
-    for what, names in (('unreadable, left out', report.unreadable), ('mask of another size, left out', report.other_size),
-                        ('image without mask, left out', report.without_mask), ('mask without image', report.without_image),
-                        ('empty mask, kept as negative', report.empty)):
-        if names:
-            print(f'{what}: {len(names)}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}')
-    print(f'wrote {Path(args.out).absolute()}')
+    print(f'\n{report.table()}\nwrote {Path(options["out"]).absolute()}')
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job leaves nothing half-written either
+    try:
+        run_tool(main)
+    except KeyboardInterrupt:
+        sys.exit('\nstopped: nothing was written')

@@ -1,5 +1,7 @@
 """Write the built-in set of synthetic endoscopy-like frames: python tools/make_synthetic.py [--out DIR] [options]"""
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
@@ -20,4 +22,8 @@ def main():
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job leaves nothing half-written either
+    try:
+        run_tool(main)
+    except KeyboardInterrupt:
+        sys.exit('\nstopped: nothing was written')

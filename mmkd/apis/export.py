@@ -83,7 +83,7 @@ def plain_config(cfg, name):
     best = plain.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
     if isinstance(best, str):
         plain.default_hooks.checkpoint.save_best = best.split('/', 1)[-1] if best.split('/')[0] in (*plans, 'ensemble') else best
-    _make_datasets_plain(plain)
+    _make_datasets_plain(plain._cfg_dict)
     left = [line.strip() for line in plain.pretty_text.splitlines() if 'mmkd.' in line]
     if left:
         raise ValueError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')

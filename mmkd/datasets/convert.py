@@ -1,11 +1,13 @@
 """From folders of images and masks to COCO boxes and MMSegmentation's layout."""
 import shutil
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
+from PIL import Image
 
 from mmkd.utils.checks import choose
 
@@ -13,6 +15,9 @@ from .files import IMAGE_SUFFIXES, coco, read_image, whole_folder, write_image, 
 
 # A connected component smaller than this share of the image's area is a speck of the drawn mask, no polyp.
 SPECK_SHARE = 2e-4
+# ... and so is one below 4 x 4 pixels, whatever the image's size.
+SPECK_PIXELS = 16
+SPLITS = ('train', 'val', 'test')
 
 
 @dataclass
@@ -20,15 +25,39 @@ class Report:
     """What a conversion found: counts by split, and the names of files it could not use."""
     images: dict = field(default_factory=dict)
     boxes: dict = field(default_factory=dict)
+    negatives: dict = field(default_factory=dict)
     unreadable: list = field(default_factory=list)
     other_size: list = field(default_factory=list)
     empty: list = field(default_factory=list)
+    specks_only: list = field(default_factory=list)
     without_mask: list = field(default_factory=list)
     without_image: list = field(default_factory=list)
+    in_no_list: list = field(default_factory=list)
 
     @property
     def left_out(self):
         return self.unreadable + self.other_size + self.without_mask
+
+    def table(self):
+        """Return the counts by split, then a line for each kind of finding, with names."""
+        lines = [f'{"split":8}{"images":>8}{"boxes":>8}{"without polyp":>15}']
+        for split in self.images:
+            lines.append(f'{split:8}{self.images[split]:8}{self.boxes[split]:8}{self.negatives[split]:15}')
+        for what, names in (('unreadable, left out', self.unreadable),
+                            ('mask of another size, left out', self.other_size),
+                            ('image without mask, left out', self.without_mask),
+                            ('mask without image', self.without_image),
+                            ('in no split list, left out', self.in_no_list),
+                            ('empty mask, kept as negative', self.empty),
+                            ('mask of specks alone, kept as negative', self.specks_only)):
+            if names:
+                lines.append(f'{what}: {len(names)}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}')
+        return '\n'.join(lines)
+
+
+def stem_of(name):
+    """Return a file's stem; composed, because macOS writes an accented letter as two characters."""
+    return unicodedata.normalize('NFC', Path(name).stem)
 
 
 def files_by_stem(folder, what):
@@ -43,51 +72,90 @@ def files_by_stem(folder, what):
         raise FileNotFoundError(f'{what}: no folder {str(folder)!r} (from {Path.cwd()})')
     files = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            if path.stem in files:
-                raise ValueError(f'{what}: {files[path.stem].name} and {path.name} have the same stem')
-            files[path.stem] = path
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith('.'):
+            stem = stem_of(path.name)
+            if stem in files:
+                raise ValueError(f'{what}: {files[stem].name} and {path.name} have the same stem')
+            files[stem] = path
     if not files:
         raise FileNotFoundError(f'{what}: no image ({", ".join(IMAGE_SUFFIXES)}) in {str(folder)!r}')
     return files
 
 
+def is_whole(path):
+    """Whether an image file is complete: OpenCV fills what is missing of a cut one with grey, Pillow refuses it."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
 def read_mask(path):
-    """Read a mask of any depth as (H, W) uint8 0 or 1, foreground above half of its greatest value; None if unreadable."""
-    mask = read_image(path, cv2.IMREAD_UNCHANGED)
+    """Read a mask of any depth as (H, W) uint8 0 or 1; None if unreadable.
+
+    Foreground is what lies above half of the full scale (255, or 65535 where such values occur), so that the noise of a
+    JPEG mask is none; in a file with no value above 1 (a label map, not JPEG) it is 1. Colours count by their brightest
+    channel, an alpha channel is ignored.
+    """
+    mask = read_image(path, cv2.IMREAD_UNCHANGED) if is_whole(path) else None
     if mask is None:
         return None
     if mask.ndim == 3:
         mask = mask[..., :3].max(-1)
     top = mask.max()
-    return (mask > top / 2).astype(np.uint8) if top else mask.astype(np.uint8)
+    if top <= 1 and path.suffix.lower() not in ('.jpg', '.jpeg'):
+        return (mask > 0).astype(np.uint8)
+    return (mask > (127 if top <= 255 else 32767)).astype(np.uint8)
 
 
-def boxes_of(mask, speck_share=SPECK_SHARE):
-    """Return one box per connected component (8-neighbours) of a 0/1 mask: list of [x, y, width, height, area]."""
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    return [row.tolist() for row in stats[1:count] if row[cv2.CC_STAT_AREA] >= speck_share * mask.size]
+def components(mask, min_area=None):
+    """Find the polyps of a mask: its connected components (8-neighbours) without specks.
+
+    Args:
+        mask (np.ndarray): (H, W) uint8, 0 or 1.
+        min_area (float, optional): The least area: below 1 a share of the image's area, else pixels.
+            Default: 2e-4 of the image's area, and 16 pixels at least.
+
+    Returns:
+        tuple[list, np.ndarray]: A list of [x, y, width, height, area] in pixels, and the mask without specks.
+    """
+    if min_area is None:
+        least = max(SPECK_SHARE * mask.size, SPECK_PIXELS)
+    else:
+        least = min_area * mask.size if min_area < 1 else min_area
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    kept = stats[:, cv2.CC_STAT_AREA] >= least
+    kept[0] = False  # the background
+    return stats[kept].tolist(), kept[labels].astype(np.uint8)
 
 
 def read_splits(lists, stems):
-    """Read split lists (a file stem a line).
+    """Read split lists (a file stem a line; a suffix is ignored).
 
     Args:
-        lists (dict[str, str]): Path of the list by split.
+        lists (dict[str, str]): Path of the list by split (`train`, `val`, `test`).
         stems (iterable[str]): All known stems.
 
     Raises:
-        ValueError: For unknown stems, and stems in two splits.
+        FileNotFoundError: If a list is missing.
+        ValueError: For unknown splits, unknown stems, empty lists, and stems in two splits or twice in one.
     """
     stems, splits, seen = set(stems), {}, {}
     for split, path in lists.items():
+        choose(split, SPLITS, '--split')
         if not Path(path).is_file():
-            raise FileNotFoundError(f'--split {split}: no file {str(path)!r}')
-        splits[split] = [line.strip() for line in Path(path).read_text(encoding='utf-8').splitlines() if line.strip()]
+            raise FileNotFoundError(f'--split {split}: no file {str(path)!r} (from {Path.cwd()})')
+        lines = Path(path).read_text(encoding='utf-8-sig', errors='replace').splitlines()
+        names = [unicodedata.normalize('NFC', line.strip()) for line in lines if line.strip()]
+        splits[split] = [stem_of(n) if n not in stems and Path(n).suffix.lower() in IMAGE_SUFFIXES else n for n in names]
+        if not names:
+            raise ValueError(f'--split {split}: {str(path)!r} lists no names')
         unknown = [stem for stem in splits[split] if stem not in stems]
         if unknown:
-            choose(unknown[0], sorted(stems), f'--split {split}: {len(unknown)} of {len(splits[split])} names have no image; '
-                   'the first')
+            listed = ', '.join(unknown[:10]) + (', ...' if len(unknown) > 10 else '')
+            raise ValueError(f'--split {split}: {len(unknown)} of {len(names)} names in {str(path)!r} have no image: {listed}')
         for stem in splits[split]:
             if stem in seen:
                 raise ValueError(f'--split: {stem!r} is in {seen[stem]!r} and again in {split!r}')
@@ -95,8 +163,7 @@ def read_splits(lists, stems):
     return splits
 
 
-def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, speck_share=SPECK_SHARE, strict=False,
-                   overwrite=False):
+def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min_area=None, strict=False, overwrite=False):
     """Convert a folder of images and one of masks, matched by file stem, whole or not at all.
 
     Written: `images/<split>/` (copies), `masks/<split>/*.png` (label maps: 0 background, 1 polyp),
@@ -108,7 +175,8 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, spe
         splits (dict[str, str], optional): Split lists. Default: a random cut into `train` and `val`.
         train_ratio (float): Share of `train` in the random cut. Default: 0.9.
         seed (int): Of the random cut. Default: 0.
-        speck_share (float): Smaller components, as a share of the image's area, are dropped. Default: 2e-4.
+        min_area (float, optional): Smaller components are dropped: below 1 a share of the image's area, else pixels.
+            Default: 2e-4 of the image's area, and 16 pixels at least.
         strict (bool): Fail where a file cannot be used, instead of leaving it out. Default: False.
         overwrite (bool): Replace `out`. Default: False.
 
@@ -120,48 +188,66 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, spe
     """
     if not 0 < train_ratio < 1:
         raise ValueError(f'--train-ratio: expected a share in (0, 1), got {train_ratio}')
+    if min_area is not None and not 0 <= min_area < float('inf'):
+        raise ValueError(f"--min-area: expected a share of the image's area below 1, or pixels, got {min_area}")
+    target = Path(out).resolve()
+    for what, folder in (('IMAGES', images), ('MASKS', masks)):
+        source = Path(folder).resolve()
+        if target == source or target in source.parents or source in target.parents:
+            raise ValueError(f'OUT: {str(out)!r} must lie apart from {what} {str(folder)!r}')
     image_files, mask_files = files_by_stem(images, 'IMAGES'), files_by_stem(masks, 'MASKS')
+    both = [stem for stem in image_files if stem in mask_files]
+    if not both:
+        raise ValueError(f'no image has a mask of the same stem: IMAGES has {next(iter(image_files.values())).name}, ..., '
+                         f'MASKS has {next(iter(mask_files.values())).name}, ...')
     report = Report()
     report.without_mask = [image_files[stem].name for stem in image_files if stem not in mask_files]
     report.without_image = [mask_files[stem].name for stem in mask_files if stem not in image_files]
     if splits:
         splits = read_splits(splits, image_files)
+        listed = {stem for stems in splits.values() for stem in stems}
+        report.in_no_list = [image_files[stem].name for stem in both if stem not in listed]
     else:
-        stems = sorted(set(image_files) & set(mask_files))
-        order = np.random.default_rng(seed).permutation(len(stems))
-        cut = round(len(stems) * train_ratio)
-        splits = dict(train=[stems[i] for i in sorted(order[:cut])], val=[stems[i] for i in sorted(order[cut:])])
+        order = np.random.default_rng(seed).permutation(len(both))
+        cut = round(len(both) * train_ratio)
+        splits = dict(train=[both[i] for i in sorted(order[:cut])], val=[both[i] for i in sorted(order[cut:])])
     with whole_folder(out, overwrite) as folder:
         for split, stems in splits.items():
-            _convert_split(folder, split, [s for s in stems if s in mask_files], image_files, mask_files, speck_share, report)
-            if not report.images[split]:
-                raise ValueError(f'split {split!r}: no usable image with a mask')
+            _convert_split(folder, split, [s for s in stems if s in mask_files], image_files, mask_files, min_area, report)
         if strict and report.left_out:
-            raise ValueError(f'--strict: {len(report.left_out)} files cannot be used: {", ".join(report.left_out[:10])}')
+            raise ValueError(f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}')
+        for split, count in report.images.items():
+            if not count:
+                raise ValueError(f'split {split!r}: no usable image with a mask\n{report.table()}')
     return report
 
 
-def _convert_split(folder, split, stems, image_files, mask_files, speck_share, report):
+def _convert_split(folder, split, stems, image_files, mask_files, min_area, report):
     for kind in ('images', 'masks'):
         (folder / kind / split).mkdir(parents=True)
-    records, annotations = [], []
+    records, annotations, negatives = [], [], 0
     for stem in track_iter_progress(stems):
-        image, mask = read_image(image_files[stem]), read_mask(mask_files[stem])
+        path, mask_path = image_files[stem], mask_files[stem]
+        image, mask = read_image(path) if is_whole(path) else None, read_mask(mask_path)
         if image is None or mask is None:
-            report.unreadable.append((image_files if image is None else mask_files)[stem].name)
+            bad = [f'{kind} {file.name}' for kind, file, content in (('image', path, image), ('mask', mask_path, mask))
+                   if content is None]
+            report.unreadable.append(' and '.join(bad))
             continue
         if image.shape[:2] != mask.shape:
-            report.other_size.append(image_files[stem].name)
+            (h, w), (mask_h, mask_w) = image.shape[:2], mask.shape
+            report.other_size.append(f'{path.name} ({w} x {h}, mask {mask_w} x {mask_h})')
             continue
-        record = dict(id=len(records), file_name=image_files[stem].name, height=mask.shape[0], width=mask.shape[1])
-        boxes = boxes_of(mask, speck_share)
+        boxes, polyps = components(mask, min_area)
         if not boxes:
-            report.empty.append(image_files[stem].name)
+            negatives += 1
+            (report.specks_only if mask.any() else report.empty).append(path.name)
+        record = dict(id=len(records), file_name=path.name, height=mask.shape[0], width=mask.shape[1])
         for x, y, w, h, area in boxes:
             annotations.append(dict(id=len(annotations) + 1, image_id=record['id'], category_id=1, iscrowd=0,
                                     bbox=[x, y, w, h], area=area))
-        shutil.copyfile(image_files[stem], folder / 'images' / split / image_files[stem].name)
-        write_image(folder / 'masks' / split / f'{stem}.png', mask)
+        shutil.copyfile(path, folder / 'images' / split / path.name)
+        write_image(folder / 'masks' / split / f'{path.stem}.png', polyps)  # MMSegmentation looks for the image's stem
         records.append(record)
     write_json(folder / 'annotations' / f'{split}.json', coco(records, annotations))
-    report.images[split], report.boxes[split] = len(records), len(annotations)
+    report.images[split], report.boxes[split], report.negatives[split] = len(records), len(annotations), negatives

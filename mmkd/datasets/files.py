@@ -1,7 +1,6 @@
 """Reading and writing of images and of whole data set folders."""
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -40,19 +39,35 @@ def write_json(path, content):
 def whole_folder(out, overwrite=False):
     """Give a temporary folder that becomes `out` if the block ends well, and leaves nothing behind if not.
 
+    Args:
+        out (str): The folder to come.
+        overwrite (bool): Replace what is there, if it is a set with `annotations/` or an empty folder. Default: False.
+
     Raises:
-        FileExistsError: If `out` is there already and is not to be overwritten.
+        FileExistsError: If `out` is there already and is not to be overwritten, or is something else than such a set.
+        ValueError: If nothing can be written beside `out`.
     """
-    out = Path(out).absolute()
+    out = Path(out).resolve()
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} is there already; remove it, name another folder, or use --overwrite')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    os.chmod(temporary, 0o755)
+    if out.exists() and not (out / 'annotations').is_dir() and (out.is_file() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is no data set of mmkd's (it has no annotations/): --overwrite leaves it alone")
     try:
-        yield temporary
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    except OSError as error:
+        raise ValueError(f'{out}: cannot write there: {error.strerror}') from error
+    new, old = temporary / 'new', temporary / 'old'
+    new.mkdir()
+    try:
+        yield new
         if out.exists():
-            shutil.rmtree(out)
-        temporary.rename(out)
+            out.rename(old)
+        try:
+            new.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

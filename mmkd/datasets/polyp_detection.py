@@ -1,35 +1,66 @@
-import json
-from pathlib import Path
+import os
 
 from mmdet.datasets import CocoDataset
+from mmengine import fileio
 
 from mmkd.registry import DATASETS
 
-HELP = ("Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, or `python "
-        "tools/make_synthetic.py --out {root}`. configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.")
+HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, or `python '
+        'tools/make_synthetic.py --out {root}`. configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.')
+# What mmdet reads of each entry; without a check it fails with a bare KeyError.
+ENTRIES = dict(images=('id', 'file_name', 'height', 'width'), annotations=('id', 'image_id', 'category_id', 'bbox', 'area'),
+               categories=('id', 'name'))
 
 
 @DATASETS.register_module()
 class PolypDetection(CocoDataset):
-    """COCO boxes of one class, polyp; says what to do where its files are missing. Arguments as mmdet's `CocoDataset`."""
+    """COCO boxes of one class, polyp; says what to do where its files are missing. Arguments as mmdet's `CocoDataset`.
+
+    Raises:
+        FileNotFoundError: If the annotation file or the image folder is missing (with `lazy_init=True`, which only tells
+            the classes, not before the data are read).
+        ValueError: If the annotation file is no COCO file, or has no category of one of the classes.
+    """
 
     METAINFO = dict(classes=('polyp', ), palette=[(220, 20, 60)])
 
-    def _join_prefix(self):
-        super()._join_prefix()
-        root = self.data_root or 'data/kvasir'
-        for kind, path in (('annotation file', self.ann_file), ('image folder', self.data_prefix.get('img'))):
-            if path and '://' not in str(path) and not Path(path).exists():
-                raise FileNotFoundError(f'no {kind} {Path(path).absolute()}. {HELP.format(root=root)}')
-
     def load_data_list(self):
-        """Load the annotation file; a damaged one is named."""
+        """Check the files, then load the annotations as mmdet does."""
+        folder = self.data_prefix.get('img')
+        if not folder:
+            raise ValueError(f"data_prefix: expected dict(img='images/train/') or the like, got {self.data_prefix}")
+        for kind, path, there in (('annotation file', self.ann_file, fileio.isfile), ('image folder', folder, fileio.isdir)):
+            if not there(path, backend_args=self.backend_args):
+                raise FileNotFoundError(f'no {kind} {_absolute(path)}. {HELP.format(root=self.data_root or "data/kvasir")}')
+        self._check_annotations()
+        return super().load_data_list()
+
+    def _check_annotations(self):
+        wrong = f'{_absolute(self.ann_file)} is no COCO annotation file: '
         try:
-            return super().load_data_list()
-        except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
-            raise ValueError(f'{self.ann_file} is no COCO annotation file: {type(error).__name__}: {error}') from error
+            content = fileio.load(self.ann_file, file_format='json', backend_args=self.backend_args)
+        except ValueError as error:  # damaged JSON, or no text at all
+            raise ValueError(f'{wrong}{error}') from error
+        for name, keys in ENTRIES.items():
+            entries = content.get(name) if isinstance(content, dict) else None
+            if not isinstance(entries, list):
+                raise ValueError(f'{wrong}expected a dict with a list {name!r}')
+            for i, entry in enumerate(entries):
+                missing = [key for key in keys if key not in entry] if isinstance(entry, dict) else list(keys)
+                if missing:
+                    raise ValueError(f'{wrong}{name}[{i}] has no {missing[0]!r}')
+        # pycocotools drops what it does not know: a file of another class would be one without any box.
+        known = [category['name'] for category in content['categories']]
+        unknown = [name for name in self.metainfo['classes'] if name not in known]
+        if unknown:
+            raise ValueError(f'{_absolute(self.ann_file)}: no category {unknown[0]!r} (it has {known}); '
+                             'set metainfo=dict(classes=...) to the names in the file')
 
     @classmethod
     def plain_config(cls):
         """dict: What stands in an exported config, which runs without mmkd."""
         return dict(type='CocoDataset', metainfo=dict(cls.METAINFO))
+
+
+def _absolute(path):
+    return path if '://' in str(path) else os.path.abspath(path)

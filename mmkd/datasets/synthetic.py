@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
 
+from .convert import components
 from .files import coco, whole_folder, write_image, write_json
 
 
@@ -118,14 +119,21 @@ def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=
 
     Raises:
         FileExistsError: If `out` holds something else and `overwrite` is False.
-        ValueError: For sizes and counts that make no set.
+        ValueError: For sizes, counts and seeds that make no set.
     """
     arguments = dict(train=train, val=val, size=size, seed=seed)
     if min(train, val) < 1:
         raise ValueError(f'train, val: expected one frame at least, got {train}, {val}')
+    if size < 32 or seed < 0:
+        raise ValueError(f'size, seed: expected 32 pixels at least and a seed of 0 or more, got {size}, {seed}')
     meta = Path(out) / 'meta.json'
-    if meta.is_file() and json.loads(meta.read_text()) == arguments:
-        return False
+    if meta.is_file():
+        there = json.loads(meta.read_text())
+        if there == arguments:
+            return False
+        if not overwrite:
+            raise FileExistsError(f'{Path(out).absolute()} holds a set made with {there}, asked for is {arguments}; '
+                                  'name another folder, or use --overwrite')
     with whole_folder(out, overwrite) as folder:
         first = 0
         for split, count in (('train', train), ('val', val)):
@@ -139,9 +147,9 @@ def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=
                 write_image(folder / 'masks' / split / name, frame.mask)
                 images.append(dict(id=index, file_name=name, height=size, width=size))
                 labels.append(f'{name} {frame.label}\n')
-                for x1, y1, x2, y2 in frame.boxes.tolist():
+                for x, y, w, h, area in components(frame.mask, 0)[0]:
                     annotations.append(dict(id=len(annotations) + 1, image_id=index, category_id=1, iscrowd=0,
-                                            bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1)))
+                                            bbox=[x, y, w, h], area=area))
             write_json(folder / 'annotations' / f'{split}.json', coco(images, annotations))
             (folder / 'labels').mkdir(exist_ok=True)
             (folder / 'labels' / f'{split}.txt').write_text(''.join(labels))

@@ -1,5 +1,6 @@
-# Polyp boxes in COCO form, as tools/convert_polyp.py writes them. Another size: set `train_pipeline` and `val_pipeline`'s
-# `scale` (and the Pad size) in an inheriting config.
+# Polyp boxes in COCO form, as tools/convert_polyp.py writes them. Another size: synthetic_detection.py shows how to change the
+# Resize steps in an inheriting config; on the command line: --cfg-options "train_dataloader.dataset.pipeline.4.scale=(320,320)"
+# "val_dataloader.dataset.pipeline.1.scale=(320,320)" "test_dataloader.dataset.pipeline.1.scale=(320,320)".
 data_root = 'data/kvasir/'
 _scale = (416, 416)
 train_pipeline = [
@@ -9,14 +10,14 @@ train_pipeline = [
     dict(type='RandomAffine', max_rotate_degree=10, max_shear_degree=0, scaling_ratio_range=(0.8, 1.2),
          max_translate_ratio=0.1, border_val=(114, 114, 114)),
     dict(type='Resize', scale=_scale, keep_ratio=True),
-    dict(type='Pad', size=_scale, pad_val=dict(img=(114.0, 114.0, 114.0))),
+    dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114.0, 114.0, 114.0))),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 val_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=_scale, keep_ratio=True),
-    dict(type='Pad', size=_scale, pad_val=dict(img=(114.0, 114.0, 114.0))),
+    dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114.0, 114.0, 114.0))),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]

@@ -1,0 +1,3 @@
+# Control: knowledge distillation alone: the students learn from the teacher, not from each other.
+_base_ = './polyp_yolox_kdml.py'
+model = dict(sharing=dict(type='kd_p'))

@@ -1,0 +1,229 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmkd.datasets.convert import components, convert_polyps, read_mask
+from mmkd.datasets.files import read_image, write_image
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get('MMKD_SHARED_DATA', ROOT.parent / 'shared' / 'data')) / 'polyp'
+
+
+def blob(*boxes, size=(60, 80)):
+    """A mask (H, W) of 0 and 255 with filled rectangles x, y, w, h."""
+    mask = np.zeros(size, np.uint8)
+    for x, y, w, h in boxes:
+        mask[y:y + h, x:x + w] = 255
+    return mask
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Folders images/ and masks/ with four good pairs: jpg, an accented name, a negative, upper-case suffixes."""
+    folder = tmp_path / 'source'
+    for kind in ('images', 'masks'):
+        (folder / kind).mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    for name, mask in (('a.jpg', blob((10, 20, 15, 12))), ('pólipo 2.png', blob((5, 5, 20, 10), (50, 30, 8, 9), (70, 50, 2, 2))),
+                       ('none.bmp', blob()), ('d.TIF', blob((0, 0, 80, 60)))):
+        write_image(folder / 'images' / name, image)
+        write_image(folder / 'masks' / f'{Path(name).stem}.png', mask)
+    return folder
+
+
+def run_tool(source, out, *arguments):
+    command = [sys.executable, ROOT / 'tools' / 'convert_polyp.py', source / 'images', source / 'masks', out, *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
+
+
+def convert(source, out, **kwargs):
+    return convert_polyps(source / 'images', source / 'masks', out, **kwargs)
+
+
+def lists(tmp_path, **names):
+    paths = {}
+    for split, lines in names.items():
+        paths[split] = tmp_path / f'{split}.txt'
+        paths[split].write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    return paths
+
+
+def test_tool_writes_the_layout_and_reports(tmp_path, source):
+    write_image(source / 'images' / 'alone.png', np.zeros((9, 9, 3), np.uint8))
+    write_image(source / 'masks' / 'lost.png', blob())
+    write_image(source / 'images' / 'small.png', np.zeros((9, 7, 3), np.uint8))
+    write_image(source / 'masks' / 'small.png', blob())
+    whole = (source / 'images' / 'a.jpg').read_bytes()
+    (source / 'images' / 'cut.jpg').write_bytes(whole[:len(whole) // 2])
+    write_image(source / 'masks' / 'cut.png', blob())
+    write_image(source / 'images' / 'text.png', np.zeros((60, 80, 3), np.uint8))
+    (source / 'masks' / 'text.png').write_text('no image')
+    paths = lists(tmp_path, train=['a', 'pólipo 2.png', 'small', 'cut', 'text', '', 'alone'], val=['none'])
+    out = tmp_path / 'out'
+    done = run_tool(source, out, '--split', f'train={paths["train"]}', '--split', f'val={paths["val"]}')
+    assert done.returncode == 0, done.stderr
+    table = [line.split() for line in done.stdout.splitlines()]
+    assert ['train', '2', '3', '0'] in table and ['val', '1', '0', '1'] in table
+    for line in ('unreadable, left out: 2: image cut.jpg, mask text.png', 'left out: 1: small.png (7 x 9, mask 80 x 60)',
+                 'image without mask, left out: 1: alone.png', 'mask without image: 1: lost.png',
+                 'in no split list, left out: 1: d.TIF', 'empty mask, kept as negative: 1: none.bmp'):
+        assert line in done.stdout
+    content = json.loads((out / 'annotations' / 'train.json').read_text())
+    assert content['categories'] == [dict(id=1, name='polyp')]
+    assert [image['file_name'] for image in content['images']] == ['a.jpg', 'pólipo 2.png']
+    assert [(a['image_id'], a['bbox'], a['area'], a['iscrowd']) for a in content['annotations']] == [
+        (0, [10, 20, 15, 12], 180, 0), (1, [5, 5, 20, 10], 200, 0), (1, [50, 30, 8, 9], 72, 0)]
+    assert (out / 'images' / 'train' / 'a.jpg').read_bytes() == whole
+    assert read_image(out / 'masks' / 'train' / 'pólipo 2.png', -1).sum() == 272  # without the speck
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'source', 'train.txt', 'val.txt']
+
+
+def test_tool_fails_with_one_message(tmp_path, source):
+    write_image(source / 'masks' / 'a.png', blob(size=(30, 40)))
+    done = run_tool(source, tmp_path / 'out', '--strict')
+    assert done.returncode == 1 and 'a.jpg (80 x 60, mask 40 x 30)' in done.stderr and 'Traceback' not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['source']
+
+
+def test_a_stopped_tool_leaves_nothing(tmp_path, source):
+    large = np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8)
+    write_image(source / 'images' / 'large.png', large)
+    write_image(source / 'masks' / 'large.png', blob(size=(1500, 1500)))
+    for i in range(60):
+        os.link(source / 'images' / 'large.png', source / 'images' / f'large{i}.png')
+        os.link(source / 'masks' / 'large.png', source / 'masks' / f'large{i}.png')
+    command = [sys.executable, 'tools/convert_polyp.py', source / 'images', source / 'masks', tmp_path / 'out']
+    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
+    while process.poll() is None and not any('.out.' in path.name for path in tmp_path.iterdir()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)  # handled as Ctrl-C is
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1 and 'stopped: nothing was written' in stderr and 'Traceback' not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['source']
+
+
+@pytest.mark.parametrize('names, message', [
+    (dict(train=['a', 'b2', 'c3'], val=['none']), '--split train: 2 of 3 names .* have no image: b2, c3'),
+    (dict(train=['a', 'd'], val=['d']), "'d' is in 'train' and again in 'val'"),
+    (dict(train=['a'], val=[]), '--split val: .* lists no names'),
+    (dict(train=['a'], vall=['d']), "unknown name 'vall'.*did you mean 'val'"),
+])
+def test_split_lists_that_are_wrong(tmp_path, source, names, message):
+    with pytest.raises(ValueError, match=message):
+        convert(source, tmp_path / 'out', splits=lists(tmp_path, **names))
+    assert not [path for path in tmp_path.iterdir() if 'out' in path.name]
+
+
+def test_inputs_that_are_wrong(tmp_path, source):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(FileNotFoundError, match='--split train: no file .*nowhere.txt'):
+        convert(source, tmp_path / 'out', splits=dict(train=tmp_path / 'nowhere.txt'))
+    with pytest.raises(FileNotFoundError, match='IMAGES: no folder .*nowhere'):
+        convert_polyps(tmp_path / 'nowhere', source / 'masks', tmp_path / 'out')
+    for key, value in (('train_ratio', 1.5), ('min_area', -1)):
+        with pytest.raises(ValueError, match=f'--{key.replace("_", "-")}: .*{value}'):
+            convert(source, tmp_path / 'out', **{key: value})
+    with pytest.raises(ValueError, match="split 'val': no usable image"):
+        convert(source, tmp_path / 'out', train_ratio=0.99)
+    with pytest.raises(ValueError, match='cannot write there'):
+        convert(source, tmp_path / 'file' / 'out')
+    (source / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='MASKS: no image'):
+        convert_polyps(source / 'images', source / 'empty', tmp_path / 'out')
+    write_image(source / 'empty' / 'a_mask.png', blob())
+    with pytest.raises(ValueError, match='no image has a mask of the same stem.*a.jpg.*a_mask.png'):
+        convert_polyps(source / 'images', source / 'empty', tmp_path / 'out')
+    write_image(source / 'images' / 'a.png', np.zeros((60, 80, 3), np.uint8))
+    with pytest.raises(ValueError, match='a.jpg and a.png have the same stem'):
+        convert(source, tmp_path / 'out')
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'source']
+
+
+def test_what_is_there_is_kept(tmp_path, source):
+    out = tmp_path / 'out'
+    convert(source, out, train_ratio=0.5)
+    before = (out / 'annotations' / 'train.json').read_bytes()
+    with pytest.raises(FileExistsError, match='out is there already'):
+        convert(source, out)
+    convert(source, out, train_ratio=0.75, overwrite=True)
+    assert (out / 'annotations' / 'train.json').read_bytes() != before
+    for place in (source, source / 'images', source / 'images' / 'new'):  # would delete or mix with the source
+        with pytest.raises(ValueError, match='OUT: .* must lie apart from IMAGES'):
+            convert(source, place, overwrite=True)
+    mine = tmp_path / 'mine'
+    mine.mkdir()
+    (mine / 'thesis.txt').write_text('text')
+    with pytest.raises(FileExistsError, match='leaves it alone'):
+        convert(source, mine, overwrite=True)
+    assert len(list((source / 'images').iterdir())) == 4 and (mine / 'thesis.txt').exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['mine', 'out', 'source']
+
+
+def test_the_random_cut_depends_on_the_seed_alone(tmp_path, source):
+    for i in range(10):
+        write_image(source / 'images' / f'{i}.png', np.zeros((60, 80, 3), np.uint8))
+        write_image(source / 'masks' / f'{i}.png', blob((1, 1, 9, 9)))
+    cuts = []
+    for i, seed in enumerate((0, 0, 1)):
+        report = convert(source, tmp_path / f'out{i}', train_ratio=0.7, seed=seed)
+        assert report.images == dict(train=10, val=4)
+        cuts.append((tmp_path / f'out{i}' / 'annotations' / 'val.json').read_bytes())
+    assert cuts[0] == cuts[1] != cuts[2]
+
+
+def test_an_accent_written_as_two_characters_matches(tmp_path, source):
+    path = source / 'masks' / 'pólipo 2.png'
+    path.rename(path.with_name(unicodedata.normalize('NFD', path.name)))
+    report = convert(source, tmp_path / 'out', splits=lists(tmp_path, train=[unicodedata.normalize('NFD', 'pólipo 2')]))
+    assert report.images == dict(train=1) and not report.without_mask
+
+
+def test_masks_of_every_form(tmp_path):
+    truth = blob((10, 20, 15, 12))
+    forms = {'grey.png': truth, 'binary.png': truth // 255, 'rgb.bmp': np.dstack([truth] * 3),
+             'deep.tif': truth.astype(np.uint16) * 257, 'red.png': np.dstack([truth * 0, truth * 0, truth]),
+             'alpha.png': np.dstack([truth, truth, truth, truth * 0 + 255])}
+    for name, mask in forms.items():
+        write_image(tmp_path / name, mask)
+    Image.fromarray(truth).convert('1').save(tmp_path / 'bits.png')
+    for path in tmp_path.iterdir():
+        assert np.array_equal(read_mask(path), truth // 255), path.name
+    write_image(tmp_path / 'lossy.jpg', cv2.GaussianBlur(truth, (0, 0), 1))
+    assert [box[:4] for box in components(read_mask(tmp_path / 'lossy.jpg'))[0]] == [[10, 20, 15, 12]]
+    for top in (1, 9):
+        noise = np.random.default_rng(0).integers(0, top + 1, (60, 80), np.uint8)
+        cv2.imwrite(str(tmp_path / 'noise.jpg'), noise, [cv2.IMWRITE_JPEG_QUALITY, 100])
+        assert not read_mask(tmp_path / 'noise.jpg').any()
+
+
+def test_specks():
+    mask = blob((5, 5, 20, 10), (40, 5, 4, 4), (60, 40, 5, 3), size=(100, 100)) // 255
+    assert [box[4] for box in components(mask)[0]] == [200, 16]  # 16 pixels at least
+    assert [box[4] for box in components(mask, 15)[0]] == [200, 16, 15]
+    assert [box[4] for box in components(mask, 0.01)[0]] == [200]
+    large = np.kron(mask, np.ones((10, 10), np.uint8))
+    large[0, :90] = large[50, 900:910] = 1
+    assert [box[4] for box in components(large)[0]] == [20000, 1600, 1500]  # a share of the area: 200 pixels
+    kept = components(large)[1]
+    assert kept.sum() == 23100 and kept.dtype == np.uint8
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SHARED.is_dir(), reason='no shared data')
+def test_kvasir_gives_the_known_boxes():
+    counts = {}
+    for split in ('train', 'test'):
+        names = (SHARED / 'splits' / f'pranet_{split}_kvasir.txt').read_text().split()
+        counts[split] = sum(len(components(read_mask(SHARED / 'kvasir' / 'masks' / f'{name}.png'))[0]) for name in names)
+    assert counts == dict(train=943, test=120)
