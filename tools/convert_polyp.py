@@ -1,4 +1,4 @@
-"""Kvasir-SEG / CVC-ClinicDB style folders to COCO boxes and label maps: python tools/convert_polyp.py IMAGES MASKS OUT"""
+"""Folders of images and masks (Kvasir-SEG, CVC-ClinicDB) to COCO boxes and label maps: IMAGES MASKS OUT [options]"""
 import argparse
 import signal
 import sys
@@ -14,14 +14,16 @@ def parse_args():
     parser.add_argument('masks', help='folder of masks with the same file stems')
     parser.add_argument('out', help='folder to write, e.g. data/kvasir')
     parser.add_argument('--split', action='append', default=[], metavar='NAME=LIST.txt',
-                        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; repeat for each '
-                        '(default: a random cut into train and val)')
-    parser.add_argument('--train-ratio', type=float, default=0.9, help='share of train in the random cut (default: 0.9)')
+                        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; repeat '
+                        'for each (default: a random cut into train and val)')
+    parser.add_argument('--train-ratio', type=float, default=0.9,
+                        help='share of train in the random cut (default: 0.9)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the random cut (default: 0)')
     parser.add_argument('--min-area', type=float, metavar='SHARE_OR_PIXELS',
-                        help="components below it are specks and dropped: below 1 a share of the image's area, else pixels "
-                        f'(default: {SPECK_SHARE} of the area, and {SPECK_PIXELS} pixels at least)')
-    parser.add_argument('--strict', action='store_true', help='fail where a file cannot be used, instead of leaving it out')
+                        help="components below it are specks and dropped: below 1 a share of the image's area, else "
+                        f'pixels (default: {SPECK_SHARE} of the area, and {SPECK_PIXELS} pixels at least)')
+    parser.add_argument('--strict', action='store_true',
+                        help='fail where a file cannot be used, instead of leaving it out')
     parser.add_argument('--overwrite', action='store_true', help='replace OUT')
     return parser.parse_args()
 

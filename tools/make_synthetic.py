@@ -15,7 +15,7 @@ def main():
     parser.add_argument('--val', type=int, default=80, help='validation frames')
     parser.add_argument('--size', type=int, default=160, help='height and width in pixels')
     parser.add_argument('--seed', type=int, default=0, help='seed of the set')
-    parser.add_argument('--overwrite', action='store_true', help='replace a set made with other arguments')
+    parser.add_argument('--overwrite', action='store_true', help='write in any case, in place of a set there')
     args = parser.parse_args()
     written = write_synthetic_polyps(**vars(args))
     print(f'\n{Path(args.out).absolute()}: ' + ('written' if written else 'there already, with these arguments'))

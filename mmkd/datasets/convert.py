@@ -149,13 +149,14 @@ def read_splits(lists, stems):
             raise FileNotFoundError(f'--split {split}: no file {str(path)!r} (from {Path.cwd()})')
         lines = Path(path).read_text(encoding='utf-8-sig', errors='replace').splitlines()
         names = [unicodedata.normalize('NFC', line.strip()) for line in lines if line.strip()]
-        splits[split] = [stem_of(n) if n not in stems and Path(n).suffix.lower() in IMAGE_SUFFIXES else n for n in names]
+        splits[split] = [n if n in stems or Path(n).suffix.lower() not in IMAGE_SUFFIXES else stem_of(n) for n in names]
         if not names:
             raise ValueError(f'--split {split}: {str(path)!r} lists no names')
         unknown = [stem for stem in splits[split] if stem not in stems]
         if unknown:
             listed = ', '.join(unknown[:10]) + (', ...' if len(unknown) > 10 else '')
-            raise ValueError(f'--split {split}: {len(unknown)} of {len(names)} names in {str(path)!r} have no image: {listed}')
+            raise ValueError(f'--split {split}: {len(unknown)} of {len(names)} names in {str(path)!r} have no image: '
+                             f'{listed}')
         for stem in splits[split]:
             if stem in seen:
                 raise ValueError(f'--split: {stem!r} is in {seen[stem]!r} and again in {split!r}')
@@ -163,7 +164,8 @@ def read_splits(lists, stems):
     return splits
 
 
-def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min_area=None, strict=False, overwrite=False):
+def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min_area=None, strict=False,
+                   overwrite=False):
     """Convert a folder of images and one of masks, matched by file stem, whole or not at all.
 
     Written: `images/<split>/` (copies), `masks/<split>/*.png` (label maps: 0 background, 1 polyp),
@@ -198,8 +200,8 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min
     image_files, mask_files = files_by_stem(images, 'IMAGES'), files_by_stem(masks, 'MASKS')
     both = [stem for stem in image_files if stem in mask_files]
     if not both:
-        raise ValueError(f'no image has a mask of the same stem: IMAGES has {next(iter(image_files.values())).name}, ..., '
-                         f'MASKS has {next(iter(mask_files.values())).name}, ...')
+        image, mask = (next(iter(files.values())).name for files in (image_files, mask_files))
+        raise ValueError(f'no image has a mask of the same stem: IMAGES has {image}, ..., MASKS has {mask}, ...')
     report = Report()
     report.without_mask = [image_files[stem].name for stem in image_files if stem not in mask_files]
     report.without_image = [mask_files[stem].name for stem in mask_files if stem not in image_files]
@@ -213,7 +215,8 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min
         splits = dict(train=[both[i] for i in sorted(order[:cut])], val=[both[i] for i in sorted(order[cut:])])
     with whole_folder(out, overwrite) as folder:
         for split, stems in splits.items():
-            _convert_split(folder, split, [s for s in stems if s in mask_files], image_files, mask_files, min_area, report)
+            pairs = [(image_files[stem], mask_files[stem]) for stem in stems if stem in mask_files]
+            _convert_split(folder, split, pairs, min_area, report)
         if strict and report.left_out:
             raise ValueError(f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}')
         for split, count in report.images.items():
@@ -222,12 +225,11 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min
     return report
 
 
-def _convert_split(folder, split, stems, image_files, mask_files, min_area, report):
+def _convert_split(folder, split, pairs, min_area, report):
     for kind in ('images', 'masks'):
         (folder / kind / split).mkdir(parents=True)
     records, annotations, negatives = [], [], 0
-    for stem in track_iter_progress(stems):
-        path, mask_path = image_files[stem], mask_files[stem]
+    for path, mask_path in track_iter_progress(pairs):
         image, mask = read_image(path) if is_whole(path) else None, read_mask(mask_path)
         if image is None or mask is None:
             bad = [f'{kind} {file.name}' for kind, file, content in (('image', path, image), ('mask', mask_path, mask))

@@ -5,11 +5,14 @@ from mmengine import fileio
 
 from mmkd.registry import DATASETS
 
-HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, or `python '
-        'tools/make_synthetic.py --out {root}`. configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.')
+HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
+        'or `python tools/make_synthetic.py --out {root}`. '
+        'configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.')
 # What mmdet reads of each entry; without a check it fails with a bare KeyError.
-ENTRIES = dict(images=('id', 'file_name', 'height', 'width'), annotations=('id', 'image_id', 'category_id', 'bbox', 'area'),
-               categories=('id', 'name'))
+ENTRIES = dict(
+    images=('id', 'file_name', 'height', 'width'),
+    annotations=('id', 'image_id', 'category_id', 'bbox', 'area'),
+    categories=('id', 'name'))
 
 
 @DATASETS.register_module()
@@ -17,8 +20,8 @@ class PolypDetection(CocoDataset):
     """COCO boxes of one class, polyp; says what to do where its files are missing. Arguments as mmdet's `CocoDataset`.
 
     Raises:
-        FileNotFoundError: If the annotation file or the image folder is missing (with `lazy_init=True`, which only tells
-            the classes, not before the data are read).
+        FileNotFoundError: If the annotation file or the image folder is missing (with `lazy_init=True`, which is there
+            to tell the classes alone, not before the data are read).
         ValueError: If the annotation file is no COCO file, or has no category of one of the classes.
     """
 
@@ -29,9 +32,11 @@ class PolypDetection(CocoDataset):
         folder = self.data_prefix.get('img')
         if not folder:
             raise ValueError(f"data_prefix: expected dict(img='images/train/') or the like, got {self.data_prefix}")
-        for kind, path, there in (('annotation file', self.ann_file, fileio.isfile), ('image folder', folder, fileio.isdir)):
-            if not there(path, backend_args=self.backend_args):
-                raise FileNotFoundError(f'no {kind} {_absolute(path)}. {HELP.format(root=self.data_root or "data/kvasir")}')
+        for kind, path, is_there in (('annotation file', self.ann_file, fileio.isfile),
+                                     ('image folder', folder, fileio.isdir)):
+            if not is_there(path, backend_args=self.backend_args):
+                advice = HELP.format(root=self.data_root or 'data/kvasir')
+                raise FileNotFoundError(f'no {kind} {_absolute(path)}. {advice}')
         self._check_annotations()
         return super().load_data_list()
 

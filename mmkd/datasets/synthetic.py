@@ -13,7 +13,10 @@ from .files import coco, whole_folder, write_image, write_json
 
 @dataclass
 class SyntheticFrame:
-    """A frame: `image` (H, W, 3) BGR uint8, `mask` (H, W) uint8 0 or 1, `boxes` (M, 4) xyxy pixels, `label` 1 with polyp."""
+    """A frame: `image` (H, W, 3) BGR uint8, `mask` (H, W) uint8 0 or 1, `boxes` (M, 4) xyxy pixels, `label` 0 or 1.
+
+    Label 1 is a frame with polyp. The boxes are tight: x2 and y2 are the first column and row after the polyp.
+    """
     image: np.ndarray
     mask: np.ndarray
     boxes: np.ndarray
@@ -22,7 +25,8 @@ class SyntheticFrame:
 
 def _smooth_noise(rng, size, cells):
     """Noise of `cells` x `cells` grains, smooth, about -1 to 1."""
-    return cv2.resize(rng.uniform(-1, 1, (cells, cells)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    grains = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
+    return cv2.resize(grains, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def _mucosa(rng, size, x, y):
@@ -60,7 +64,8 @@ def _add_polyp(rng, image, taken, x, y):
     side = 0.5 * (u * rng.uniform(-1, 1) + v * rng.uniform(-1, 1))
     shade = 1 + contrast * (0.35 * dome - 0.1 + 0.18 * side - 0.3 * np.exp(-((r - 1) / 0.12)**2))
     texture = 1 + 0.05 * contrast * _smooth_noise(rng, size, 24)
-    tint = 1 + contrast * np.array([rng.uniform(-0.1, 0.15), rng.uniform(-0.12, 0.05), rng.uniform(-0.02, 0.12)], np.float32)
+    shift = [rng.uniform(-0.1, 0.15), rng.uniform(-0.12, 0.05), rng.uniform(-0.02, 0.12)]
+    tint = 1 + contrast * np.array(shift, np.float32)
     soft = 1 / (1 + np.exp(np.clip((r - 1) * 14, -30, 30)))
     rim_shadow = 1 - 0.25 * contrast * np.exp(-(np.clip(r - 1, 0, None) / 0.2)**2)
     factor = soft[..., None] * (shade * texture)[..., None] * tint + (1 - soft[..., None]) * rim_shadow[..., None]
@@ -98,8 +103,13 @@ def render_frame(seed, index, size=160):
         spot = np.exp(-(((x - cx) / rng.uniform(0.01, 0.04))**2 + ((y - cy) / rng.uniform(0.01, 0.04))**2))
         image += 190 * spot[..., None]
     vignette = 1 / (1 + np.exp((np.hypot(x, y) - rng.uniform(1.05, 1.2)) * 14))
-    image = image * (0.75 + 0.3 * np.exp(-(x**2 + y**2)))[..., None] * vignette[..., None] + rng.normal(0, 3, image.shape)
-    return SyntheticFrame(image.clip(0, 255).astype(np.uint8), mask, np.array(boxes, np.float32).reshape(-1, 4), int(bool(boxes)))
+    image = image * (0.75 + 0.3 * np.exp(-(x**2 + y**2)))[..., None] * vignette[..., None]
+    image = image + rng.normal(0, 3, image.shape)
+    return SyntheticFrame(
+        image=image.clip(0, 255).astype(np.uint8),
+        mask=mask,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        label=int(bool(boxes)))
 
 
 def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=160, seed=0, overwrite=False):
@@ -112,7 +122,7 @@ def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=
         train, val (int): Numbers of frames. Defaults: 320, 80.
         size (int): Height and width in pixels. Default: 160.
         seed (int): Default: 0.
-        overwrite (bool): Replace a set with other arguments. Default: False.
+        overwrite (bool): Write in any case, in place of a set that is there. Default: False.
 
     Returns:
         bool: Whether anything was written.
@@ -127,13 +137,12 @@ def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=
     if size < 32 or seed < 0:
         raise ValueError(f'size, seed: expected 32 pixels at least and a seed of 0 or more, got {size}, {seed}')
     meta = Path(out) / 'meta.json'
-    if meta.is_file():
+    if meta.is_file() and not overwrite:
         there = json.loads(meta.read_text())
         if there == arguments:
             return False
-        if not overwrite:
-            raise FileExistsError(f'{Path(out).absolute()} holds a set made with {there}, asked for is {arguments}; '
-                                  'name another folder, or use --overwrite')
+        raise FileExistsError(f'{Path(out).absolute()} holds a set made with {there}, asked for is {arguments}; '
+                              'name another folder, or use --overwrite')
     with whole_folder(out, overwrite) as folder:
         first = 0
         for split, count in (('train', train), ('val', val)):

@@ -34,15 +34,15 @@ def source(tmp_path):
     for kind in ('images', 'masks'):
         (folder / kind).mkdir(parents=True)
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    for name, mask in (('a.jpg', blob((10, 20, 15, 12))), ('pólipo 2.png', blob((5, 5, 20, 10), (50, 30, 8, 9), (70, 50, 2, 2))),
-                       ('none.bmp', blob()), ('d.TIF', blob((0, 0, 80, 60)))):
+    for name, mask in (('a.jpg', blob((10, 20, 15, 12))), ('none.bmp', blob()), ('d.TIF', blob((0, 0, 80, 60))),
+                       ('pólipo 2.png', blob((5, 5, 20, 10), (50, 30, 8, 9), (70, 50, 2, 2)))):
         write_image(folder / 'images' / name, image)
         write_image(folder / 'masks' / f'{Path(name).stem}.png', mask)
     return folder
 
 
 def run_tool(source, out, *arguments):
-    command = [sys.executable, ROOT / 'tools' / 'convert_polyp.py', source / 'images', source / 'masks', out, *arguments]
+    command = [sys.executable, 'tools/convert_polyp.py', source / 'images', source / 'masks', out, *arguments]
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
 
 
@@ -74,7 +74,8 @@ def test_tool_writes_the_layout_and_reports(tmp_path, source):
     assert done.returncode == 0, done.stderr
     table = [line.split() for line in done.stdout.splitlines()]
     assert ['train', '2', '3', '0'] in table and ['val', '1', '0', '1'] in table
-    for line in ('unreadable, left out: 2: image cut.jpg, mask text.png', 'left out: 1: small.png (7 x 9, mask 80 x 60)',
+    for line in ('unreadable, left out: 2: image cut.jpg, mask text.png',
+                 'mask of another size, left out: 1: small.png (7 x 9, mask 80 x 60)',
                  'image without mask, left out: 1: alone.png', 'mask without image: 1: lost.png',
                  'in no split list, left out: 1: d.TIF', 'empty mask, kept as negative: 1: none.bmp'):
         assert line in done.stdout
@@ -103,8 +104,8 @@ def test_a_stopped_tool_leaves_nothing(tmp_path, source):
         os.link(source / 'images' / 'large.png', source / 'images' / f'large{i}.png')
         os.link(source / 'masks' / 'large.png', source / 'masks' / f'large{i}.png')
     command = [sys.executable, 'tools/convert_polyp.py', source / 'images', source / 'masks', tmp_path / 'out']
-    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True)
+    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while process.poll() is None and not any('.out.' in path.name for path in tmp_path.iterdir()):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)  # handled as Ctrl-C is
@@ -225,5 +226,6 @@ def test_kvasir_gives_the_known_boxes():
     counts = {}
     for split in ('train', 'test'):
         names = (SHARED / 'splits' / f'pranet_{split}_kvasir.txt').read_text().split()
-        counts[split] = sum(len(components(read_mask(SHARED / 'kvasir' / 'masks' / f'{name}.png'))[0]) for name in names)
+        masks = [read_mask(SHARED / 'kvasir' / 'masks' / f'{name}.png') for name in names]
+        counts[split] = sum(len(components(mask)[0]) for mask in masks)
     assert counts == dict(train=943, test=120)

@@ -42,14 +42,15 @@ def test_base_configs_make_batches(root, name, size):
         assert all(hasattr(sample, 'scale_factor') for sample in batch['data_samples'])
         boxes = torch.cat([sample.gt_instances.bboxes.tensor for sample in batch['data_samples']])
         assert len(boxes) and (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() >= 0 and boxes.max() <= size
-    assert cfg.val_evaluator.ann_file == cfg.data_root + 'annotations/val.json' and cfg.test_evaluator == cfg.val_evaluator
+    assert cfg.val_evaluator.ann_file == cfg.data_root + 'annotations/val.json'
+    assert cfg.test_evaluator == cfg.val_evaluator
 
 
 def test_missing_data_say_what_to_do(root, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         build(tmp_path)
-    for part in (str(tmp_path / 'annotations' / 'train.json'), 'tools/convert_polyp.py IMAGES MASKS', 'tools/make_synthetic.py',
-                 'configs/mmkd/polyp_yolox_kdml_demo.py'):
+    for part in (str(tmp_path / 'annotations' / 'train.json'), 'tools/convert_polyp.py IMAGES MASKS',
+                 'tools/make_synthetic.py', 'configs/mmkd/polyp_yolox_kdml_demo.py'):
         assert part in str(error.value)
     with pytest.raises(FileNotFoundError, match='no image folder .*images/nowhere'):
         build(root, data_prefix=dict(img='images/nowhere'))
@@ -68,8 +69,10 @@ def test_lazy_init_tells_the_classes_without_data(tmp_path):
     ('{"images": [', 'is no COCO annotation file: .*line 1'),
     ('[]', "expected a dict with a list 'images'"),
     ('{"images": [], "annotations": {}}', "expected a dict with a list 'annotations'"),
-    ('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}', r"images\[0\] has no 'height'"),
-    ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}', r"no category 'polyp' \(it has \['cat'\]\)"),
+    ('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}',
+     r"images\[0\] has no 'height'"),
+    ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}',
+     r"no category 'polyp' \(it has \['cat'\]\)"),
     (b'\x89PNG\xff', 'is no COCO annotation file'),
 ])
 def test_damaged_annotations_are_named(root, tmp_path, content, message):

@@ -49,7 +49,8 @@ def test_the_set_is_whole_and_written_once(tmp_path):
     for split, count in (('train', 5), ('val', 3)):
         content = json.loads(first[f'annotations/{split}.json'])
         lines = [line.split() for line in first[f'labels/{split}.txt'].decode().splitlines()]
-        assert [image['file_name'] for image in content['images']] == [name for name, _ in lines] and len(lines) == count
+        assert len(lines) == count
+        assert [image['file_name'] for image in content['images']] == [name for name, _ in lines]
         for image, (name, label) in zip(content['images'], lines):
             mask = read_image(out / 'masks' / split / name, -1)
             boxes = [a for a in content['annotations'] if a['image_id'] == image['id']]

@@ -1,6 +1,7 @@
-# Polyp boxes in COCO form, as tools/convert_polyp.py writes them. Another size: synthetic_detection.py shows how to change the
-# Resize steps in an inheriting config; on the command line: --cfg-options "train_dataloader.dataset.pipeline.4.scale=(320,320)"
-# "val_dataloader.dataset.pipeline.1.scale=(320,320)" "test_dataloader.dataset.pipeline.1.scale=(320,320)".
+# Polyp boxes in COCO form, as tools/convert_polyp.py writes them.
+# Another size in an inheriting config: see synthetic_detection.py. On the command line, for all three loaders:
+# --cfg-options "train_dataloader.dataset.pipeline.4.scale=(320,320)"
+# "val_dataloader.dataset.pipeline.1.scale=(320,320)" "test_dataloader.dataset.pipeline.1.scale=(320,320)"
 data_root = 'data/kvasir/'
 _scale = (416, 416)
 train_pipeline = [
