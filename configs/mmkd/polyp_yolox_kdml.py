@@ -12,7 +12,7 @@ model = dict(
             dict(type='BatchSyncRandomResize', random_size_range=(320, 512), size_divisor=32, interval=10)
         ]),
     members=dict(
-        teacher=dict(config='mmdet::yolox/yolox_m_8xb8-300e_coco.py', options={'bbox_head.num_classes': 1}),
+        teacher=dict(config='mmdet::yolox/yolox_m_8xb8-300e_coco.py', options={'bbox_head.num_classes': 1}, seed=0),
         student1=dict(config='mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', options={'bbox_head.num_classes': 1}, seed=1),
         student2=dict(config='mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', options={'bbox_head.num_classes': 1}, seed=2)),
     sharing=dict(type='kdml_p', weight=1.0, tau=2.0, schedule=dict(type='SigmoidRamp', end=0.3)),

@@ -20,7 +20,7 @@ val_pipeline = [
 train_dataloader = dict(
     num_workers=0,
     dataset=dict(
-        type='RepeatDataset', times=4, _delete_=True,
+        type='RepeatDataset', times=2, _delete_=True,
         dataset=dict(
             type='mmkd.PolypDetection', data_root=data_root, ann_file='annotations/train.json',
             data_prefix=dict(img='images/train/'), filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)))
@@ -28,8 +28,8 @@ val_dataloader = dict(num_workers=0, dataset=dict(data_root=data_root, pipeline=
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=5, val_interval=1)
+train_cfg = dict(max_epochs=4, val_interval=1)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type='CosineAnnealingLR', T_max=5, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type='CosineAnnealingLR', T_max=4, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
 ]

@@ -7,10 +7,19 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 
 _multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+
+
+def _history_method(owner, name):
+    """Stand in for `getattr` when loading: mmengine's HistoryBuffer pickles references to its own methods, and no more."""
+    if owner is not HistoryBuffer or name.startswith('_'):
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not for a checkpoint')
+    return getattr(HistoryBuffer, name)
+
+
 # What mmengine's checkpoints hold beside tensors and plain containers.
 SAFE_GLOBALS = [
     HistoryBuffer, np.ndarray, np.dtype, _multiarray._reconstruct, _multiarray.scalar,
-    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}
+    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}, (_history_method, 'builtins.getattr')
 ]
 
 
@@ -41,7 +50,8 @@ def load_file(source, key):
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f'{key}: {source!r} is no plain checkpoint: {str(error).splitlines()[0]}') from error
+        reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler error' in line), str(error))
+        raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason[:200]}') from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {str(error).splitlines()[0]}') from error
 

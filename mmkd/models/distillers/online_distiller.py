@@ -1,4 +1,5 @@
 import copy
+from zlib import crc32
 
 import torch
 from mmengine.logging import MessageHub, print_log
@@ -85,10 +86,11 @@ class OnlineDistiller(BaseModel):
         self.members = nn.ModuleDict()
         self.frozen = FrozenNetworks()
         base_seed = torch.initial_seed() % 2**31
-        for index, member in enumerate(self.plans.values()):
+        for member in self.plans.values():
             if member.training == 'ema':
                 continue
-            network = member.build(base_seed + index)
+            # By name and not by place: a dumped config lists members in another order.
+            network = member.build(base_seed + crc32(member.name.encode()) % 10**6)
             if member.training == 'frozen':
                 load_member(network, member.checkpoint, member.name, f'{member.key}.checkpoint', strict=True)
                 self.frozen[member.name] = network.eval().requires_grad_(False)
