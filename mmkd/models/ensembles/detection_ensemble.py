@@ -18,13 +18,16 @@ class DetectionEnsemble(nn.Module):
     Args:
         fusion (str): `wbf` or `nms`. Default: `wbf`.
         iou_thr (float): Boxes of one class that overlap more are fused. Default: 0.55.
+        conf_type (str): Score of a fused box in weighted boxes fusion: `max` or `avg` of its boxes' scores. Default: `max`,
+            mmkd's choice: a member's own NMS leaves low-scored duplicates of a box, which drag the average down.
         score_thr (float): Boxes with a lower score are left out first. Default: 0.001.
         max_per_img (int): At most so many boxes an image are kept, best first. Default: 100.
     """
 
-    def __init__(self, fusion='wbf', iou_thr=0.55, score_thr=0.001, max_per_img=100):
+    def __init__(self, fusion='wbf', iou_thr=0.55, conf_type='max', score_thr=0.001, max_per_img=100):
         super().__init__()
         self.fusion = choose(fusion, ('wbf', 'nms'), 'model.ensemble.fusion')
+        self.conf_type = choose(conf_type, ('max', 'avg'), 'model.ensemble.conf_type')
         for name, value in (('iou_thr', iou_thr), ('score_thr', score_thr)):
             if not 0 <= value < 1:
                 raise ValueError(f'{name}: expected a value in [0, 1), got {value}')
@@ -54,7 +57,7 @@ class DetectionEnsemble(nn.Module):
             return InstanceData(bboxes=first.new_zeros((0, 4)), scores=first.new_zeros((0, )),
                                 labels=first.new_zeros((0, ), dtype=torch.long))
         fuse = weighted_boxes_fusion if self.fusion == 'wbf' else nms
-        options = dict(skip_box_thr=self.score_thr) if self.fusion == 'wbf' else {}
+        options = dict(skip_box_thr=self.score_thr, conf_type=self.conf_type) if self.fusion == 'wbf' else {}
         boxes, scores, labels = fuse(boxes, scores, labels, iou_thr=self.iou_thr, **options)
         order = np.argsort(-scores, kind='stable')[:self.max_per_img]
         return InstanceData(
