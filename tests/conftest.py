@@ -81,6 +81,40 @@ def optim_wrapper(model, **cfg):
     return build_optim_wrapper(model, dict(constructor='mmkd.MemberOptimWrapperConstructor', **cfg))
 
 
+@pytest.fixture(scope='session')
+def data(tmp_path_factory):
+    """A synthetic set of 12 and 6 frames of 64 px."""
+    root = tmp_path_factory.mktemp('data') / 'polyps'
+    from mmkd.datasets.synthetic import write_synthetic_polyps
+    write_synthetic_polyps(root, train=12, val=6, size=64)
+    return root
+
+
+def small_config(data, work_dir, **changes):
+    """The demo config with narrower members, on 64 px frames."""
+    from mmengine.config import Config
+    cfg = Config.fromfile(ROOT / 'configs/mmkd/polyp_yolox_kdml_demo.py')
+    root = f'{data}/'
+    train = cfg.train_dataloader.dataset.dataset
+    train.data_root, cfg.val_dataloader.dataset.data_root = root, root
+    cfg.train_dataloader.dataset.times = 1
+    cfg.train_dataloader.batch_size = 4
+    cfg.test_dataloader = cfg.val_dataloader
+    for part in (train, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        for step in part.pipeline:
+            if step.type == 'Resize':
+                step.scale = (64, 64)
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = f'{root}annotations/val.json'
+    cfg.model.members.teacher.options = {**WIDER, 'test_cfg.score_thr': 0.0}  # hardly trained: keep every box
+    for name in ('student1', 'student2'):
+        cfg.model.members[name].options = {**NARROW, 'test_cfg.score_thr': 0.0}
+    cfg.work_dir, cfg.launcher = str(work_dir), 'none'
+    cfg.train_cfg.update(max_epochs=2, val_interval=1)
+    cfg.default_hooks.logger.interval = 1
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
 @pytest.fixture(autouse=True)
 def fresh_state():
     """Each test starts from seed 0, mmdet's scope and an empty message hub."""

@@ -32,6 +32,9 @@ def main():
     for name in args.member or []:
         choose(name, [*members, 'ensemble'], '--member')
     if members:
+        if not any(key.startswith('members.') for key in checkpoint.get('state_dict', {})):
+            raise ValueError(f"{args.checkpoint}: a checkpoint without members (an exported one?) cannot serve {args.config}; "
+                             'test an exported student with the config beside it')
         for name in members:
             if cfg.model.members[name].get('training') != 'frozen':
                 member_state(checkpoint, name, args.checkpoint)

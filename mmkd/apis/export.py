@@ -62,7 +62,9 @@ def plain_config(cfg, name):
     plain.load_from, plain.resume = None, False
     if name == 'ensemble':
         ensemble = plain.model.get('ensemble') or {}
-        names = ensemble.get('members') or [n for n in plans if n != 'teacher']
+        sharing = plain.model.get('sharing')
+        teacher = sharing.get('teacher', 'teacher') if isinstance(sharing, dict) else 'teacher'
+        names = ensemble.get('members') or [n for n, p in plans.items() if p.training == 'online' and n != teacher]
         plain.model.members = {n: dict(config=plain_model_config(cfg, plans, n)) for n in names}
         plain.model.ensemble = dict(ensemble, members=list(names))
         for key in ('sharing', 'links'):

@@ -31,7 +31,7 @@ class BestMemberHook(Hook):
     def after_val_epoch(self, runner, metrics=None):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         best = dict(runner.message_hub.get_info('best_members', {}))
-        for name, member in model.plans.items():
+        for name, member in model.plans.items() if metrics else ():
             key = f'{name}/{self.metric}'
             if key not in metrics:
                 raise ValueError(f'BestMemberHook.metric: no {key!r} among {sorted(metrics)}')

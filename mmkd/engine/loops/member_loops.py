@@ -59,11 +59,17 @@ class _MemberLoop:
         self.runner.model.eval()
         for idx, data_batch in enumerate(self.dataloader):
             self.run_iter(idx, data_batch)
-        metrics = {}
+        results = {}
         for name, evaluator in self.evaluators.items():
             print_log(f'Evaluating {name}', logger='current')
-            metrics.update({f'{name}/{key}': value
-                            for key, value in evaluator.evaluate(len(self.dataloader.dataset)).items()})
+            results[name] = evaluator.evaluate(len(self.dataloader.dataset))
+        # mmdet's CocoMetric gives nothing for a member without any detection; `save_best` needs its key all the same.
+        keys = {key for result in results.values() for key in result}
+        for name, result in results.items():
+            if keys and not result:
+                print_log(f'{name} predicted nothing: its metrics count as 0', logger='current', level=30)
+                result.update(dict.fromkeys(keys, 0.0))
+        metrics = {f'{name}/{key}': value for name, result in results.items() for key, value in result.items()}
         self.runner.call_hook(f'after_{self.mode}_epoch', metrics=metrics)
         self.runner.call_hook(f'after_{self.mode}')
         return metrics

@@ -112,6 +112,8 @@ class OnlineDistiller(BaseModel):
             if 'type' not in sharing:
                 raise ValueError(f"model.sharing: expected a preset's name or a dict with 'type', got {sharing}")
             check_arguments(sharing_links, sharing, 'model.sharing', given=('members', 'task'))
+            teacher = sharing.get('teacher', 'teacher')
+            sharing.setdefault('students', self._students(teacher))
             expanded = sharing_links(list(self.plans), task=self.task, **sharing)
             configs = {f'model.sharing ({sharing["type"]})[{i}]': cfg for i, cfg in enumerate(expanded)}
         planned = [Link.from_config(cfg, key) for key, cfg in configs.items()]
@@ -157,11 +159,14 @@ class OnlineDistiller(BaseModel):
                 network.train(mode)
         return values
 
+    def _students(self, teacher):
+        """list[str]: The online members but the teacher."""
+        return [name for name, member in self.plans.items() if member.training == 'online' and name != teacher]
+
     def _build_ensemble(self, ensemble, sharing):
         cfg = dict(ensemble or {})
         teacher = sharing.get('teacher', 'teacher') if isinstance(sharing, dict) else 'teacher'
-        students = [name for name in self.plans if name != teacher]
-        self.ensemble_members = cfg.pop('members', students or list(self.plans))
+        self.ensemble_members = cfg.pop('members', self._students(teacher) or list(self.plans))
         if not self.ensemble_members:
             raise ValueError('model.ensemble.members: expected at least one member')
         for name in self.ensemble_members:

@@ -45,7 +45,8 @@ def sharing_links(members, type, weight=1.0, tau=1.0, schedule=None, kd_weight=1
             latter is divided by the number of peers. Defaults: 1, mmkd's choice.
         feature_weight (float): Further factor of feature links. Default: 1.
         teacher (str): The teacher's name.
-        students (list[str], optional): The students. Default: all members but the teacher.
+        students (list[str], optional): The students. Default: all members but the teacher (the
+            distiller gives the online ones).
         prediction, feature (dict, optional): Losses in place of the task's own.
         feature_tap (str): Tap of feature links.
         connector: Connector of feature links (see `Link`).
