@@ -1,6 +1,7 @@
 """Evaluate the members and the ensemble of an mmkd config in one pass: python tools/test.py CONFIG CHECKPOINT [options]."""
 import argparse
 
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from mmkd.apis.command_line import add_run_arguments, load_config, metric_table, run_tool
@@ -51,7 +52,7 @@ def main():
         cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
     cfg.load_from, cfg.resume = args.checkpoint, False
     metrics = Runner.from_cfg(cfg).test()
-    if members:
+    if members and is_main_process():
         rows = args.member or [*members, 'ensemble']
         columns = {key.split('/', 1)[1]: key.split('/')[-1] for key in metrics if key.startswith(f'{rows[0]}/')}
         print(metric_table(metrics, rows, columns))

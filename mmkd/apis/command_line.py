@@ -31,7 +31,10 @@ def load_config(path, args):
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    init_cpu_distributed(args.launcher)
+    if init_cpu_distributed(args.launcher):
+        # mmengine fills in `device_ids`, which torch refuses for modules on the CPU.
+        cfg.model_wrapper_cfg = dict(dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False),
+                                     **cfg.get('model_wrapper_cfg') or {})
     return cfg
 
 

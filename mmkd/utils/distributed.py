@@ -11,9 +11,14 @@ def init_cpu_distributed(launcher):
 
     Args:
         launcher (str): `none`, `pytorch` (torchrun's environment variables) or `slurm` (SLURM's, for one node or several).
+
+    Returns:
+        bool: Whether training is distributed over CPUs.
     """
-    if launcher == 'none' or torch.cuda.is_available() or dist.is_initialized():
-        return
+    if launcher == 'none' or torch.cuda.is_available():
+        return False
+    if dist.is_initialized():
+        return True
     if launcher == 'slurm':
         os.environ['RANK'], os.environ['WORLD_SIZE'] = os.environ['SLURM_PROCID'], os.environ['SLURM_NTASKS']
         os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
@@ -26,3 +31,4 @@ def init_cpu_distributed(launcher):
     elif launcher != 'pytorch':
         raise ValueError(f"launcher: on a machine without GPU expected 'pytorch' or 'slurm', got {launcher!r}")
     dist.init_process_group('gloo')
+    return True
