@@ -2,7 +2,11 @@
 
 `custom_imports = dict(imports=['mmkd'])` in a config registers everything.
 """
-from . import datasets, engine, models, tasks  # noqa: F401
-from .version import __version__
+from .utils.torchvision_shim import complete_torchvision
+
+complete_torchvision()  # before anything imports torchvision
+
+from . import datasets, engine, evaluation, models, tasks  # noqa: E402, F401
+from .version import __version__  # noqa: E402
 
 __all__ = ['__version__']

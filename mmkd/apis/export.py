@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmkd.version import __version__
 from mmkd.models.distillers.member import Member
@@ -15,7 +15,7 @@ from mmkd.utils.checkpoint import member_state
 from mmkd.utils.checks import choose
 
 # What a member's preprocessing keeps of its own; the rest (padding) is the shared one it was trained and measured with.
-OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_value')
+OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_value', 'pad_val')
 
 
 def member_plans(cfg):
@@ -34,7 +34,7 @@ def plain_model_config(cfg, plans, name):
     model = plans[name].config.copy()
     own = model.get('data_preprocessor') or {}
     shared = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    shared = ConfigDict(shared or shared_preprocessor_config({n: p.config for n, p in plans.items()})).copy()
+    shared = shared_preprocessor_config({n: p.config for n, p in plans.items()}, shared)
     shared.pop('_scope_', None)
     for key in OWN_PREPROCESSING:
         shared.pop(key, None)
@@ -49,7 +49,7 @@ def plain_model_config(cfg, plans, name):
 def plain_config(cfg, name):
     """Return a config of the member `name` (or `ensemble`) alone, with the data, evaluation and schedule of `cfg`.
 
-    A member's config names nothing of mmkd's. The ensemble's is one of mmkd's, of its members and without links.
+    A member's config names nothing of mmkd's: its own metrics and hooks are left out. The ensemble's is one of mmkd's, of its members and without links.
 
     Raises:
         ValueError: If there is no such member, or if something of mmkd's is left that has no plain counterpart.
@@ -85,6 +85,10 @@ def plain_config(cfg, name):
     best = plain.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
     if isinstance(best, str):
         plain.default_hooks.checkpoint.save_best = best.split('/', 1)[-1] if best.split('/')[0] in (*plans, 'ensemble') else best
+    for key in ('val_evaluator', 'test_evaluator'):
+        metrics = plain.get(key)
+        if isinstance(metrics, (list, tuple)):  # mmkd's own metrics are left out
+            plain[key] = [metric for metric in metrics if not str(metric.get('type')).startswith('mmkd.')]
     _make_datasets_plain(plain._cfg_dict)
     left = [line.strip() for line in plain.pretty_text.splitlines() if 'mmkd.' in line]
     if left:

@@ -1,3 +1,8 @@
-from .polyp_detection import PolypDetection
+from mmkd.utils.packages import installed
 
-__all__ = ['PolypDetection']
+if installed('mmdet'):
+    from .polyp_detection import PolypDetection  # noqa: F401
+if installed('mmseg'):
+    from .polyp_segmentation import PolypSegmentation  # noqa: F401
+if installed('mmpretrain'):
+    from .folder_classification import FolderClassification  # noqa: F401

@@ -5,6 +5,8 @@ from mmengine import fileio
 
 from mmkd.registry import DATASETS
 
+from .missing import require
+
 HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
         'or `python tools/make_synthetic.py --out {root}`. '
         'configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.')
@@ -32,11 +34,8 @@ class PolypDetection(CocoDataset):
         folder = self.data_prefix.get('img')
         if not folder:
             raise ValueError(f"data_prefix: expected dict(img='images/train/') or the like, got {self.data_prefix}")
-        for kind, path, is_there in (('annotation file', self.ann_file, fileio.isfile),
-                                     ('image folder', folder, fileio.isdir)):
-            if not is_there(path, backend_args=self.backend_args):
-                advice = HELP.format(root=self.data_root or 'data/kvasir')
-                raise FileNotFoundError(f'no {kind} {_absolute(path)}. {advice}')
+        for what, path in (('annotation file', self.ann_file), ('image folder', folder)):
+            require(path, what, HELP.format(root=self.data_root or 'data/kvasir'), self.backend_args)
         self._check_annotations()
         return super().load_data_list()
 

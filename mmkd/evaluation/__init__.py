@@ -1,0 +1,3 @@
+from .binary_classification import BinaryClassification
+
+__all__ = ['BinaryClassification']

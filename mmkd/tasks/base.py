@@ -1,14 +1,20 @@
 from mmkd.registry import TASKS
-from mmkd.utils.checks import build_checked
+from mmkd.utils.checks import choose
 
 
 class Task:
     """What is specific to one task: its standard taps, default losses, ensemble, and how a network is run for taps only.
 
-    Subclasses are registered in `mmkd.registry.TASKS`; a new task is one such class.
+    Subclasses are registered in `mmkd.registry.TASKS` under the task's name; a new task is one such class.
+
+    Args:
+        networks (dict[str, nn.Module]): The members' networks.
     """
 
     standard_taps = ('prediction', 'feature')
+
+    def __init__(self, networks):
+        self.networks = networks
 
     @classmethod
     def fits(cls, network):
@@ -27,9 +33,21 @@ class Task:
         """Run `network` without losses, as far as the modules at `paths` need."""
         raise NotImplementedError
 
+    def valid_mask(self, data_samples):
+        """Return which positions count, a float Tensor (N, 1, H, W) of 0 and 1, or None where all do.
+
+        Losses whose `forward` has an argument `mask` get it.
+        """
+        return None
+
     def build_ensemble(self, **cfg):
-        """Build the module that fuses members' predictions."""
+        """Build the module that fuses members' predictions: `fuse_samples(samples)` for one image's, one a member."""
         raise NotImplementedError
+
+
+def last_level(module, output):
+    """Reader of a `feature` tap: the last of a module's several outputs."""
+    return output[-1] if isinstance(output, (list, tuple)) else output
 
 
 def task_of(networks, name=None):
@@ -39,11 +57,11 @@ def task_of(networks, name=None):
         ValueError: If the networks belong to several tasks or to none that is known.
     """
     if name is not None:
-        return build_checked(TASKS, name, 'model.task')
+        return TASKS.get(choose(name, TASKS.module_dict, 'model.task'))(networks)
     found = {member: [task for task in TASKS.module_dict.values() if task.fits(network)]
              for member, network in networks.items()}
     tasks = {task for candidates in found.values() for task in candidates}
     if len(tasks) != 1 or not all(found.values()):
         kinds = {member: type(network).__name__ for member, network in networks.items()}
         raise ValueError(f'model.members: all must be networks of one task ({", ".join(TASKS.module_dict)}), got {kinds}')
-    return tasks.pop()()
+    return tasks.pop()(networks)

@@ -29,5 +29,7 @@ class ConvConnector(nn.Module):
         self.conv = ConvModule(in_channels, out_channels, kernel_size, padding=kernel_size // 2, norm_cfg=norm_cfg, act_cfg=None)
 
     def forward(self, x, like):
-        """Convert x (N, in_channels, H, W) to (N, out_channels, H', W') of `like`."""
+        """Convert x (N, in_channels, H, W) to (N, out_channels, H', W') of `like`; vectors (N, C) are maps of one position."""
+        if x.dim() == 2:
+            return self.conv(x[..., None, None]).flatten(1)
         return resize_like(self.conv(x), like)

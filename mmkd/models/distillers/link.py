@@ -1,3 +1,5 @@
+import inspect
+
 import torch
 from torch import nn
 
@@ -81,6 +83,7 @@ class Link:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(generator_seed)
             module.loss = build_checked(MODELS, loss_cfg, f'{self.key}.loss')
+            self.takes_mask = 'mask' in inspect.signature(module.loss.forward).parameters
             module.connectors = nn.ModuleList(
                 self._connector(t, s, sides) for t, s in zip(*map(_levels, (target, source))))
         with torch.no_grad():
@@ -98,14 +101,18 @@ class Link:
         cfg = self.connector_cfg
         maps = all(isinstance(v, torch.Tensor) and v.dim() == 4 for v in (target, source))
         if cfg == 'auto':
-            if not maps or target.shape == source.shape or self.source_tap == 'prediction':
+            vectors = all(isinstance(v, torch.Tensor) and v.dim() == 2 for v in (target, source))
+            if not (maps or vectors) or target.shape == source.shape:
                 return nn.Identity()
             cfg = 'ConvConnector' if target.shape[1] != source.shape[1] else 'ResizeConnector'
+            if cfg == 'ConvConnector' and self.source_tap == 'prediction':
+                return nn.Identity()  # other classes: for the loss to refuse
         elif cfg is None:
             return nn.Identity()
         cfg = dict(type=cfg) if isinstance(cfg, str) else dict(cfg)
-        if not maps:
-            raise ValueError(f'{self.key}.connector: {cfg["type"]} needs maps (N, C, H, W) on both sides: {sides}')
+        if not (maps or all(isinstance(v, torch.Tensor) and v.dim() == 2 for v in (target, source))):
+            raise ValueError(f'{self.key}.connector: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: '
+                             f'{sides}')
         cls = MODELS.get(cfg['type']) or choose(cfg['type'], MODELS.module_dict, f'{self.key}.connector.type')
         given = {}
         if getattr(cls, 'needs_channels', False):
@@ -115,13 +122,18 @@ class Link:
                     raise ValueError(f'{self.key}.connector.{name}: expected {channels}: {sides}')
         return build_checked(MODELS, cfg, f'{self.key}.connector', **given)
 
-    def compute(self, module, target, source):
-        """Loss of the target's tap against the source's: the mean over levels where there are several."""
+    def compute(self, module, target, source, mask=None):
+        """Loss of the target's tap against the source's: the mean over levels where there are several.
+
+        Args:
+            mask (Tensor, optional): Which positions count (`Task.valid_mask`), for losses that take one.
+        """
         values = []
+        options = dict(mask=mask) if mask is not None and self.takes_mask else {}
         for connector, t, s in zip(module.connectors, _levels(target), _levels(source)):
             if not isinstance(connector, nn.Identity):
                 t = connector(t, s)
-            values.append(module.loss(t, s))
+            values.append(module.loss(t, s, **options))
         return sum(values) / len(values)
 
 

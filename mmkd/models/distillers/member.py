@@ -97,12 +97,17 @@ class Member:
                 raise ValueError(f"{self.key}.config: {path} has no 'model'")
             scope = scope or loaded.get('default_scope')
             config = loaded.model
+            if loaded.get('data_preprocessor') is not None:  # as mmengine's Runner does
+                config.setdefault('data_preprocessor', loaded.data_preprocessor)
         config = Config(dict(model=ConfigDict(config).copy()))
         for option in options:
             self._check_option(config.model, option)
         config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
         if scope:
             config.model.setdefault('_scope_', scope)
+        if config.model.get('type') == 'ImageClassifier' and config.model.get('data_preprocessor') is not None:
+            config.model.data_preprocessor.setdefault('type', 'ClsDataPreprocessor')  # as the class itself does
+            config.model.data_preprocessor.setdefault('batch_augments', config.model.get('train_cfg'))
         return config.model
 
     def _check_option(self, model, option):

@@ -70,8 +70,8 @@ class OnlineDistiller(BaseModel):
                 choose(member.of, online, f'{member.key}.of (an online member)')
         if not any(m.training == 'online' for m in plans.values()):
             raise ValueError("model.members: no member is trained: one at least must have training='online'")
-        super().__init__(data_preprocessor or shared_preprocessor_config(
-            {name: m.config for name, m in plans.items() if m.config is not None}))
+        super().__init__(shared_preprocessor_config(
+            {name: m.config for name, m in plans.items() if m.config is not None}, data_preprocessor))
         self.plans = plans
         self._build_networks()
         self.task = task_of({name: self.network(name) for name in plans}, task)
@@ -283,10 +283,11 @@ class OnlineDistiller(BaseModel):
             with member.stream(inputs.device) if member.stream else torch.random.fork_rng(enabled=False):
                 if member.training == 'online':
                     values.update(self._recorded(name, texts, lambda: terms.update(
-                        {f'{name}/{k}': v for k, v in self.members[name](images, samples, mode='loss').items()})))
+                        _named(name, self.members[name](images, samples, mode='loss')))))
                 else:
                     with torch.no_grad():
                         values.update(self._recorded(name, texts, lambda: self._run_for_taps(name, images, samples)))
+        mask = self.task.valid_mask(data_samples) if any(link.takes_mask for link in active) else None
         detached = {}
         for (link, module), weight in zip(self.links, weights):
             if not weight:
@@ -297,7 +298,7 @@ class OnlineDistiller(BaseModel):
             source = values[place]
             if link.detach:
                 source = detached.setdefault(place, detach(source))
-            terms[link.term] = weight * link.compute(module, values[link.target, link.target_tap], source)
+            terms[link.term] = weight * link.compute(module, values[link.target, link.target_tap], source, mask)
         if self._ema_is_due:
             raise RuntimeError("model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd.MemberHook')]")
         self._ema_is_due = self.training and any(m.training == 'ema' for m in self.plans.values())
@@ -365,3 +366,8 @@ class OnlineDistiller(BaseModel):
         """Preprocess a loader's batch once and predict with every member and the ensemble (or those in `names`)."""
         data = self.data_preprocessor(data, False)
         return self.predict(data['inputs'], data['data_samples'], names or self.evaluated)
+
+
+def _named(name, losses):
+    """Prefix a network's loss terms by the member's name; a bare `loss` (classifiers') would be read as the member's sum."""
+    return {f'{name}/{"loss_task" if key == "loss" else key}': value for key, value in losses.items()}

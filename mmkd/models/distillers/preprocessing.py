@@ -6,14 +6,21 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 
 
-def shared_preprocessor_config(configs):
-    """Return the config of the preprocessor for all members: the first one's, padded for all.
+def shared_preprocessor_config(configs, given=None):
+    """Return the config of the preprocessor for all members: the one given, else the first member's, padded for all.
 
     Args:
         configs (dict[str, dict]): Members' model configs.
+        given (dict, optional): Config of the shared preprocessor; without `type` it has the first member's.
     """
     preprocessors = {name: dict(cfg.get('data_preprocessor') or {}) for name, cfg in configs.items()}
     first = next(iter(preprocessors))
+    if given is not None:
+        given = ConfigDict(given).copy()
+        if 'type' not in given:
+            given['type'] = preprocessors[first].get('type', 'BaseDataPreprocessor')
+            given.setdefault('_scope_', configs[first].get('_scope_'))
+        return given
     shared = ConfigDict(preprocessors[first]).copy()
     if '_scope_' in configs[first]:
         shared.setdefault('_scope_', configs[first]['_scope_'])
@@ -33,6 +40,11 @@ def _statistics(preprocessor):
     return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
 
 
+def _swaps_channels(preprocessor):
+    # mmpretrain's own name for mmengine's `_channel_conversion`.
+    return bool(getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'to_rgb', False))
+
+
 class Renormalize:
     """Bring images of the shared preprocessing to a member's own mean, std, channel order and padding value.
 
@@ -43,7 +55,7 @@ class Renormalize:
 
     def __init__(self, shared, own):
         (mean_s, std_s), (mean_o, std_o) = _statistics(shared), _statistics(own)
-        self.swap = getattr(shared, '_channel_conversion', False) != getattr(own, '_channel_conversion', False)
+        self.swap = _swaps_channels(shared) != _swaps_channels(own)
         if self.swap:
             mean_s, std_s = mean_s.flip(0), std_s.flip(0)
         self.scale = (std_s / std_o).float()

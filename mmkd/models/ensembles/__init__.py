@@ -1,3 +1,5 @@
+from .classification_ensemble import ClassificationEnsemble
 from .detection_ensemble import DetectionEnsemble
+from .segmentation_ensemble import SegmentationEnsemble
 
-__all__ = ['DetectionEnsemble']
+__all__ = ['ClassificationEnsemble', 'DetectionEnsemble', 'SegmentationEnsemble']

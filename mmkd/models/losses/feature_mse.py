@@ -5,6 +5,8 @@ from torch import nn
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
 
+from .masked_mean import masked_mean
+
 
 @MODELS.register_module()
 class FeatureMSE(nn.Module):
@@ -23,8 +25,15 @@ class FeatureMSE(nn.Module):
         super().__init__()
         self.normalize = choose(normalize, ('channel', 'spatial', 'none'), 'normalize')
 
-    def forward(self, target, source):
-        """Compare maps of one shape, (N, C, H, W) or (N, C); returns a scalar.
+    def forward(self, target, source, mask=None):
+        """Compare features.
+
+        Args:
+            target, source (Tensor): Of one shape, (N, C, H, W) or (N, C).
+            mask (Tensor, optional): Which positions count, see `masked_mean`; for maps alone.
+
+        Returns:
+            Tensor: A scalar.
 
         Raises:
             ValueError: If the shapes differ.
@@ -34,7 +43,10 @@ class FeatureMSE(nn.Module):
         with torch.autocast(target.device.type, enabled=False):
             target, source = target.float(), source.float()
             if self.normalize == 'channel':
-                return (F.normalize(target, dim=1) - F.normalize(source, dim=1)).square().sum(1).mean()
-            if self.normalize == 'spatial':
-                target, source = (F.normalize(x.flatten(2), dim=2) * x[0, 0].numel()**0.5 for x in (target, source))
-            return F.mse_loss(target, source)
+                distance = (F.normalize(target, dim=1) - F.normalize(source, dim=1)).square().sum(1)
+            else:
+                if self.normalize == 'spatial':
+                    target, source = (
+                        F.normalize(x.flatten(2), dim=2).view_as(x) * x[0, 0].numel()**0.5 for x in (target, source))
+                distance = (target - source).square().mean(1)
+            return masked_mean(distance, mask if target.dim() == 4 else None)

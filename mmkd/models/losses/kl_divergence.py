@@ -5,6 +5,8 @@ from torch import nn
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
 
+from .masked_mean import masked_mean
+
 
 def bernoulli_kl(target, source):
     """KL(source || target) of two Bernoulli distributions given by logits, elementwise, in log space.
@@ -32,22 +34,32 @@ class KLDivergence(nn.Module):
 
     Args:
         tau (float): Temperature. Default: 1.
-        mode (str): `softmax` (one label) or `sigmoid` (independent labels: the binary divergences are summed over classes).
+        mode (str): `softmax` (one label) or `sigmoid` (independent labels, one output channel: the binary divergences are summed over classes).
             Default: `softmax`.
         dim (int): Class dimension. Default: 1.
 
     Raises:
-        ValueError: For wrong arguments, and for logits whose shapes differ.
+        ValueError: For wrong arguments, logits whose shapes differ, and one class in softmax form, where all logits agree.
     """
 
     def __init__(self, tau=1.0, mode='softmax', dim=1):
         super().__init__()
         self.tau, self.mode, self.dim = check_tau(tau), choose(mode, ('softmax', 'sigmoid'), 'mode'), dim
 
-    def forward(self, target, source):
-        """Compare logits of one shape, (N, C) or (N, C, ...) with the classes at `dim`; returns a scalar."""
+    def forward(self, target, source, mask=None):
+        """Compare logits.
+
+        Args:
+            target, source (Tensor): Of one shape, (N, C) or (N, C, ...) with the classes at `dim`.
+            mask (Tensor, optional): Which positions of maps (N, C, H, W) count, see `masked_mean`.
+
+        Returns:
+            Tensor: A scalar.
+        """
         if target.shape != source.shape:
             raise ValueError(f'logits differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}')
+        if self.mode == 'softmax' and target.shape[self.dim] == 1:
+            raise ValueError("one class: its softmax is 1 whatever the logits; use mode='sigmoid'")
         with torch.autocast(target.device.type, enabled=False):
             target, source = target.float() / self.tau, source.float() / self.tau
             if self.mode == 'sigmoid':
@@ -55,4 +67,4 @@ class KLDivergence(nn.Module):
             else:
                 log_source = source.log_softmax(self.dim)
                 divergence = log_source.exp() * (log_source - target.log_softmax(self.dim))
-            return divergence.sum(self.dim).mean() * self.tau**2
+            return masked_mean(divergence.sum(self.dim), mask if target.dim() == 4 else None) * self.tau**2

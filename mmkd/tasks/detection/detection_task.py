@@ -7,7 +7,7 @@ from ..base import Task
 from .dense_heads import reader_of
 
 
-@TASKS.register_module()
+@TASKS.register_module('detection')
 class DetectionTask(Task):
     """Detection by MMDetection's networks.
 

@@ -1,0 +1,17 @@
+# KDML between CIFAR-style ResNets on the built-in synthetic frames, with or without a polyp, for two CPU cores.
+# Data: python tools/make_synthetic.py
+_base_ = './msi_resnet_kdml_cpu.py'
+data_root = 'data/synthetic_polyps/'
+_two = {'head.num_classes': 2, 'data_preprocessor.num_classes': 2}
+model = dict(members=dict(teacher=dict(options=_two), student1=dict(options=_two), student2=dict(options=_two)))
+_classes = dict(classes=('no polyp', 'polyp'), _delete_=True)
+train_dataloader = dict(
+    num_workers=0,
+    dataset=dict(data_root=data_root, data_prefix='images/train', ann_file='labels/train.txt', metainfo=_classes))
+val_dataloader = dict(
+    num_workers=0,
+    dataset=dict(data_root=data_root, data_prefix='images/val', ann_file='labels/val.txt', metainfo=_classes))
+test_dataloader = val_dataloader
+val_evaluator = [dict(type='Accuracy', topk=(1, )), dict(type='mmkd.BinaryClassification', positive=1)]
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=8, val_interval=4)

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+from mmengine import fileio
+from mmseg.datasets import BaseSegDataset
+
+from mmkd.registry import DATASETS
+
+from .missing import require
+
+HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
+        'or `python tools/make_synthetic.py --out {root}`. '
+        'configs/mmkd/polyp_unet_mixed_demo.py needs no data of yours.')
+
+
+@DATASETS.register_module()
+class PolypSegmentation(BaseSegDataset):
+    """Label maps of background (0) and polyp (1), 255 ignored; says what to do where files are missing.
+
+    Arguments as mmseg's `BaseSegDataset`.
+
+    Raises:
+        FileNotFoundError: If a folder is missing, holds no image of `img_suffix`, or images have no label map.
+    """
+
+    METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [220, 20, 60]])
+
+    def load_data_list(self):
+        """Check the folders, then list them as mmseg does."""
+        folders = dict((kind, self.data_prefix.get(kind)) for kind in ('img_path', 'seg_map_path'))
+        for kind, folder in folders.items():
+            require(folder, f'folder of {"images" if kind == "img_path" else "label maps"} (data_prefix.{kind})',
+                    HELP.format(root=self.data_root or 'data/kvasir'), self.backend_args)
+        data_list = super().load_data_list()
+        if not data_list:
+            raise FileNotFoundError(f'no image that ends in {self.img_suffix!r} in {Path(folders["img_path"]).absolute()} '
+                                    '(img_suffix)')
+        maps = set(fileio.list_dir_or_file(folders['seg_map_path'], list_dir=False, recursive=True,
+                                           backend_args=self.backend_args))
+        missing = [item['img_path'] for item in data_list
+                   if str(Path(item['seg_map_path']).relative_to(folders['seg_map_path'])) not in maps]
+        if missing:
+            raise FileNotFoundError(f'{len(missing)} of {len(data_list)} images have no label map in '
+                                    f'{Path(folders["seg_map_path"]).absolute()}: {[Path(m).name for m in missing[:5]]}')
+        return data_list
+
+    @classmethod
+    def plain_config(cls):
+        """dict: What stands in an exported config, which runs without mmkd."""
+        return dict(type='BaseSegDataset', metainfo=dict(cls.METAINFO))

@@ -1,0 +1,48 @@
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score
+
+from mmkd.registry import METRICS
+
+
+@METRICS.register_module()
+class BinaryClassification(BaseMetric):
+    """Two-class metrics of medical work, in percent, by scikit-learn: AUC, F1, sensitivity, specificity, precision, accuracy.
+
+    The positive class is predicted where its score is the higher one. AUC needs both classes in the data; it is NaN
+    without, and so are sensitivity or specificity without a positive or negative image.
+
+    Args:
+        positive (int): Index of the positive class. Default: 1.
+        collect_device, prefix: As every mmengine metric's.
+    """
+
+    default_prefix = 'binary'
+
+    def __init__(self, positive=1, collect_device='cpu', prefix=None):
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if positive not in (0, 1):
+            raise ValueError(f'BinaryClassification.positive: expected 0 or 1, got {positive!r}')
+        self.positive = positive
+
+    def process(self, data_batch, data_samples):
+        """Keep each image's score of the positive class, whether it was predicted and whether it is true."""
+        for sample in data_samples:
+            score = sample['pred_score'].float().cpu().numpy()
+            if len(score) != 2:
+                raise ValueError(f'BinaryClassification: for two classes, got scores of {len(score)}')
+            label = int(sample['gt_label'][0])
+            self.results.append((float(score[self.positive]), int(score.argmax() == self.positive), int(label == self.positive)))
+
+    def compute_metrics(self, results):
+        """Return the metrics of (score, predicted, true) of all images."""
+        scores, predicted, true = (np.array(column) for column in zip(*results))
+        (tn, fp), (fn, tp) = confusion_matrix(true, predicted, labels=[0, 1])
+        metrics = dict(
+            auc=roc_auc_score(true, scores) if 0 < true.sum() < len(true) else np.nan,
+            f1=f1_score(true, predicted, zero_division=0),
+            sensitivity=recall_score(true, predicted, zero_division=np.nan),
+            specificity=tn / (tn + fp) if tn + fp else np.nan,
+            precision=precision_score(true, predicted, zero_division=0),
+            accuracy=(tp + tn) / len(true))
+        return {name: 100 * float(value) for name, value in metrics.items()}

@@ -1,0 +1,3 @@
+from .classification_task import ClassificationTask
+
+__all__ = ['ClassificationTask']

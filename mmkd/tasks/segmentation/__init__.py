@@ -1,0 +1,3 @@
+from .segmentation_task import SegmentationTask
+
+__all__ = ['SegmentationTask']

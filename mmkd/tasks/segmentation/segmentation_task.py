@@ -1,0 +1,59 @@
+import torch
+from mmseg.models.segmentors import BaseSegmentor
+from torch import nn
+
+from mmkd.registry import MODELS, TASKS
+from mmkd.utils.checks import build_checked
+
+from ..base import Task, last_level
+
+
+@TASKS.register_module('segmentation')
+class SegmentationTask(Task):
+    """Semantic segmentation by MMSegmentation's networks (EncoderDecoder, CascadeEncoderDecoder).
+
+    Taps: `prediction` is the (last) decode head's logits before they are resized to the image, read at its layer
+    `conv_seg` (decode heads call their own `forward`, which no hook sees); `feature` the backbone's last output, another
+    one by a module path (`feature_tap='backbone[2]'`). Pixels whose label is the decode head's `ignore_index`, padding among
+    them, count in no link's loss.
+    """
+
+    @classmethod
+    def fits(cls, network):
+        return isinstance(network, BaseSegmentor)
+
+    @staticmethod
+    def _head(network):
+        head = network.decode_head
+        return head[-1] if isinstance(head, nn.ModuleList) else head
+
+    def resolve_tap(self, name, network, key):
+        if name == 'feature':
+            return 'backbone', last_level
+        head = self._head(network)
+        if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
+            raise ValueError(f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: name the module "
+                             'that gives its logits')
+        last = f'decode_head.{len(network.decode_head) - 1}' if head is not network.decode_head else 'decode_head'
+        return f'{last}.conv_seg', None
+
+    def default_loss(self, tap):
+        if tap == 'prediction':
+            # Members with one channel and with two can't be compared; the link's build says so.
+            one = all(self._head(network).out_channels == 1 for network in self.networks.values())
+            return dict(type='KLDivergence', mode='sigmoid' if one else 'softmax')
+        return super().default_loss(tap)
+
+    def run_for_taps(self, network, inputs, data_samples, paths):
+        if all(path.split('.')[0] in ('backbone', 'neck') for path in paths):
+            network.extract_feat(inputs)
+        else:
+            network.encode_decode(inputs, [dict(img_shape=inputs.shape[-2:], pad_shape=inputs.shape[-2:])] * len(inputs))
+
+    def valid_mask(self, data_samples):
+        ignored = self._head(next(iter(self.networks.values()))).ignore_index
+        return torch.stack([sample.gt_sem_seg.data for sample in data_samples]).ne(ignored).float()
+
+    def build_ensemble(self, **cfg):
+        cfg.setdefault('threshold', self._head(next(iter(self.networks.values()))).threshold)
+        return build_checked(MODELS, dict(type='SegmentationEnsemble', **cfg), 'model.ensemble')

@@ -1,0 +1,300 @@
+import collections
+import os
+import pickle
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+from mmkd.utils import checkpoint
+from mmkd.utils.checkpoint import load_file, load_member, member_state
+
+KEY = 'model.members.a.checkpoint'
+
+
+def network(classes=2, norm=False):
+    layers = collections.OrderedDict(body=nn.Linear(3, 4))
+    if norm:
+        layers['norm'] = nn.BatchNorm1d(4)
+    layers['head'] = nn.Linear(4, classes)
+    return nn.Sequential(layers)
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def save(content, path, **kwargs):
+    torch.save(content, path, **kwargs)
+    return str(path)
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """The lines that the module logs."""
+    lines = []
+    monkeypatch.setattr(checkpoint, 'print_log', lambda text, **kwargs: lines.append(text))
+    return lines
+
+
+# load_file
+
+@pytest.mark.parametrize('new_format', [True, False])
+def test_tensors_and_plain_values_come_back(tmp_path, new_format):
+    content = dict(
+        state_dict=dict(a=torch.arange(6.).view(2, 3), b=torch.tensor(3), c=torch.ones(2, dtype=torch.bfloat16)),
+        meta=dict(epoch=3, classes=('polyp', ), seed=None, time='x', palette=[[1, 2, 3]], share=0.5, flags={True}))
+    loaded = load_file(save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=new_format), KEY)
+    assert loaded['meta'] == content['meta'] and list(loaded['state_dict']) == ['a', 'b', 'c']
+    for name, value in content['state_dict'].items():
+        assert torch.equal(loaded['state_dict'][name], value) and loaded['state_dict'][name].dtype == value.dtype
+
+
+def test_what_mmengine_saves_beside_weights_comes_back(tmp_path):
+    history = HistoryBuffer([0.5, 0.25], [1, 3])
+    content = dict(message_hub=dict(log_scalars=collections.OrderedDict(loss=history), runtime_info=dict(iter=7)),
+                   milestones=collections.Counter([3, 5]), rate=np.float64(0.1), count=np.int64(4),
+                   values=np.arange(3, dtype='f4'))
+    loaded = load_file(save(content, tmp_path / 'x.pth'), KEY)
+    buffer = loaded['message_hub']['log_scalars']['loss']
+    assert isinstance(buffer, HistoryBuffer) and [list(part) for part in buffer.data] == [[0.5, 0.25], [1, 3]]
+    assert buffer.mean() == history.mean() and buffer.current() == 0.25
+    assert loaded['milestones'] == {3: 1, 5: 1} and loaded['rate'] == 0.1 and loaded['count'] == 4
+    assert loaded['values'].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize('name', ['none.pth', 'folder/none.pth', '.'])
+def test_a_missing_file_is_named_with_where_it_was_looked_for(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^{KEY}: no file '{name}'") as error:
+        load_file(name, KEY)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    save(dict(a=1), tmp_path / 'x.pth')
+    assert load_file('~/x.pth', KEY) == dict(a=1)
+
+
+@pytest.mark.parametrize('share', [0.01, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_named(tmp_path, share):
+    path = tmp_path / 'x.pth'
+    data = open(save(network().state_dict(), path), 'rb').read()
+    path.write_bytes(data[:int(len(data) * share)])
+    with pytest.raises(ValueError, match=f'^{KEY}: .*x.pth. is (damaged or )?no (plain )?checkpoint'):
+        load_file(str(path), KEY)
+
+
+@pytest.mark.parametrize('text', [
+    '<!DOCTYPE html><html><body>404 Not Found</body></html>', '{"message": "Not Found"}', '# A read-me\n', '404: Not Found',
+    'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n', 'PK\x03\x04 but no archive',
+])
+def test_a_text_file_is_named(tmp_path, text):
+    path = tmp_path / 'x.pth'
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f'^{KEY}: .*x.pth. is (damaged or )?no (plain )?checkpoint'):
+        load_file(str(path), KEY)
+
+
+class Calls:
+    """Pickles as a call of a function, which loading the pickle makes."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+    def __call__(self):
+        """For pickle, which checks that a function found by a call can be called."""
+
+
+WAYS = {
+    'mkdir': lambda marker: Calls(os.mkdir, marker),
+    'exec': lambda marker: Calls(exec, f'import os; os.mkdir({marker!r})'),
+    'eval': lambda marker: Calls(eval, f'__import__("os").mkdir({marker!r})'),
+    'system': lambda marker: Calls(os.system, f'mkdir {marker}'),
+    'getattr': lambda marker: Calls(Calls(getattr, Calls(__import__, 'os'), 'mkdir'), marker),
+    'method': lambda marker: dict(state_dict={}, meta=dict(history=[Calls(os.mkdir, marker)])),
+}
+
+
+@pytest.mark.parametrize('writer', ['torch', 'legacy', 'pickle'])
+@pytest.mark.parametrize('way', WAYS)
+def test_a_file_that_would_run_code_is_refused_and_the_code_does_not_run(tmp_path, way, writer):
+    marker, path = tmp_path / 'marker', tmp_path / 'evil.pth'
+    evil = WAYS[way](str(marker))
+    if writer == 'pickle':
+        path.write_bytes(pickle.dumps(evil, protocol=2))
+        pickle.loads(path.read_bytes())
+    else:
+        save(evil, path, _use_new_zipfile_serialization=writer == 'torch')
+        torch.load(path, weights_only=False)
+    assert marker.is_dir()  # the code is live: a careless loader runs it
+    marker.rmdir()
+    with pytest.raises(ValueError, match=f'^{KEY}: .*evil.pth. is no plain checkpoint, it is not loaded: '):
+        load_file(str(path), KEY)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('owner, name', [(HistoryBuffer, '__init__'), (HistoryBuffer, '__subclasses__'), (dict, 'fromkeys'),
+                                         (collections.OrderedDict, 'fromkeys'), (np.ndarray, 'tofile')])
+def test_getattr_gives_no_more_than_methods_of_a_history(tmp_path, owner, name):
+    path = save(Calls(getattr, owner, name), tmp_path / 'x.pth')
+    assert torch.load(path, weights_only=False) == getattr(owner, name)
+    with pytest.raises(ValueError, match=f'^{KEY}: .* is no plain checkpoint'):
+        load_file(path, KEY)
+
+
+def test_a_pickled_object_is_refused(tmp_path):
+    path = save(network(), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='is no plain checkpoint, it is not loaded: .*Sequential'):
+        load_file(path, KEY)
+
+
+def test_loading_leaves_torchs_list_of_safe_globals(tmp_path):
+    before = list(torch.serialization.get_safe_globals())
+    load_file(save(dict(a=HistoryBuffer([1.0], [1])), tmp_path / 'x.pth'), KEY)
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_url_is_loaded_from_the_cache_and_downloaded_only_once(tmp_path, monkeypatch):
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path / 'hub'))
+    calls = []
+
+    def download(url, path, *args, **kwargs):
+        calls.append(url)
+        save(dict(a=1), path)
+
+    monkeypatch.setattr('torch.hub.download_url_to_file', download)
+    for _ in range(2):
+        assert load_file('https://example.invalid/folder/x.pth', KEY) == dict(a=1)
+    assert calls == ['https://example.invalid/folder/x.pth'] and (tmp_path / 'hub/checkpoints/x.pth').is_file()
+
+
+@pytest.mark.parametrize('error', [urllib.error.URLError('no route'), ConnectionResetError('reset'), TimeoutError('late')])
+def test_a_url_that_cannot_be_downloaded(tmp_path, monkeypatch, error):
+    def download(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr('torch.hub.download_url_to_file', download)
+    with pytest.raises(ValueError, match=f"^{KEY}: cannot download 'https://example.invalid/x.pth': "):
+        load_file('https://example.invalid/x.pth', KEY)
+
+
+# member_state
+
+def test_the_state_of_each_kind_of_checkpoint():
+    a, b = dict(w=torch.zeros(1)), dict(w=torch.ones(1))
+    assert member_state(a, 'x', KEY) == a
+    assert member_state(dict(state_dict=a, meta=dict()), 'x', KEY) == a
+    assert member_state(dict(state_dict={f'module.{k}': v for k, v in a.items()}), 'x', KEY) == a
+    joined = dict(state_dict={'members.a.w': a['w'], 'members.ab.w': b['w'], 'link_modules.0.w': torch.zeros(2)})
+    assert member_state(joined, 'a', KEY) == a and member_state(joined, 'ab', KEY) == b
+    with pytest.raises(ValueError, match=rf"^{KEY}: the checkpoint holds members \['a', 'ab'\], none named 'b'"):
+        member_state(joined, 'b', KEY)
+
+
+@pytest.mark.parametrize('content', [{}, [], None, 3, torch.zeros(2), dict(state_dict={}), dict(state_dict=None),
+                                     dict(state_dict=[1])])
+def test_a_checkpoint_without_weights(content):
+    with pytest.raises(ValueError, match=f"^{KEY}: the checkpoint has no 'state_dict'"):
+        member_state(content, 'a', KEY)
+
+
+# load_member
+
+def test_another_class_count_keeps_the_last_layer_and_one_line_names_it(tmp_path, log):
+    start, own = network(classes=1), network(classes=5)
+    before = weights(own)
+    path = save(dict(state_dict=start.state_dict()), tmp_path / 'x.pth')
+    load_member(own, path, 'student1', KEY, strict=False)
+    after = own.state_dict()
+    for name in before:
+        assert torch.equal(after[name], (before if name.startswith('head') else start.state_dict())[name]), name
+    assert log == [f'student1: started from {path}: 2 of 4 weights loaded; left at their initial values: '
+                   'head.weight, head.bias']
+
+
+def test_another_class_count_of_a_detector(toolkit, tmp_path, log):
+    one = toolkit.make_distiller(members=dict(a=toolkit.yolox(seed=3)))
+    options = dict(toolkit.NARROW, **{'bbox_head.num_classes': 3})
+    three = toolkit.make_distiller(members=dict(a=toolkit.yolox(options=options, seed=4)))
+    start, before = weights(one.network('a')), weights(three.network('a'))
+    load_member(three.network('a'), save(dict(state_dict=start), tmp_path / 'x.pth'), 'a', KEY, strict=False)
+    last = [name for name in start if 'multi_level_conv_cls' in name]
+    assert len(last) == 6 and len(log) == 1 and all(name in log[0] for name in last)
+    assert f'{len(start) - 6} of {len(start)} weights loaded' in log[0]
+    for name, value in three.network('a').state_dict().items():
+        assert torch.equal(value, (before if name in last else start)[name]), name
+
+
+def test_a_checkpoint_that_fits_is_loaded_whole(tmp_path, log):
+    start, own = network(norm=True), network(norm=True)
+    start.norm.running_mean.fill_(3)
+    path = save(start.state_dict(), tmp_path / 'x.pth')
+    for strict in (False, True):
+        load_member(own, path, 'a', KEY, strict=strict)
+        assert all(torch.equal(v, start.state_dict()[k]) for k, v in own.state_dict().items())
+    assert log == [f'a: started from {path}: 9 of 9 weights loaded'] * 2
+
+
+def test_missing_and_unknown_weights_without_strict(tmp_path, log):
+    own = network(norm=True)
+    before = weights(own)
+    state = dict(network().state_dict(), other=torch.zeros(2))
+    load_member(own, save(state, tmp_path / 'x.pth'), 'a', KEY, strict=False)
+    for name, value in own.state_dict().items():
+        assert torch.equal(value, state[name] if name in state else before[name]), name
+    assert len(log) == 1 and 'norm.weight, norm.bias, norm.running_mean, norm.running_var' in log[0]
+
+
+def test_a_long_list_of_names_is_cut(tmp_path, log):
+    own = nn.Sequential(*[nn.Linear(1, 1) for _ in range(20)])
+    load_member(own, save({'0.bias': torch.ones(1)}, tmp_path / 'x.pth'), 'a', KEY, strict=False)
+    assert len(log) == 1 and log[0].endswith(', ...') and log[0].count(',') == 12
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda state: dict(state, extra=torch.zeros(1)), r"0 weights missing \[\], 1 unknown \['extra'\], 0 of another shape"),
+    (lambda state: {k: v for k, v in state.items() if k != 'body.bias'}, r"1 weights missing \['body.bias'\], 0 unknown"),
+    (lambda state: dict(state, **{'head.bias': torch.zeros(7)}), r"1 of another shape \[\('head.bias', \(7,\), \(2,\)\)\]"),
+    (lambda state: {f'backbone.{k}': v for k, v in state.items()},
+     r"8 weights missing \['body.weight', 'body.bias', 'norm.weight'\], 9 unknown"),
+])
+def test_strict_loading_refuses_any_difference_and_changes_nothing(tmp_path, log, change, message):
+    own = network(norm=True)
+    before = weights(own)
+    path = save(dict(state_dict=change(network(norm=True).state_dict())), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=f'^{KEY}: .*x.pth. does not fit the network: .*{message}'):
+        load_member(own, path, 'a', KEY, strict=True)
+    assert not log and all(torch.equal(v, before[k]) for k, v in own.state_dict().items())
+
+
+def test_strict_loading_does_without_counts_of_batches(tmp_path, log):
+    """Old checkpoints have none."""
+    start, own = network(norm=True), network(norm=True)
+    state = {k: v for k, v in start.state_dict().items() if not k.endswith('num_batches_tracked')}
+    load_member(own, save(state, tmp_path / 'x.pth'), 'a', KEY, strict=True)
+    assert torch.equal(own.head.weight, start.head.weight) and len(log) == 1
+
+
+def test_strict_loading_of_a_member_of_a_distiller(tmp_path, log):
+    a, b, own = network(), network(), network()
+    state = {f'members.{name}.{k}': v for name, module in (('a', a), ('b', b)) for k, v in module.state_dict().items()}
+    load_member(own, save(dict(state_dict=state), tmp_path / 'x.pth'), 'b', KEY, strict=True)
+    assert torch.equal(own.body.weight, b.body.weight) and len(log) == 1
+
+
+@pytest.mark.parametrize('strict', [True, False])
+def test_nothing_that_fits_is_an_error(tmp_path, log, strict):
+    own = network()
+    path = save(dict(epoch=3, optimizer=dict()), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=f'^{KEY}: .* does not fit the network: 4 weights missing'):
+        load_member(own, path, 'a', KEY, strict=strict)
+    assert not log
