@@ -1,3 +1,4 @@
+import itertools
 import re
 from pathlib import Path
 
@@ -6,25 +7,30 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'mmkd'
-FILES = sorted(FOLDER.glob('*.py'))
-NAMES = [path.stem for path in FILES]
-KDML = [name for name in NAMES if '_kdml' in name]
-CONTROLS = [name for name in NAMES if name not in KDML]
-# Links from the teacher to students, and between students.
-LINKS = dict(kdml=(2, 2), kd=(2, 0), ml=(0, 2), individual=(0, 0))
+NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
+YOLOX = [name for name in NAMES if name.startswith('polyp_yolox_')]
+KDML = [name for name in YOLOX if '_kdml' in name]
+COUNTER = itertools.count()
 
 
 def load(name):
-    return Config.fromfile(FOLDER / f'{name}.py')
+    """The config, with its own scope as the default one."""
+    cfg = Config.fromfile(FOLDER / f'{name}.py')
+    pytest.importorskip(cfg.default_scope)
+    DefaultScope.get_instance(f'config-{next(COUNTER)}', scope_name=cfg.default_scope)
+    return cfg
 
 
 def header(name):
     """The comment that a config starts with."""
     lines = (FOLDER / f'{name}.py').read_text().splitlines()
-    return ' '.join(line.lstrip('# ') for line in lines[:next(i for i, line in enumerate(lines) if not line.startswith('#'))])
+    return ' '.join(line.lstrip('# ') for line in itertools.takewhile(lambda line: line.startswith('#'), lines))
+
+
+CONTROLS = [name for name in NAMES if header(name).startswith('Control')]
 
 
 def method(name):
@@ -32,7 +38,7 @@ def method(name):
 
 
 def base_of(name):
-    """The config of the method that a control is compared with."""
+    """The config that a control is compared with."""
     return name.replace(f'_{method(name)}', '_kdml')
 
 
@@ -43,68 +49,75 @@ def flatten(value, prefix=''):
     return {prefix: value}
 
 
-def pipelines(cfg):
-    """The three loaders' pipelines, inside of a repeated data set too."""
-    found = {}
-    for kind in ('train', 'val', 'test'):
-        dataset = cfg[f'{kind}_dataloader'].dataset
-        found[kind] = dataset.get('dataset', dataset).pipeline
-    return found
+def datasets(cfg):
+    """The three loaders' data sets, a repeated one's own inside."""
+    found = {kind: cfg[f'{kind}_dataloader'].dataset for kind in ('train', 'val', 'test')}
+    return {kind: dataset.get('dataset', dataset) for kind, dataset in found.items()}
 
 
-def test_each_method_has_its_controls():
-    assert {'kdml', 'kd', 'ml', 'individual'} == {method(name) for name in NAMES}
-    for name in CONTROLS:
-        assert base_of(name) in KDML and 'control' in header(name).lower()
+def sizes(pipeline):
+    scales = [step.scale for step in pipeline if step.type == 'Resize']
+    return [(scale, scale) if isinstance(scale, int) else tuple(scale) for scale in scales]
+
+
+def test_each_method_for_yolox_has_its_controls():
+    assert {method(name) for name in YOLOX} == {'kdml', 'kd', 'ml', 'individual'}
+    assert set(CONTROLS) >= {name for name in YOLOX if name not in KDML} and not set(CONTROLS) & set(KDML)
+    assert all(base_of(name) in NAMES for name in CONTROLS)
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_the_model_builds_with_the_links_of_its_name(name):
-    cfg = load(name)
-    model = MODELS.build(cfg.model)
+def test_the_model_builds_and_every_student_learns(name):
+    model = MODELS.build(load(name).model)
     students = [member for member in model.plans if member != 'teacher']
-    assert students == ['student1', 'student2'] and ('teacher' in model.plans) == (method(name) != 'ml')
+    assert students == ['student1', 'student2']
+    if 'individual' not in name:
+        assert {link.target for link, _ in model.links} == set(students)
+    parameters = {member: sum(p.numel() for p in model.network(member).parameters()) for member in model.plans}
+    assert parameters['student1'] == parameters['student2']
+    assert 'teacher' not in parameters or parameters['teacher'] > 2 * parameters['student1']
+
+
+@pytest.mark.parametrize('name', YOLOX)
+def test_members_and_links_are_those_of_the_methods_name(name):
+    model = MODELS.build(load(name).model)
     sources = [link.source for link, _ in model.links]
-    assert (sources.count('teacher'), sum(source in students for source in sources)) == LINKS[method(name)]
-    assert all(link.target in students for link, _ in model.links)
-    for member in model.plans:
-        assert model.network(member).bbox_head.num_classes == 1
-    sizes = {member: sum(p.numel() for p in model.network(member).parameters()) for member in model.plans}
-    assert sizes['student1'] == sizes['student2'] and sizes.get('teacher', 10**9) > 2 * sizes['student1']
+    from_teacher, between = dict(kdml=(2, 2), kd=(2, 0), ml=(0, 2), individual=(0, 0))[method(name)]
+    assert sources.count('teacher') == from_teacher and len(sources) == from_teacher + between
+    assert {link.source_tap for link, _ in model.links} <= {'prediction'}
+    assert ('teacher' in model.plans) == (method(name) != 'ml')
+    assert all(model.network(member).bbox_head.num_classes == 1 for member in model.plans)
 
 
 @pytest.mark.parametrize('name', CONTROLS)
 def test_a_control_differs_from_its_base_in_what_is_shared_only(name):
     own, base = flatten(load(name).to_dict()), flatten(load(base_of(name)).to_dict())
-    different = {key for key in own.keys() | base.keys() if own.get(key, '-') != base.get(key, '-')}
-    assert different and own['model.sharing.type'] != base['model.sharing.type']
-    without_teacher = 'model.members.teacher' if method(name) == 'ml' else 'nothing'
-    assert [key for key in sorted(different) if not key.startswith(('model.sharing.', without_teacher))] == []
-    if method(name) == 'ml':
-        assert own['model.members.teacher'] is None and 'no teacher' in header(name)
+    different = sorted(key for key in own.keys() | base.keys() if own.get(key, '-') != base.get(key, '-'))
+    if 'no teacher' in header(name):
+        assert own['model.members.teacher'] is None
+        different = [key for key in different if not key.startswith('model.members.teacher')]
+    assert different == ['model.sharing.type']
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if re.search(r'\d (px|epochs)', header(name))])
+@pytest.mark.parametrize('name', [name for name in NAMES if re.search(r' at \d+ px|\d epochs', header(name))])
 def test_headers_tell_the_truth(name):
     cfg, text = load(name), header(name)
-    for size in map(int, re.findall(r'(\d+) px', text)):
-        for kind, pipeline in pipelines(cfg).items():
-            assert [tuple(step.scale) for step in pipeline if step.type == 'Resize'] == [(size, size)], kind
+    for size in map(int, re.findall(r' at (\d+) px', text)):
+        assert [sizes(dataset.pipeline) for dataset in datasets(cfg).values()] == [[(size, size)]] * 3
     for epochs in map(int, re.findall(r'(\d+) epochs', text)):
         assert cfg.train_cfg.max_epochs == epochs
 
 
 @pytest.mark.parametrize('name', KDML)
 @pytest.mark.parametrize('height, width', [(90, 90), (60, 100), (100, 60)])
-def test_pipelines_give_squares_of_one_size(name, height, width, tmp_path):
-    cfg = load(name)
-    padded = all(any(step.type == 'Pad' for step in pipeline) for pipeline in pipelines(cfg).values())
-    if not padded:
-        assert name.endswith('_demo')  # its frames are square
+def test_detection_pipelines_give_squares_of_one_size(name, height, width, tmp_path):
+    pipelines = {kind: dataset.pipeline for kind, dataset in datasets(load(name)).items()}
+    if not all(any(step.type == 'Pad' for step in pipeline) for pipeline in pipelines.values()):
+        assert name.endswith('_demo')  # its frames are squares
         height = width
     cv2.imwrite(str(tmp_path / 'x.png'), np.full((height, width, 3), 90, dtype=np.uint8))
     sides = set()
-    for kind, pipeline in pipelines(cfg).items():
+    for kind, pipeline in pipelines.items():
         frame = dict(img_path=str(tmp_path / 'x.png'), img_id=0, height=height, width=width,
                      instances=[dict(bbox=[20, 20, 50, 45], bbox_label=0, ignore_flag=0)])
         packed = Compose(pipeline)(frame)
@@ -112,9 +125,9 @@ def test_pipelines_give_squares_of_one_size(name, height, width, tmp_path):
         assert channels == 3 and side == other and side % 32 == 0
         sides.add(side)
         sample = packed['data_samples']
-        boxes = sample.gt_instances.bboxes.tensor
         assert sample.ori_shape == (height, width)
         assert sample.scale_factor[0] == pytest.approx(side / max(height, width), rel=0.02)
+        boxes = sample.gt_instances.bboxes.tensor
         assert len(boxes) == 1 and (boxes[:, 2:] > boxes[:, :2] + 5).all() and boxes.min() >= 0 and boxes.max() <= side, kind
     assert len(sides) == 1
 
@@ -122,14 +135,12 @@ def test_pipelines_give_squares_of_one_size(name, height, width, tmp_path):
 @pytest.mark.parametrize('name', NAMES)
 def test_loaders_evaluators_and_schedules_agree(name):
     cfg = load(name)
-    train = cfg.train_dataloader.dataset
-    train = train.get('dataset', train)
-    assert train.data_root == cfg.val_dataloader.dataset.data_root == cfg.data_root
-    assert train.ann_file != cfg.val_dataloader.dataset.ann_file
-    assert cfg.val_evaluator.ann_file == cfg.data_root + cfg.val_dataloader.dataset.ann_file
+    train, val, _ = datasets(cfg).values()
+    assert train.data_root == val.data_root == cfg.data_root and train != val
     assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator
-    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
-    cosine = [s for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR']
-    assert [s.T_max for s in cosine] == [cfg.train_cfg.max_epochs]
-    assert cosine[0].eta_min == pytest.approx(cfg.optim_wrapper.optimizer.lr / 20)
+    assert [s.T_max for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR'] == [cfg.train_cfg.max_epochs]
     assert cfg.train_cfg.val_interval <= cfg.train_cfg.max_epochs
+    if name in YOLOX:
+        assert train.ann_file != val.ann_file and cfg.val_evaluator.ann_file == cfg.data_root + val.ann_file
+        assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
+        assert cfg.param_scheduler[-1].eta_min == pytest.approx(cfg.optim_wrapper.optimizer.lr / 20)

@@ -1,7 +1,7 @@
 """What a finished training gives: a table, pictures, and plain students."""
 from pathlib import Path
 
-import torch
+import cv2
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -9,8 +9,9 @@ from mmengine.utils import mkdir_or_exist
 
 from mmkd.apis.command_line import metric_table
 from mmkd.apis.export import export_member
+from mmkd.datasets.files import write_image
 from mmkd.utils.checkpoint import load_file
-from mmkd.visualization import draw_curves, draw_sheet
+from mmkd.visualization import draw_curves, member_panels, stack_rows
 
 
 def find_run(work_dir, checkpoint=None):
@@ -45,43 +46,31 @@ def complexity(model, names, size):
     return figures
 
 
-def predict_images(model, dataset, count):
-    """Predict the first `count` images that have an annotation, for `draw_sheet`."""
-    rows = []
-    for index in range(len(dataset)):
-        if len(rows) == count:
-            break
-        item = dataset[index]
-        truth = item['data_samples'].gt_instances.bboxes
-        if not len(truth):
-            continue
-        sample = item['data_samples']
-        results = model.predict_members(dict(inputs=[item['inputs']], data_samples=[sample]))
-        scale = torch.tensor(sample.scale_factor).repeat(2)
-        boxes = truth.tensor if hasattr(truth, 'tensor') else truth
-        if any(t['type'] == 'LoadAnnotations' for t in _before_resize(dataset)):
-            boxes = boxes / scale
-        rows.append(dict(path=sample.img_path, truth=boxes, predictions={
-            name: (r[0].pred_instances.bboxes.cpu(), r[0].pred_instances.scores.cpu()) for name, r in results.items()}))
-    return rows
+# Headings of the table by metric; those that the config's evaluator gives are shown.
+COLUMNS = {
+    'coco/bbox_mAP': 'bbox mAP', 'coco/bbox_mAP_50': 'mAP50',
+    'mIoU': 'mIoU', 'mDice': 'mDice', 'mFscore': 'mFscore', 'mPrecision': 'mPrecision', 'mRecall': 'mRecall',
+    'accuracy/top1': 'top-1', 'binary/auc': 'AUC', 'binary/f1': 'F1', 'binary/sensitivity': 'sensitivity',
+    'binary/specificity': 'specificity'
+}
 
 
-def _before_resize(dataset):
-    """Config of the transforms before the (first) resize: annotations loaded there are resized with the image."""
-    steps = [dict(type=type(t).__name__) for t in dataset.pipeline.transforms]
-    resize = next((i for i, step in enumerate(steps) if 'Resize' in step['type']), len(steps))
-    return steps[:resize]
+def compression(figures, students):
+    """Tell how much smaller each student is than the teacher, from the networks' own figures."""
+    lines = []
+    for name in students:
+        ratios = [figures['teacher'][i] / figures[name][i] for i in range(2)]
+        lines.append(f'{name}: {ratios[0]:.1f} times fewer parameters and {ratios[1]:.1f} times fewer FLOPs than the teacher')
+    return lines
 
 
-def report(work_dir, checkpoint=None, images=6, metric='coco/bbox_mAP', columns=None):
+def report(work_dir, checkpoint=None, images=6):
     """Test every member and the ensemble of a training, draw its curves and a sheet of test images, export its students.
 
     Args:
         work_dir (str): Work folder of the training; files are written to `<work_dir>/report`.
         checkpoint (str, optional): Default: the ensemble's best, else the last.
         images (int): Images on the sheet. Default: 6.
-        metric (str): Metric of the curves.
-        columns (dict, optional): Headings of the table by metric.
 
     Returns:
         tuple[str, list[Path]]: The table and the files written.
@@ -99,16 +88,21 @@ def report(work_dir, checkpoint=None, images=6, metric='coco/bbox_mAP', columns=
     names = [*(name for name in model.plans if name not in students), *students, 'ensemble']
     inputs = model.data_preprocessor(dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']]))['inputs']
     figures = complexity(model, names, inputs.shape[-2:])
+    columns = {metric: heading for metric, heading in COLUMNS.items() if f'{names[0]}/{metric}' in metrics}
+    columns = columns or {key.split('/', 1)[1]: key.split('/', 1)[1] for key in metrics if key.startswith(f'{names[0]}/')}
     for name, (parameters, flops) in figures.items():
         metrics.update({f'{name}/parameters': f'{parameters:.2f} M', f'{name}/flops': f'{flops:.2f}'})
-    columns = columns or {'coco/bbox_mAP': 'bbox mAP', 'coco/bbox_mAP_50': 'mAP50'}
-    table = metric_table(metrics, names, dict(columns, parameters='parameters', flops='GFLOPs'))
+    lines = [metric_table(metrics, names, dict(columns, parameters='parameters', flops='GFLOPs'))]
     size = 'x'.join(str(side) for side in inputs.shape[-2:])
-    table += f'\n(checkpoint {checkpoint.name}, {len(dataset)} test images, GFLOPs at {size}; the ensemble is the sum of ' \
-             f'{" + ".join(students)})'
+    lines.append(f'(checkpoint {checkpoint.name}, {len(dataset)} test images, GFLOPs at {size}; the ensemble is the sum of '
+                 f'{" + ".join(students)})')
+    lines += compression(figures, students) if 'teacher' in figures else []
+    table = '\n'.join(lines)
     files = [out / 'curves.png', out / 'predictions.png', out / 'table.txt']
-    draw_curves(work_dir, files[0], names, metric)
-    draw_sheet(predict_images(model, dataset, images), names, files[1])
+    draw_curves(work_dir, files[0], names, next(iter(columns)))
+    step = max(len(dataset) // images, 1)  # spread over the set, whose files are often sorted by case
+    rows = [member_panels(model.eval(), dataset, index) for index in range(0, len(dataset), step)[:images]]
+    write_image(files[1], cv2.cvtColor(stack_rows(rows), cv2.COLOR_RGB2BGR))
     files[2].write_text(table + '\n')
     for name in [*students, 'ensemble']:
         files += export_member(cfg, loaded['state_dict'], name, out / 'exported' / f'{name}.pth', dataset.metainfo)

@@ -44,6 +44,26 @@ class Task:
         """Build the module that fuses members' predictions: `fuse_samples(samples)` for one image's, one a member."""
         raise NotImplementedError
 
+    def truth_of(self, dataset, index, sample):
+        """Return what `draw` takes as the ground truth of an image of a data set; `sample` is its data sample."""
+        return sample
+
+    def draw(self, canvas, size, sample, colour, metainfo):
+        """Draw a data sample's prediction, or the ground truth that `truth_of` gave.
+
+        Args:
+            canvas (mmengine.visualization.Visualizer): With the image set.
+            size (tuple[int, int]): The drawn image's height and width.
+            sample: Data sample on the CPU.
+            colour (tuple[int, int, int]): RGB.
+            metainfo (dict): The data set's, with `classes`.
+        """
+        raise NotImplementedError
+
+    def draw_disagreement(self, canvas, size, samples, colours, metainfo):
+        """Draw where the members' predictions `samples` (by name) differ."""
+        raise NotImplementedError
+
 
 def last_level(module, output):
     """Reader of a `feature` tap: the last of a module's several outputs."""

@@ -1,4 +1,4 @@
 from .curves import draw_curves
-from .sheet import draw_sheet
+from .panels import feature_panels, member_panels, stack_rows
 
-__all__ = ['draw_curves', 'draw_sheet']
+__all__ = ['draw_curves', 'feature_panels', 'member_panels', 'stack_rows']

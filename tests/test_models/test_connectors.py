@@ -66,6 +66,17 @@ def test_the_gradient_reaches_the_convolution_and_the_target_not_the_source(like
     assert x.grad.any() and source.grad is None
 
 
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_vectors_are_maps_of_one_position(kernel_size):
+    connector = ConvConnector(3, 5, kernel_size=kernel_size).eval()
+    x = torch.randn(4, 3, requires_grad=True)
+    out = connector(x, torch.randn(4, 5))
+    assert out.shape == (4, 5)
+    torch.testing.assert_close(out[:, :, None, None], connector(x[:, :, None, None], torch.randn(4, 5, 1, 1)))
+    out.square().sum().backward()
+    assert x.grad.any() and connector.conv.conv.weight.grad.any()
+
+
 @pytest.mark.parametrize('kernel_size', [0, 2, 4])
 def test_even_kernels_are_refused(kernel_size):
     with pytest.raises(ValueError, match=f'kernel_size: expected an odd number, got {kernel_size}'):

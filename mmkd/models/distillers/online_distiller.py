@@ -146,17 +146,30 @@ class OnlineDistiller(BaseModel):
                 raise ValueError(f'model.links: two links have the term {term!r}; give one of them a `name`')
 
     def _probe(self):
-        """Run each tapped member once on a small empty image, to find the taps' shapes."""
-        inputs = torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
+        """Read all taps on a small empty image, to find their shapes."""
+        with torch.random.fork_rng(devices=[]):
+            return self.read_taps(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE), None)
+
+    @torch.no_grad()
+    def read_taps(self, inputs, data_samples):
+        """Run each tapped member once in eval mode, without losses.
+
+        Args:
+            inputs (Tensor): Preprocessed images (N, C, H, W).
+            data_samples (list, optional): One a image.
+
+        Returns:
+            dict[tuple[str, str], Any]: By (member, tap) what the links' taps read.
+        """
         values = {}
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            for name in dict.fromkeys(name for name, _ in self.taps):
-                network = self.network(name)
-                mode = network.training
-                network.eval()
-                values.update(self._recorded(name, {text for n, text in self.taps if n == name},
-                                             lambda: self._run_for_taps(name, inputs, None)))
-                network.train(mode)
+        for name in dict.fromkeys(name for name, _ in self.taps):
+            network = self.network(name)
+            mode = network.training
+            network.eval()
+            images = self._inputs_of(name, inputs, data_samples)
+            values.update(self._recorded(name, [text for n, text in self.taps if n == name],
+                                         lambda: self._run_for_taps(name, images, data_samples)))
+            network.train(mode)
         return values
 
     def _students(self, teacher):

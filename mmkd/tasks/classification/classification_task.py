@@ -1,3 +1,4 @@
+import numpy as np
 from mmpretrain.models import BaseClassifier
 from mmpretrain.models.heads import MultiLabelClsHead
 
@@ -40,6 +41,24 @@ class ClassificationTask(Task):
             network.extract_feat(inputs, stage='backbone')
         else:
             network(inputs, data_samples, mode='tensor')
+
+    def truth_of(self, dataset, index, sample):
+        return sample.clone().set_pred_label(sample.gt_label)
+
+    def draw(self, canvas, size, sample, colour, metainfo):
+        lines = []
+        for label in sample.pred_label.tolist():
+            score = f' {sample.pred_score[label]:.2f}' if 'pred_score' in sample else ''
+            lines.append(f'{metainfo["classes"][label]}{score}')
+        canvas.draw_texts('\n'.join(lines), np.array([6, 6]), colors=colour, font_sizes=11,
+                          bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'))
+
+    def draw_disagreement(self, canvas, size, samples, colours, metainfo):
+        said = {name: [metainfo['classes'][label] for label in sorted(s.pred_label.tolist())] for name, s in samples.items()}
+        if len({tuple(labels) for labels in said.values()}) > 1:
+            text = '\n'.join(f'{name}: {", ".join(labels)}' for name, labels in said.items())
+            canvas.draw_texts(text, np.array([6, 6]), colors=(255, 23, 68), font_sizes=9,
+                              bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'))
 
     def build_ensemble(self, **cfg):
         if self.multi_label:

@@ -1,10 +1,22 @@
+import torch
 from mmdet.models.detectors.base import BaseDetector
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
 
 from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
 
 from ..base import Task
 from .dense_heads import reader_of
+
+DRAWN_SCORE = 0.3  # boxes with a lower score are not drawn
+
+
+def _scaled(boxes, size, sample):
+    """Bring boxes in pixels of the file to an image drawn at `size`."""
+    height, width = sample.ori_shape[:2]
+    limits = boxes.new_tensor([size[1], size[0]] * 2)
+    return (boxes * limits / boxes.new_tensor([width, height] * 2)).clamp(min=0).minimum(limits)
 
 
 @TASKS.register_module('detection')
@@ -39,6 +51,37 @@ class DetectionTask(Task):
             network.bbox_head(network.extract_feat(inputs))  # `_forward` calls `bbox_head.forward`, which no hook sees
         else:
             network(inputs, data_samples, mode='tensor')
+
+    def truth_of(self, dataset, index, sample):
+        # The file's own boxes: those of a sample are resized or not, as its pipeline has it.
+        boxes = [instance['bbox'] for instance in dataset.get_data_info(index)['instances']]
+        truth = sample.new()
+        truth.pred_instances = InstanceData(bboxes=torch.tensor(boxes).reshape(-1, 4))
+        return truth
+
+    def draw(self, canvas, size, sample, colour, metainfo):
+        found = sample.pred_instances
+        if 'scores' in found:
+            found = found[found.scores >= DRAWN_SCORE]
+        if not len(found):
+            return
+        boxes = _scaled(found.bboxes, size, sample)
+        canvas.draw_bboxes(boxes, edge_colors=colour)
+        if 'scores' in found:
+            canvas.draw_texts([f'{score:.2f}' for score in found.scores.tolist()], boxes[:, :2], colors=colour, font_sizes=9,
+                              bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none', pad=0.8))
+
+    def draw_disagreement(self, canvas, size, samples, colours, metainfo):
+        # Boxes of a member that no box of another member overlaps by half.
+        found = {name: s.pred_instances[s.pred_instances.scores >= DRAWN_SCORE].bboxes for name, s in samples.items()}
+        for (name, boxes), colour in zip(found.items(), colours):
+            alone = torch.zeros(len(boxes), dtype=torch.bool)
+            for other, theirs in found.items():
+                if other != name:
+                    best = bbox_overlaps(boxes, theirs).amax(1) if len(theirs) else torch.zeros(len(boxes))
+                    alone |= best < 0.5
+            if alone.any():
+                canvas.draw_bboxes(_scaled(boxes[alone], size, samples[name]), edge_colors=colour)
 
     def build_ensemble(self, **cfg):
         return build_checked(MODELS, dict(type='DetectionEnsemble', **cfg), 'model.ensemble')

@@ -1,3 +1,5 @@
+import cv2
+import numpy as np
 import torch
 from mmseg.models.segmentors import BaseSegmentor
 from torch import nn
@@ -6,6 +8,12 @@ from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
 
 from ..base import Task, last_level
+
+
+def _map_of(sample, size):
+    """Return a sample's predicted classes as an array (H, W) at the drawn `size`."""
+    classes = sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
+    return cv2.resize(classes, size[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 @TASKS.register_module('segmentation')
@@ -53,6 +61,25 @@ class SegmentationTask(Task):
     def valid_mask(self, data_samples):
         ignored = self._head(next(iter(self.networks.values()))).ignore_index
         return torch.stack([sample.gt_sem_seg.data for sample in data_samples]).ne(ignored).float()
+
+    def truth_of(self, dataset, index, sample):
+        truth = sample.new()
+        truth.pred_sem_seg = sample.gt_sem_seg
+        return truth
+
+    def draw(self, canvas, size, sample, colour, metainfo):
+        classes = _map_of(sample, size)
+        palette = metainfo.get('palette') or []
+        for label in range(1 if len(metainfo['classes']) == 2 else 0, len(metainfo['classes'])):
+            if (classes == label).any():
+                own = colour if len(metainfo['classes']) == 2 or not palette else tuple(palette[label])
+                canvas.draw_binary_masks(classes == label, colors=own, alphas=0.5)
+
+    def draw_disagreement(self, canvas, size, samples, colours, metainfo):
+        maps = np.stack([_map_of(sample, size) for sample in samples.values()])
+        differ = (maps != maps[0]).any(0)
+        if differ.any():
+            canvas.draw_binary_masks(differ, colors=(255, 23, 68), alphas=0.8)
 
     def build_ensemble(self, **cfg):
         cfg.setdefault('threshold', self._head(next(iter(self.networks.values()))).threshold)

@@ -109,6 +109,31 @@ def test_what_each_normalisation_makes_scale_free():
     assert FeatureMSE('none')(2 * target, 2 * source).item() == pytest.approx(4 * FeatureMSE('none')(target, source).item())
 
 
+@pytest.mark.parametrize('normalize', ['channel', 'none'])
+def test_a_mask_chooses_the_positions(normalize):
+    target, source = maps((2, 3, 4, 4))
+    mask = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]]).float().repeat(2, 1, 1, 1)
+    mask[1, 0, 2] = 1
+    whole = target.clone().requires_grad_()
+    value = FeatureMSE(normalize)(whole, source, mask)
+    value.backward()
+    chosen = mask[:, 0].bool()
+    target, source = (x.movedim(1, -1)[chosen][:, :, None, None].numpy() for x in (target, source))
+    assert value.item() == pytest.approx(reference(target, source, normalize), rel=1e-5)
+    assert torch.equal(whole.grad.any(1), chosen)
+
+
+@pytest.mark.parametrize('normalize', NORMALIZE)
+def test_nothing_valid_is_zero_and_all_valid_the_plain_mean(normalize):
+    target, source = maps((2, 3, 2, 2))
+    loss = FeatureMSE(normalize)
+    torch.testing.assert_close(loss(target, source, torch.ones(2, 1, 8, 8)), loss(target, source))
+    target.requires_grad_()
+    value = loss(target, source, torch.zeros(2, 1, 8, 8))
+    value.backward()
+    assert value.item() == 0 and not target.grad.any()
+
+
 @pytest.mark.parametrize('normalize', NORMALIZE)
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_maps_are_compared_in_float32(normalize, dtype):

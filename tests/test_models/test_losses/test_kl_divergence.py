@@ -10,7 +10,7 @@ from mmkd.models.losses import KLDivergence
 from mmkd.registry import MODELS
 
 MODES = ['softmax', 'sigmoid']
-SHAPES = [((5, 4), 1), ((2, 3, 2, 3), 1), ((2, 6, 3), -1), ((2, 6, 3), 2), ((3, 1), 1)]
+SHAPES = [((5, 4), 1), ((2, 3, 2, 3), 1), ((2, 6, 3), -1), ((2, 6, 3), 2), ((3, 1), 1), ((2, 1, 2, 2), 1)]
 
 
 def reference(target, source, tau=1.0, mode='softmax', dim=1):
@@ -49,6 +49,8 @@ def logits(shape, seed=0, scale=3.0):
 @pytest.mark.parametrize('tau', [0.5, 1.0, 4.0])
 @pytest.mark.parametrize('shape, dim', SHAPES)
 def test_value_and_gradient_are_the_references(mode, tau, shape, dim):
+    if mode == 'softmax' and shape[dim] == 1:
+        shape = (*shape[:dim], 2, *shape[dim + 1:])
     target, source = logits(shape)
     target.requires_grad_()
     value = MODELS.build(dict(type='mmkd.KLDivergence', tau=tau, mode=mode, dim=dim))(target, source)
@@ -93,6 +95,40 @@ def test_softmax_ignores_a_shift_of_the_logits_sigmoid_does_not():
     target, source = logits((4, 5))
     torch.testing.assert_close(KLDivergence()(target + 7, source - 3), KLDivergence()(target, source))
     assert (KLDivergence(mode='sigmoid')(target + 7, source) - KLDivergence(mode='sigmoid')(target, source)).abs() > 0.1
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_a_mask_chooses_the_positions(mode):
+    target, source = logits((2, 3, 4, 4))
+    mask = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]]).float().repeat(2, 1, 1, 1)
+    mask[1, 0, 2] = 1
+    loss = KLDivergence(tau=2.0, mode=mode)
+    whole = target.clone().requires_grad_()
+    value = loss(whole, source, mask)
+    value.backward()
+    chosen = mask[:, 0].bool()
+    target, source = (x.movedim(1, -1)[chosen] for x in (target, source))  # (number of positions, classes)
+    assert value.item() == pytest.approx(reference(target.numpy(), source.numpy(), 2.0, mode), rel=1e-5)
+    assert torch.equal(whole.grad.any(1), chosen)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_a_mask_at_the_labels_resolution_weights_by_shares(mode):
+    """Of the four pixels below a position, 4, 2, 1 and none are valid."""
+    target, source = logits((1, 3, 2, 2))
+    mask = torch.tensor([[1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]).float().view(1, 1, 4, 4)
+    at = [reference(target[..., y, x].numpy(), source[..., y, x].numpy(), mode=mode) for y, x in ((0, 0), (0, 1), (1, 0))]
+    value = KLDivergence(mode=mode)(target, source, mask).item()
+    assert value == pytest.approx((4 * at[0] + 2 * at[1] + 1 * at[2]) / 7, rel=1e-5)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_nothing_valid_is_zero(mode):
+    target, source = logits((2, 3, 2, 2))
+    target.requires_grad_()
+    value = KLDivergence(mode=mode)(target, source, torch.zeros(2, 1, 8, 8))
+    value.backward()
+    assert value.item() == 0 and not target.grad.any()
 
 
 @pytest.mark.parametrize('mode', MODES)
@@ -158,6 +194,12 @@ def test_extreme_logits(mode, target, source, expected, tau):
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         KLDivergence(**arguments)
+
+
+@pytest.mark.parametrize('shape', [(3, 1), (3, 1, 2, 2)])
+def test_one_class_has_no_softmax(shape):
+    with pytest.raises(ValueError, match="one class: .*mode='sigmoid'"):
+        KLDivergence()(*logits(shape))
 
 
 @pytest.mark.parametrize('other', [(2, 4, 4, 4), (1, 3, 4, 4), (2, 3, 4, 2), (2, 3, 1, 1), (2, 3)])
