@@ -20,3 +20,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=30, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
 ]
 optim_wrapper = dict(optimizer=dict(lr=3e-4))
+auto_scale_lr = dict(base_batch_size=64)

@@ -34,3 +34,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
     dict(type='CosineAnnealingLR', T_max=15, eta_min=1e-5, by_epoch=True, convert_to_iter_based=True),
 ]
+auto_scale_lr = dict(base_batch_size=16)

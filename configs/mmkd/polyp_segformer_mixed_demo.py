@@ -2,7 +2,12 @@
 # Data: python tools/make_synthetic.py
 _base_ = './polyp_unet_mixed_demo.py'
 _b0 = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
-_scratch = {'backbone.init_cfg': None, 'decode_head.num_classes': 2, 'decode_head.norm_cfg.type': 'BN', 'decode_head.channels': 64}
+_scratch = {
+    'backbone.init_cfg': None,
+    'decode_head.num_classes': 2,
+    'decode_head.norm_cfg.type': 'BN',
+    'decode_head.channels': 64
+}
 _student = dict(_scratch, **{
     'backbone.embed_dims': 16,
     'backbone.num_layers': [1, 1, 1, 1],

@@ -49,7 +49,8 @@ def plain_model_config(cfg, plans, name):
 def plain_config(cfg, name):
     """Return a config of the member `name` (or `ensemble`) alone, with the data, evaluation and schedule of `cfg`.
 
-    A member's config names nothing of mmkd's: its own metrics and hooks are left out. The ensemble's is one of mmkd's, of its members and without links.
+    A member's config names nothing of mmkd's: its own metrics and hooks are left out. The ensemble's is one of mmkd's, of its
+    members and without links.
 
     Raises:
         ValueError: If there is no such member, or if something of mmkd's is left that has no plain counterpart.
@@ -84,7 +85,8 @@ def plain_config(cfg, name):
             plain.optim_wrapper[key] = value
     best = plain.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
     if isinstance(best, str):
-        plain.default_hooks.checkpoint.save_best = best.split('/', 1)[-1] if best.split('/')[0] in (*plans, 'ensemble') else best
+        member, _, metric = best.partition('/')
+        plain.default_hooks.checkpoint.save_best = metric if member in (*plans, 'ensemble') else best
     for key in ('val_evaluator', 'test_evaluator'):
         metrics = plain.get(key)
         if isinstance(metrics, (list, tuple)):  # mmkd's own metrics are left out

@@ -18,8 +18,11 @@ def _history_method(owner, name):
 
 # What mmengine's checkpoints hold beside tensors and plain containers.
 SAFE_GLOBALS = [
-    HistoryBuffer, np.ndarray, np.dtype, _multiarray._reconstruct, _multiarray.scalar,
-    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}, (_history_method, 'builtins.getattr')
+    HistoryBuffer, np.ndarray, np.dtype,
+    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}, (_history_method, 'builtins.getattr'),
+    # The module's name before and since numpy 2, whichever is installed.
+    *((getattr(_multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
+      for name in ('_reconstruct', 'scalar')),
 ]
 
 
@@ -52,15 +55,17 @@ def load_file(source, key):
     except pickle.UnpicklingError as error:
         reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler error' in line), str(error))
         raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason[:200]}') from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {str(error).splitlines()[0]}') from error
+    except Exception as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {reason}') from error
 
 
 def member_state(checkpoint, name, key):
     """Return the network's state dict of a checkpoint: a plain one, or member `name` of an mmkd one."""
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(state, dict) or not state:
-        raise ValueError(f"{key}: the checkpoint has no 'state_dict'")
+    if not isinstance(state, dict) or not state or not all(
+            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+        raise ValueError(f"{key}: the checkpoint has no 'state_dict' of named tensors")
     if any(k.startswith('members.') for k in state):
         prefix = f'members.{name}.'
         found = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}

@@ -44,9 +44,10 @@ def build_checked(registry, cfg, key, **given):
         key (str): Where the config stands, for messages.
         **given: Arguments that the caller adds.
     """
-    cfg = dict(type=cfg) if isinstance(cfg, str) else dict(cfg)
-    if 'type' not in cfg:
-        raise ValueError(f"{key}: expected a config with 'type', got {cfg}")
+    cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise ValueError(f"{key}: expected a config with 'type', got {cfg!r}")
+    cfg = dict(cfg)
     name = cfg.pop('type')
     cls = name if inspect.isclass(name) else registry.get(name)
     if cls is None:

@@ -295,6 +295,46 @@ def test_strict_loading_of_a_member_of_a_distiller(tmp_path, log):
 def test_nothing_that_fits_is_an_error(tmp_path, log, strict):
     own = network()
     path = save(dict(epoch=3, optimizer=dict()), tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match=f'^{KEY}: .* does not fit the network: 4 weights missing'):
+    with pytest.raises(ValueError, match=f"^{KEY}: the checkpoint has no 'state_dict' of named tensors"):
         load_member(own, path, 'a', KEY, strict=strict)
     assert not log
+
+
+@pytest.mark.parametrize('content', [b'', b'this is no checkpoint', b'hello', b'jump', b'\x80\x02'])
+def test_any_damaged_file_gives_one_error(tmp_path, content):
+    path = tmp_path / 'damaged.pth'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='member.checkpoint: .*damaged.pth'):
+        load_file(str(path), 'member.checkpoint')
+
+
+def test_a_legacy_file_cut_anywhere_gives_one_error(tmp_path):
+    whole, path = tmp_path / 'whole.pth', tmp_path / 'cut.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(3))), whole, _use_new_zipfile_serialization=False)
+    content = whole.read_bytes()
+    for end in range(0, len(content) - 1, 7):
+        path.write_bytes(content[:end])
+        with pytest.raises(ValueError, match='member.checkpoint'):
+            load_file(str(path), 'member.checkpoint')
+
+
+@pytest.mark.parametrize('name', ['numpy.core.multiarray', 'numpy._core.multiarray'])
+def test_numpy_arrays_of_either_major_version_load(tmp_path, name):
+    import zipfile
+    import numpy as np
+    whole, path = tmp_path / 'whole.pth', tmp_path / 'other.pth'
+    torch.save(dict(state_dict=dict(weight=torch.ones(3)), history=np.arange(3.0)), whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, 'w') as new:
+        for entry in old.namelist():
+            data = old.read(entry)
+            for other in (b'numpy._core.multiarray', b'numpy.core.multiarray'):
+                data = data.replace(other, name.encode())
+            new.writestr(entry, data)
+    assert load_file(str(path), 'checkpoint')['history'].tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize('state', [{0: torch.ones(2)}, {'weight': 3}])
+def test_a_state_dict_of_other_things_than_named_tensors(state):
+    from mmkd.utils.checkpoint import member_state
+    with pytest.raises(ValueError, match='named tensors'):
+        member_state(dict(state_dict=state), 'student1', 'checkpoint')

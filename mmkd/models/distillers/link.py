@@ -90,7 +90,7 @@ class Link:
             module.eval()
             try:
                 value = self.compute(module, target, source)
-            except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
                 raise ValueError(f'{self.key}: the loss cannot compare {sides}: {error}') from error
             module.train()
         if not isinstance(value, torch.Tensor) or value.numel() != 1:

@@ -71,7 +71,8 @@ class Tap:
         outputs = self.recorder.pop()
         if len(outputs) != 1:
             why = ('is not called as a module in the forward pass (heads that call their own `forward` are not): tap one of '
-                   'its submodules') if not outputs else f'is called {len(outputs)} times in one forward pass: tap one that is called once'
+                   'its submodules') if not outputs else (
+                       f'is called {len(outputs)} times in one forward pass: tap one that is called once')
             raise ValueError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
         value = outputs[0]
         if self.reader is not None:

@@ -21,7 +21,7 @@ class DetectionEnsemble(nn.Module):
         conf_type (str): Score of a fused box in weighted boxes fusion: `max` or `avg` of its boxes' scores. Default: `max`,
             mmkd's choice: a member's own NMS leaves low-scored duplicates of a box, which drag the average down.
         score_thr (float): Boxes with a lower score are left out first. Default: 0.001.
-        max_per_img (int): At most so many boxes an image are kept, best first. Default: 100.
+        max_per_img (int): At most so many boxes an image are kept, best first; -1: all. Default: 100.
     """
 
     def __init__(self, fusion='wbf', iou_thr=0.55, conf_type='max', score_thr=0.001, max_per_img=100):
@@ -29,8 +29,10 @@ class DetectionEnsemble(nn.Module):
         self.fusion = choose(fusion, ('wbf', 'nms'), 'model.ensemble.fusion')
         self.conf_type = choose(conf_type, ('max', 'avg'), 'model.ensemble.conf_type')
         for name, value in (('iou_thr', iou_thr), ('score_thr', score_thr)):
-            if not 0 <= value < 1:
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f'{name}: expected a value in [0, 1), got {value}')
+        if not isinstance(max_per_img, int) or (max_per_img < 1 and max_per_img != -1):
+            raise ValueError(f'max_per_img: expected a number of boxes, or -1 for all, got {max_per_img!r}')
         self.iou_thr, self.score_thr, self.max_per_img = iou_thr, score_thr, max_per_img
 
     def forward(self, predictions, size):
@@ -41,13 +43,13 @@ class DetectionEnsemble(nn.Module):
             size (tuple[int, int]): Height and width of the image in the boxes' pixels.
 
         Returns:
-            InstanceData: Fused bboxes, scores and labels, best first. WBF divides a score by the share of members that
-            saw the box.
+            InstanceData: Fused bboxes, scores and labels, best first. With `avg`, WBF multiplies a score by the share of
+            members that saw the box.
         """
         scale = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
         boxes = [(p.bboxes.detach().cpu().float().numpy() / scale).clip(0, 1) for p in predictions]
         # The library drops degenerate boxes with a warning each.
-        keep = [(b[:, 2] > b[:, 0]) & (b[:, 3] > b[:, 1]) & (p.scores.detach().cpu().numpy() > self.score_thr)
+        keep = [(b[:, 2] > b[:, 0]) & (b[:, 3] > b[:, 1]) & (p.scores.detach().cpu().float().numpy() > self.score_thr)
                 for b, p in zip(boxes, predictions)]
         boxes = [b[k] for b, k in zip(boxes, keep)]
         scores = [p.scores.detach().cpu().float().numpy()[k] for p, k in zip(predictions, keep)]
@@ -59,7 +61,7 @@ class DetectionEnsemble(nn.Module):
         fuse = weighted_boxes_fusion if self.fusion == 'wbf' else nms
         options = dict(skip_box_thr=self.score_thr, conf_type=self.conf_type) if self.fusion == 'wbf' else {}
         boxes, scores, labels = fuse(boxes, scores, labels, iou_thr=self.iou_thr, **options)
-        order = np.argsort(-scores, kind='stable')[:self.max_per_img]
+        order = np.argsort(-scores, kind='stable')[:self.max_per_img if self.max_per_img > 0 else None]
         return InstanceData(
             bboxes=first.new_tensor(boxes[order] * scale),
             scores=first.new_tensor(scores[order]),

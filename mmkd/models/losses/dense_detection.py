@@ -9,12 +9,6 @@ from mmkd.utils.checks import choose
 from .kl_divergence import bernoulli_kl, check_tau
 
 
-def log1mexp(x):
-    """log(1 - exp(x)) for x < 0, stable on both ends."""
-    x = x.clamp(max=-1e-7)
-    return torch.where(x > -0.6931, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
-
-
 @MODELS.register_module()
 class DenseDetectionLoss(nn.Module):
     """Distance of two dense detectors' predictions, position by position on their common grid.
@@ -83,16 +77,18 @@ class DenseDetectionLoss(nn.Module):
                 return classes, None
             objectness = bernoulli_kl(target.obj_logits.float() / self.tau, source.obj_logits.float() / self.tau)
             return classes, objectness * self.tau**2
-        log_t, log_s = self._log_joint(target), self._log_joint(source)
-        p = log_s.exp()
-        return (p * (log_s - log_t) + (1 - p) * (log1mexp(log_s) - log1mexp(log_t))).sum(-1), None
+        (log_t, log_not_t), (log_s, log_not_s) = self._log_joint(target), self._log_joint(source)
+        return (log_s.exp() * (log_s - log_t) + log_not_s.exp() * (log_not_s - log_not_t)).sum(-1), None
 
     @staticmethod
     def _log_joint(prediction):
-        log_p = F.logsigmoid(prediction.cls_logits.float())
-        if prediction.obj_logits is not None:
-            log_p = log_p + F.logsigmoid(prediction.obj_logits.float()).unsqueeze(-1)
-        return log_p
+        """Return log(p) and log(1 - p) of p = class probability times objectness (if any)."""
+        classes = prediction.cls_logits.float()
+        if prediction.obj_logits is None:
+            return F.logsigmoid(classes), F.logsigmoid(-classes)
+        objectness = prediction.obj_logits.float().unsqueeze(-1)
+        return (F.logsigmoid(classes) + F.logsigmoid(objectness),
+                torch.logaddexp(F.logsigmoid(-classes), F.logsigmoid(classes) + F.logsigmoid(-objectness)))
 
     def _box_term(self, target, source, weight):
         target, source = target.float(), source.float()

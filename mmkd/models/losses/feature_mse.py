@@ -5,7 +5,10 @@ from torch import nn
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
 
-from .masked_mean import masked_mean
+from .mask import apply_mask, weighted_mean
+
+# Vectors shorter than this are not stretched to length 1: the gradient of a norm grows without bound towards 0.
+EPS = 1e-3
 
 
 @MODELS.register_module()
@@ -18,7 +21,8 @@ class FeatureMSE(nn.Module):
 
     Args:
         normalize (str): `channel` (each position's vector to length 1), `spatial` (each channel's map to mean square 1; the
-            distance is then averaged over channels too) or `none` (plain mean squared error). Default: `channel`.
+            distance is then averaged over channels too) or `none` (plain mean squared error). Vectors shorter than 1e-3 are
+            divided by that. Default: `channel`.
     """
 
     def __init__(self, normalize='channel'):
@@ -30,23 +34,25 @@ class FeatureMSE(nn.Module):
 
         Args:
             target, source (Tensor): Of one shape, (N, C, H, W) or (N, C).
-            mask (Tensor, optional): Which positions count, see `masked_mean`; for maps alone.
+            mask (Tensor, optional): Which positions count, see `apply_mask`; for maps alone.
 
         Returns:
             Tensor: A scalar.
 
         Raises:
-            ValueError: If the shapes differ.
+            ValueError: If the shapes differ, or for vectors in `spatial` form.
         """
+        if self.normalize == 'spatial' and target.dim() != 4:
+            raise ValueError(f"normalize='spatial' is for maps (N, C, H, W), got {tuple(target.shape)}")
         if target.shape != source.shape:
             raise ValueError(f'features differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}')
         with torch.autocast(target.device.type, enabled=False):
-            target, source = target.float(), source.float()
+            target, source, weight = apply_mask(mask, target.float(), source.float())
             if self.normalize == 'channel':
-                distance = (F.normalize(target, dim=1) - F.normalize(source, dim=1)).square().sum(1)
+                distance = (F.normalize(target, dim=1, eps=EPS) - F.normalize(source, dim=1, eps=EPS)).square().sum(1)
             else:
                 if self.normalize == 'spatial':
                     target, source = (
-                        F.normalize(x.flatten(2), dim=2).view_as(x) * x[0, 0].numel()**0.5 for x in (target, source))
+                        F.normalize(x.flatten(2), dim=2, eps=EPS).view_as(x) * x[0, 0].numel()**0.5 for x in (target, source))
                 distance = (target - source).square().mean(1)
-            return masked_mean(distance, mask if target.dim() == 4 else None)
+            return weighted_mean(distance, weight)

@@ -5,7 +5,7 @@ from torch import nn
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
 
-from .masked_mean import masked_mean
+from .mask import apply_mask, weighted_mean
 
 
 def bernoulli_kl(target, source):
@@ -19,7 +19,7 @@ def bernoulli_kl(target, source):
 
 def check_tau(tau):
     """Raise a ValueError unless the temperature is a positive number."""
-    if not 0 < tau < float('inf'):
+    if not isinstance(tau, (int, float)) or not 0 < tau < float('inf'):
         raise ValueError(f'tau: expected a positive number, got {tau}')
     return float(tau)
 
@@ -34,8 +34,8 @@ class KLDivergence(nn.Module):
 
     Args:
         tau (float): Temperature. Default: 1.
-        mode (str): `softmax` (one label) or `sigmoid` (independent labels, one output channel: the binary divergences are summed over classes).
-            Default: `softmax`.
+        mode (str): `softmax` (one label) or `sigmoid` (independent labels, one output channel: the binary divergences are
+            summed over classes). Default: `softmax`.
         dim (int): Class dimension. Default: 1.
 
     Raises:
@@ -51,7 +51,7 @@ class KLDivergence(nn.Module):
 
         Args:
             target, source (Tensor): Of one shape, (N, C) or (N, C, ...) with the classes at `dim`.
-            mask (Tensor, optional): Which positions of maps (N, C, H, W) count, see `masked_mean`.
+            mask (Tensor, optional): Which positions of maps (N, C, H, W) count, see `apply_mask`.
 
         Returns:
             Tensor: A scalar.
@@ -61,10 +61,11 @@ class KLDivergence(nn.Module):
         if self.mode == 'softmax' and target.shape[self.dim] == 1:
             raise ValueError("one class: its softmax is 1 whatever the logits; use mode='sigmoid'")
         with torch.autocast(target.device.type, enabled=False):
-            target, source = target.float() / self.tau, source.float() / self.tau
+            target, source, weight = apply_mask(mask, target.float(), source.float())
+            target, source = target / self.tau, source / self.tau
             if self.mode == 'sigmoid':
                 divergence = bernoulli_kl(target, source)
             else:
                 log_source = source.log_softmax(self.dim)
                 divergence = log_source.exp() * (log_source - target.log_softmax(self.dim))
-            return masked_mean(divergence.sum(self.dim), mask if target.dim() == 4 else None) * self.tau**2
+            return weighted_mean(divergence.sum(self.dim), weight) * self.tau**2

@@ -21,7 +21,10 @@ def grid_points(head, maps):
 def read_yolox(head, output):
     """YOLOX: class and objectness logits, boxes by centre offset and log size in units of the stride."""
     classes, boxes, objectness = output
-    decoded = head._bbox_decode(grid_points(head, classes), flatten_levels(boxes).float())
+    boxes = flatten_levels(boxes).float()
+    # The head takes the sizes' exponential: beyond 1e5 strides it is held, or its gradient would be infinite times zero.
+    boxes = torch.cat([boxes[..., :2], boxes[..., 2:].clamp(max=11.5)], dim=-1)
+    decoded = head._bbox_decode(grid_points(head, classes), boxes)
     return DensePrediction(flatten_levels(classes), flatten_levels(objectness).squeeze(-1), decoded)
 
 

@@ -180,3 +180,16 @@ def test_fused_samples_keep_ground_truth_and_metainfo(fusion):
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         DetectionEnsemble(**arguments)
+
+
+def test_bfloat16_scores_and_all_boxes():
+    boxes = torch.tensor([[0., 0., 10., 10.], [20., 20., 30., 30.]])
+    one = InstanceData(bboxes=boxes, scores=torch.tensor([0.9, 0.5], dtype=torch.bfloat16), labels=torch.zeros(2, dtype=torch.long))
+    fused = DetectionEnsemble(max_per_img=-1)([one, one], (64, 64))
+    assert len(fused.bboxes) == 2
+
+
+@pytest.mark.parametrize('value', [0, -2, 2.5, '3'])
+def test_wrong_max_per_img(value):
+    with pytest.raises(ValueError, match='max_per_img'):
+        DetectionEnsemble(max_per_img=value)

@@ -295,3 +295,26 @@ def test_wrong_arguments(arguments, message):
 def test_predictions_that_differ_are_refused_not_broadcast(shape):
     with pytest.raises(ValueError, match=r'differ in positions or classes: target \(images 2, positions 5, classes 2'):
         DenseDetectionLoss()(prediction(), prediction(**shape))
+
+
+def test_an_overflowing_yolox_box_has_a_finite_gradient(toolkit):
+    from mmkd.tasks.detection.dense_heads import read_yolox
+    head = toolkit.make_distiller(members=dict(student1=toolkit.yolox(seed=1))).network('student1').bbox_head
+    maps = [[torch.zeros(1, channels, 8 // 2**i, 8 // 2**i) for i in range(3)] for channels in (1, 4, 1)]
+    maps[1][0][0, 2, 0, 0] = 100.
+    raw = maps[1][0].requires_grad_()
+    target = read_yolox(head, maps)
+    source = read_yolox(head, [[torch.zeros_like(m) for m in part] for part in maps])
+    value = DenseDetectionLoss()(target, source)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(raw.grad).all()
+
+
+def test_a_saturated_joint_score_still_has_a_gradient():
+    boxes = torch.tensor([[[0., 0., 4., 4.]]])
+    logit = torch.full((1, 1, 1), 50., requires_grad=True)
+    target = DensePrediction(logit, torch.full((1, 1), 50.), boxes)
+    source = DensePrediction(torch.full((1, 1, 1), -50.), None, boxes)
+    value = DenseDetectionLoss(box_weight=0.)(target, source)
+    value.backward()
+    assert value > 49 and logit.grad.item() > 0.1

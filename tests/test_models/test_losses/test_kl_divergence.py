@@ -206,3 +206,18 @@ def test_one_class_has_no_softmax(shape):
 def test_shapes_that_differ_are_refused_not_broadcast(other):
     with pytest.raises(ValueError, match=r'logits differ in shape: target \(2, 3, 4, 4\), source \('):
         KLDivergence()(torch.zeros(2, 3, 4, 4), torch.zeros(other))
+
+
+@pytest.mark.parametrize('mode', ['softmax', 'sigmoid'])
+def test_what_stands_at_masked_positions_stays_out(mode):
+    generator = torch.Generator().manual_seed(0)
+    target, source = (torch.randn(2, 3, 4, 4, generator=generator) for _ in range(2))
+    mask = torch.ones(2, 1, 4, 4)
+    mask[:, :, 0] = 0
+    loss = KLDivergence(tau=2.0, mode=mode)
+    expected = loss(target, source, mask)
+    target[:, 1, 0], source[:, 0, 0] = float('inf'), float('nan')
+    target.requires_grad_()
+    value = loss(target, source, mask)
+    value.backward()
+    assert torch.equal(value, expected) and torch.isfinite(target.grad).all() and not target.grad[:, :, 0].any()
