@@ -9,6 +9,23 @@ from mmkd.utils.checkpoint import load_file, member_state
 from mmkd.utils.checks import choose
 
 
+DUMPS = {'mmdet': 'DumpDetResults'}  # masks compressed
+
+
+def draw(cfg, args):
+    """Switch the toolbox's visualization hook on; each names its options its own way."""
+    hook = cfg.default_hooks.visualization
+    hook.update(dict(enable=True) if hook.type == 'VisualizationHook' else dict(draw=True))
+    hook.update(show=args.show, wait_time=args.wait_time)
+    if args.show_dir:
+        if hook.type == 'DetVisualizationHook':
+            hook.test_out_dir = args.show_dir
+        elif hook.type == 'VisualizationHook':
+            hook.out_dir = args.show_dir
+        else:
+            cfg.visualizer.save_dir = args.show_dir
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
@@ -17,7 +34,9 @@ def parse_args():
     parser.add_argument('--member', nargs='+', metavar='NAME', help="evaluate only these ('ensemble' among them)")
     parser.add_argument('--out', metavar='FILE.pkl', help="dump predictions, a file for each: FILE_<member>.pkl")
     parser.add_argument('--show-dir', metavar='DIR',
-                        help="draw predictions into WORK_DIR/<time>/DIR (the ensemble's, or the last --member's)")
+                        help="draw predictions into DIR, for detection WORK_DIR/<time>/DIR (the ensemble's, or the last --member's)")
+    parser.add_argument('--tta', action='store_true',
+                        help="test-time augmentation: the toolbox's, as `tta_model` and `tta_pipeline` of the config have it")
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a picture is shown')
     return parser.parse_args()
@@ -44,12 +63,18 @@ def main():
     elif args.member:
         raise ValueError(f'--member: {args.config} has no members')
     if args.show or args.show_dir:
-        cfg.default_hooks.visualization.update(draw=True, show=args.show, wait_time=args.wait_time)
-        if args.show_dir:
-            cfg.default_hooks.visualization.test_out_dir = args.show_dir
+        draw(cfg, args)
     if args.out is not None:
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
-        cfg.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=args.out)]
+        cfg.test_evaluator = [*metrics, dict(type=DUMPS.get(cfg.get('default_scope'), 'DumpResults'), out_file_path=args.out)]
+    if args.tta:
+        if args.show or args.show_dir:
+            raise ValueError("--tta: the toolboxes' drawing hooks cannot draw augmented batches; leave out --show and --show-dir")
+        for key in ('tta_model', 'tta_pipeline'):
+            if key not in cfg:
+                raise ValueError(f'--tta: {args.config} has no {key!r}')
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from, cfg.resume = args.checkpoint, False
     metrics = Runner.from_cfg(cfg).test()
     if members and is_main_process():

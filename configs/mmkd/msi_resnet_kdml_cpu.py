@@ -23,6 +23,13 @@ val_pipeline = [
     dict(type='Resize', scale=32),
     dict(type='PackInputs'),
 ]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=32),
+    dict(
+        type='TestTimeAug',
+        transforms=[[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)], [dict(type='PackInputs')]])
+]
 train_dataloader = dict(
     batch_size=64, num_workers=1,
     dataset=dict(data_root=data_root, data_prefix='train', ann_file='', metainfo=None, pipeline=train_pipeline))

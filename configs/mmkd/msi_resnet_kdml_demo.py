@@ -17,6 +17,13 @@ val_pipeline = [
 _two = {'head.num_classes': 2, 'data_preprocessor.num_classes': 2}
 model = dict(members=dict(teacher=dict(options=_two), student1=dict(options=_two), student2=dict(options=_two)))
 _classes = dict(classes=('no polyp', 'polyp'), _delete_=True)
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=64),
+    dict(
+        type='TestTimeAug',
+        transforms=[[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)], [dict(type='PackInputs')]])
+]
 train_dataloader = dict(
     batch_size=16, num_workers=0,
     dataset=dict(

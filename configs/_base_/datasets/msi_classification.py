@@ -13,6 +13,13 @@ val_pipeline = [
     dict(type='Resize', scale=224),
     dict(type='PackInputs'),
 ]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=224),
+    dict(
+        type='TestTimeAug',
+        transforms=[[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)], [dict(type='PackInputs')]])
+]
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,

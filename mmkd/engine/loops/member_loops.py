@@ -4,7 +4,7 @@ from pathlib import Path
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 
@@ -38,7 +38,7 @@ class _MemberLoop:
     """
 
     def __init__(self, runner, dataloader, evaluator, fp16=False, members=None):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _distiller(runner.model)
         if not hasattr(model, 'predict_members'):
             raise TypeError(f'{type(self).__name__} is for an OnlineDistiller, got {type(model).__name__}')
         self.names = list(members or model.evaluated)
@@ -78,13 +78,37 @@ class _MemberLoop:
     def run_iter(self, idx, data_batch):
         """Evaluate one batch."""
         self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=idx, data_batch=data_batch)
-        model = self.runner.model.module if is_model_wrapper(self.runner.model) else self.runner.model
         with autocast(enabled=self.fp16):
-            predictions = model.predict_members(data_batch, self.names)
+            predictions = self.predict(data_batch)
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=predictions[name], data_batch=data_batch)
         self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=idx, data_batch=data_batch,
                               outputs=predictions[self.names[-1]])
+
+
+    def predict(self, data_batch):
+        """dict[str, list]: Predictions by name; under test-time augmentation merged by the toolbox's own TTA model."""
+        model, distiller = self.runner.model, _distiller(self.runner.model)
+        tta = model.module if is_model_wrapper(model) else model
+        if not isinstance(tta, BaseTTAModel):
+            return distiller.predict_members(data_batch, self.names)
+        views = [distiller.predict_members({key: value[i] for key, value in data_batch.items()}, self.names)
+                 for i in range(len(next(iter(data_batch.values()))))]
+        merged = {}
+        try:
+            for name in self.names:
+                # mmseg's merging asks its network for channels and threshold.
+                tta.module = distiller.network(name if name in distiller.plans else distiller.ensemble_members[0])
+                merged[name] = tta.merge_preds(list(zip(*(view[name] for view in views))))
+        finally:
+            tta.module = distiller
+        return merged
+
+
+def _distiller(model):
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 @LOOPS.register_module()
