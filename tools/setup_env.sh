@@ -36,6 +36,10 @@ make_venv() {
 }
 
 install_torch() {
+    if [ -n "${MMKD_TORCH:-}" ]; then  # its torchvision is pip's choice
+        PINS="$VENV/pinned.txt"
+        grep -v '^torch' "$ROOT/requirements/pinned.txt" >"$PINS"
+    fi
     has 'import torch' && return
     say "Installing torch (1 to 3 minutes, a download of 0.2 GB for the CPU build, several GB for CUDA)"
     if [ -n "${MMKD_TORCH:-}" ]; then
@@ -44,6 +48,15 @@ install_torch() {
     fi
     if ! command -v nvidia-smi >/dev/null 2>&1 && pip_install 'torch==2.13.0+cpu' >>"$LOG" 2>&1; then return; fi
     run "installing torch 2.13.0" "Is the network or the package index reachable?" pip_install torch==2.13.0
+}
+
+# The CPU build of torchvision where there is one (PyTorch's own index); PyPI has the CUDA build alone, beside whose missing
+# operators mmkd/utils/torchvision_shim.py helps.
+install_torchvision() {
+    has 'import importlib.metadata as m; m.version("torchvision")' && return
+    if has 'import torch; assert torch.__version__.startswith("2.13.0+cpu")'; then
+        pip_install 'torchvision==0.28.0+cpu' >>"$LOG" 2>&1 || true
+    fi
 }
 
 ops_load='import torch; from mmcv.ops import nms; b = torch.tensor([[0., 0., 2., 2.]]); nms(b, torch.ones(1), 0.5)'
@@ -81,6 +94,7 @@ install_mmkd() {
 setup_env() {
     make_venv
     install_torch
+    install_torchvision
     has 'import setuptools, wheel, ninja, psutil' || {
         say "Installing the build tools (seconds)"
         run "installing the build tools" "Is the network or the package index reachable?" pip_install -r "$ROOT/requirements/build.txt"

