@@ -2,9 +2,9 @@
 
 `custom_imports = dict(imports=['mmkd'])` in a config registers everything.
 """
-from .utils.torchvision_shim import complete_torchvision
+from .utils import torchvision_shim
 
-complete_torchvision()  # before anything imports torchvision
+torchvision_shim.install()  # before anything imports torchvision
 
 from . import datasets, engine, evaluation, models, tasks  # noqa: E402, F401
 from .version import __version__  # noqa: E402

@@ -105,7 +105,8 @@ def check_torchvision(faults, torch):
     if ok:
         faults.good('torchvision', version)
     elif 'torchvision::nms does not exist' in text:
-        faults.note('torchvision', f'{version} is a CUDA build beside a CPU-only torch; mmkd declares the two operators it misses')
+        faults.note('torchvision', f'{version} is a CUDA build beside a CPU-only torch: mmkd works with it, the plain toolboxes do not',
+                    f"torchvision's CPU build (https://pytorch.org/get-started/locally), or {SETUP}")
     else:
         faults.bad('torchvision', text, f'{sys.executable} -m pip install --force-reinstall --no-deps torchvision=={version}')
 

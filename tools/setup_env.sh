@@ -88,7 +88,20 @@ install_mmkd() {
     say "Installing the other OpenMMLab packages and mmkd, editable (about 1 minute)"
     run "installing mmkd" "Is the network or the package index reachable?" \
         pip_install --no-build-isolation -e "$ROOT[onedl,tests]"
+    mend_torchvision
     printf '%s' "$sum" >"$stamp"
+}
+
+# mmkd's shim for a torchvision of CUDA beside a torch of the CPU, for the plain toolboxes in this environment, too.
+mend_torchvision() {
+    has 'import torchvision' && return
+    has 'import importlib.metadata as m; m.version("torchvision")' || return 0
+    local site
+    site="$("$PY" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+    cp "$ROOT/mmkd/utils/torchvision_shim.py" "$site/mmkd_torchvision_shim.py"
+    echo 'import mmkd_torchvision_shim; mmkd_torchvision_shim.install()' >"$site/mmkd_torchvision_shim.pth"
+    has 'import torchvision' || fail "importing torchvision" "Run: $PY $ROOT/tools/doctor.py"
+    say "torchvision from PyPI is a CUDA build: its two missing operators are declared in this environment (mmkd_torchvision_shim.pth)"
 }
 
 setup_env() {

@@ -1,35 +1,54 @@
-import importlib.metadata
+"""Make `import torchvision` work where a CUDA build of it stands beside a CPU-only torch.
+
+PyPI has torchvision as a CUDA build only; beside a CPU-only torch its operators cannot be loaded, its import fails (`operator
+torchvision::nms does not exist`), and with it that of mmpretrain and of mmdet's models. Declaring the two operators that the
+import looks up makes all its Python parts (the transforms) work. This file imports nothing of mmkd: tools/setup_env.sh puts a
+copy into such an environment, so that the plain toolboxes work there too.
+"""
+import importlib.abc
+import importlib.machinery
 import sys
 import warnings
+from pathlib import Path
+
+SCHEMA = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
 
 
-def complete_torchvision():
-    """Make `import torchvision` work where a CUDA build of it stands beside a CPU-only torch.
+class _BeforeTorchvision(importlib.abc.MetaPathFinder):
+    """Runs once, right before the first import of torchvision, which then goes its usual way."""
 
-    PyPI has torchvision as a CUDA build only; beside a CPU-only torch its operators are missing and its import fails
-    (`operator torchvision::nms does not exist`), and with it that of mmpretrain and of mmdet's models. Declaring the two
-    operators that the import looks up makes all its Python parts (the transforms) work. Does nothing where torchvision is
-    not installed or works.
+    def find_spec(self, name, path=None, target=None):
+        if name == 'torchvision':
+            sys.meta_path.remove(self)
+            declare_missing_operators()
+        return None
+
+
+def declare_missing_operators():
+    """Declare `torchvision::nms` and `torchvision::qnms` if torch is CPU-only and torchvision's extension can't be loaded.
 
     Returns:
-        bool: Whether the operators had to be declared.
+        bool: Whether they were declared.
     """
-    try:
-        version = importlib.metadata.version('torchvision')
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    try:
-        import torchvision  # noqa: F401
-        return False
-    except RuntimeError as error:
-        if 'torchvision::nms does not exist' not in str(error):
-            raise
     import torch
-    for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
-        del sys.modules[name]
-    torch.library.define('torchvision::nms', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    torch.library.define('torchvision::qnms', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    import torchvision  # noqa: F401
-    warnings.warn(f'torchvision {version} is a build for CUDA beside a CPU-only torch: its operators are declared but cannot '
-                  'run, its transforms work', stacklevel=2)
+    spec = importlib.machinery.PathFinder.find_spec('torchvision')
+    if spec is None or torch.version.cuda is not None:
+        return False
+    extension = next(Path(spec.origin).parent.glob('_C*.so'), None)
+    if extension is None:
+        return False
+    try:
+        torch.ops.load_library(str(extension))
+        return False
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+    for name in ('nms', 'qnms'):
+        torch.library.define(f'torchvision::{name}', SCHEMA)
+    warnings.warn(f"torchvision's operators are declared but cannot run beside this CPU-only torch ({reason}); its transforms work")
     return True
+
+
+def install():
+    """Have the operators declared, if need be, when torchvision is first imported."""
+    if 'torchvision' not in sys.modules and not any(type(f).__name__ == '_BeforeTorchvision' for f in sys.meta_path):
+        sys.meta_path.insert(0, _BeforeTorchvision())
