@@ -6,7 +6,8 @@ _scratch = {
     'backbone.init_cfg': None,
     'decode_head.num_classes': 2,
     'decode_head.norm_cfg.type': 'BN',
-    'decode_head.channels': 64
+    'decode_head.channels': 64,
+    'decode_head.init_cfg': dict(type='Normal', std=0.3, override=dict(name='conv_seg'))
 }
 _student = dict(_scratch, **{
     'backbone.embed_dims': 16,

@@ -13,6 +13,7 @@ _stages = {
     'decode_head.norm_cfg.type': 'BN',
     'decode_head.in_index': 3,
     'auxiliary_head': None,
+    'decode_head.init_cfg': dict(type='Normal', std=0.3, override=dict(name='conv_seg')),
     'test_cfg.mode': 'whole'
 }
 _teacher = dict(_stages, **{'backbone.base_channels': 24, 'decode_head.in_channels': 24, 'decode_head.channels': 24})

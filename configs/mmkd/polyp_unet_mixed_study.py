@@ -1,4 +1,4 @@
-# What tools/study.py trains many times: polyp_unet_mixed_cpu.py at 64 px, 12 epochs, without vertical flips and colour changes.
+# What tools/study.py trains many times: polyp_unet_mixed_cpu.py at 64 px, 8 epochs, without vertical flips and colour changes.
 _base_ = './polyp_unet_mixed_cpu.py'
 _scale = (64, 64)
 model = dict(
@@ -21,8 +21,8 @@ val_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(max_epochs=12, val_interval=12)
+train_cfg = dict(max_epochs=8, val_interval=8)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', T_max=12, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=8, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
 ]

@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from zlib import crc32
 
 from mmengine.config import Config
 
@@ -24,8 +25,8 @@ def run_options(cfg, preset, seed):
     what it reaches.
     """
     options = {'model.sharing.type': preset, 'randomness.seed': seed}
-    for index, name in enumerate(cfg.model.members):
-        options[f'model.members.{name}.seed'] = 100 * seed + index
+    for name in cfg.model.members:  # by name and not by place, which a dumped config changes
+        options[f'model.members.{name}.seed'] = 100 * seed + crc32(name.encode()) % 100
     if not PRESETS[preset][0] and preset != 'individual':
         options = {key: value for key, value in options.items() if not key.startswith('model.members.teacher.')}
         options['model.members.teacher'] = None
@@ -92,4 +93,4 @@ def study(config, presets, seeds, metric, out, extra=()):
     for seed in seeds:
         for preset in presets:
             results[preset].append(run_once(config, preset, seed, out, extra))
-            yield preset, seed, table(results, [*cfg.model.members, 'ensemble'], metric)
+            yield preset, seed, table(results, [*sorted(cfg.model.members, key=lambda n: n != 'teacher'), 'ensemble'], metric)

@@ -40,9 +40,15 @@ class Task:
         """
         return None
 
-    def build_ensemble(self, **cfg):
-        """Build the module that fuses members' predictions: `fuse_samples(samples)` for one image's, one a member."""
+    def build_ensemble(self, members, **cfg):
+        """Build the module that fuses the predictions of `members`: `fuse_samples(samples)` for one image's, one a member."""
         raise NotImplementedError
+
+    @staticmethod
+    def check_equal(values, what, key):
+        """Raise a ValueError unless all members' values (by name) are one."""
+        if len(set(values.values())) > 1:
+            raise ValueError(f'{key}: members differ in {what}: {values}')
 
     def truth_of(self, dataset, index, sample):
         """Return what `draw` takes as the ground truth of an image of a data set; `sample` is its data sample."""

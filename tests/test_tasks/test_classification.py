@@ -35,7 +35,8 @@ def cifar(width=4, classes=3, options=None, **kwargs):
 def swin(classes=3, options=None, **kwargs):
     cfg = {
         'data_preprocessor': dict(PLAIN), 'train_cfg': None, 'backbone.img_size': 32,
-        'backbone.arch': dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], _delete_=True), 'backbone.window_size': 4, 'backbone.pad_small_map': True,
+        'backbone.arch': dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], _delete_=True),
+        'backbone.window_size': 4, 'backbone.pad_small_map': True,
         'head.in_channels': 64, 'head.num_classes': classes, 'head.topk': (1, )
     }
     return dict(dict(config=SWIN, options=dict(cfg, **(options or {}))), **kwargs)
@@ -219,11 +220,11 @@ def test_convolutions_and_transformers_teach_each_other(toolkit, tap, source, ta
 
 @pytest.mark.parametrize('source, target', [('cnn', 'vit'), ('vit', 'cnn')])
 def test_a_vision_transformer_and_vectors(toolkit, source, target):
-    pair = dict(cnn=cifar(seed=1), vit=vit(seed=2))
+    pair, taps = dict(cnn=cifar(seed=1), vit=vit(seed=2)), dict(cnn='neck', vit='feature')
     model = make(toolkit, members=pair, links=[
         dict(source=source, target=target),
         dict(source=source, target=target, loss=dict(type='FeatureMSE'),
-             **{f'{side}_tap': 'neck' if name == 'cnn' else 'feature' for side, name in (('source', source), ('target', target))})
+             source_tap=taps[source], target_tap=taps[target])
     ])
     assert type(model.links[1][1].connectors[0]).__name__ == 'ConvConnector'
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))

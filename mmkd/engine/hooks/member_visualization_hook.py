@@ -11,7 +11,7 @@ class MemberVisualizationHook(Hook):
     """After validation, draw chosen images: ground truth, each member, the ensemble, their disagreement, and the taps' maps.
 
     The pictures go to the Runner's visualizer, and so to each of its backends (files, TensorBoard, ...), as
-    `members/<index>` and `features/<index>`.
+    `members_<index>` and `features_<index>`.
 
     Args:
         indices (list[int]): Images of the validation set. Default: the first four.
@@ -40,7 +40,7 @@ class MemberVisualizationHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         dataset = runner.val_dataloader.dataset
         for index in self.indices:
-            runner.visualizer.add_image(f'members/{index}', member_panels(model, dataset, index), runner.epoch)
+            runner.visualizer.add_image(f'members_{index}', member_panels(model, dataset, index), runner.epoch)
             maps = feature_panels(model, dataset, index) if self.features else None
             if maps is not None:
-                runner.visualizer.add_image(f'features/{index}', maps, runner.epoch)
+                runner.visualizer.add_image(f'features_{index}', maps, runner.epoch)

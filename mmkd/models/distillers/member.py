@@ -102,7 +102,10 @@ class Member:
         config = Config(dict(model=ConfigDict(config).copy()))
         for option in options:
             self._check_option(config.model, option)
-        config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
+        try:
+            config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
+        except TypeError as error:
+            raise ValueError(f'{self.key}.options: {error}') from error
         if scope:
             config.model.setdefault('_scope_', scope)
         if config.model.get('type') == 'ImageClassifier' and config.model.get('data_preprocessor') is not None:

@@ -17,7 +17,8 @@ from .preprocessing import Renormalize, shared_preprocessor_config
 from .sharing import sharing_links
 from .tap import Tap, detach
 
-PROBE_SIZE = 128  # side of the image that finds the taps' shapes when the model is built, a multiple of usual strides
+# Sides of the image that finds the taps' shapes when the model is built: the first that all members accept.
+PROBE_SIZES = (128, 224, 256, 384, 512)
 
 
 class FrozenNetworks(dict):
@@ -146,9 +147,15 @@ class OnlineDistiller(BaseModel):
                 raise ValueError(f'model.links: two links have the term {term!r}; give one of them a `name`')
 
     def _probe(self):
-        """Read all taps on a small empty image, to find their shapes."""
+        """Read all taps on an empty image, to find their shapes."""
         with torch.random.fork_rng(devices=[]):
-            return self.read_taps(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE), None)
+            for size in PROBE_SIZES:
+                try:
+                    return self.read_taps(torch.zeros(1, 3, size, size), None)
+                except (AssertionError, RuntimeError, IndexError) as error:
+                    reason = error  # window attention and fixed position embeddings need their own sizes
+        raise ValueError(f"model.members: no image size of {PROBE_SIZES} pixels serves all members that links tap: {reason}"
+                         ) from reason
 
     @torch.no_grad()
     def read_taps(self, inputs, data_samples):
@@ -184,7 +191,7 @@ class OnlineDistiller(BaseModel):
             raise ValueError('model.ensemble.members: expected at least one member')
         for name in self.ensemble_members:
             choose(name, self.plans, 'model.ensemble.members')
-        self.ensemble = self.task.build_ensemble(**cfg)
+        self.ensemble = self.task.build_ensemble(self.ensemble_members, **cfg)
 
     def init_weights(self):
         """Initialise each online member in its own random stream, then load the checkpoints that members start from."""

@@ -14,7 +14,7 @@ class ClassificationEnsemble(nn.Module):
         fusion (str): `probability` or `logits` (mean of log-probabilities, which differs from that of logits by a constant
             only). Default: `probability`.
         thr, topk (float, int, optional): How labels are chosen where there may be several: above `thr`, else the best
-            `topk`; the distiller fills in the first member's.
+            `topk`; the distiller fills in that of the first member it fuses.
     """
 
     def __init__(self, multi_label=False, fusion='probability', thr=None, topk=None):

@@ -13,7 +13,7 @@ class SegmentationEnsemble(nn.Module):
     Args:
         fusion (str): `probability` or `logits`. Default: `probability`.
         threshold (float): A pixel of a network with one output channel is foreground above it. Default: 0.3, as in mmseg's
-            heads; the distiller fills in the first member's.
+            heads; the distiller fills in that of the first member it fuses.
     """
 
     def __init__(self, fusion='probability', threshold=None):

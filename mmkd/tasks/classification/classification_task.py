@@ -60,9 +60,10 @@ class ClassificationTask(Task):
             canvas.draw_texts(text, np.array([6, 6]), colors=(255, 23, 68), font_sizes=9,
                               bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'))
 
-    def build_ensemble(self, **cfg):
-        if self.multi_label:
-            head = next(iter(self.networks.values())).head
-            cfg.setdefault('thr', head.thr)
-            cfg.setdefault('topk', head.topk)
+    def build_ensemble(self, members, **cfg):
+        heads = {name: self.networks[name].head for name in members}
+        self.check_equal({name: head.num_classes for name, head in heads.items() if hasattr(head, 'num_classes')}, 'classes',
+                         'model.ensemble.members')
+        if self.multi_label and 'thr' not in cfg and 'topk' not in cfg:
+            cfg.update(thr=heads[members[0]].thr, topk=heads[members[0]].topk)
         return build_checked(MODELS, dict(type='ClassificationEnsemble', multi_label=self.multi_label, **cfg), 'model.ensemble')

@@ -83,5 +83,8 @@ class DetectionTask(Task):
             if alone.any():
                 canvas.draw_bboxes(_scaled(boxes[alone], size, samples[name]), edge_colors=colour)
 
-    def build_ensemble(self, **cfg):
+    def build_ensemble(self, members, **cfg):
+        heads = {name: getattr(self.networks[name], 'bbox_head', None) for name in members}
+        counts = {name: head.num_classes for name, head in heads.items() if hasattr(head, 'num_classes')}
+        self.check_equal(counts, 'classes', 'model.ensemble.members')
         return build_checked(MODELS, dict(type='DetectionEnsemble', **cfg), 'model.ensemble')

@@ -30,6 +30,11 @@ class SegmentationTask(Task):
     def fits(cls, network):
         return isinstance(network, BaseSegmentor)
 
+    def __init__(self, networks):
+        super().__init__(networks)
+        self.check_equal({name: self._head(network).ignore_index for name, network in networks.items()}, 'ignore_index',
+                         'model.members')
+
     @staticmethod
     def _head(network):
         head = network.decode_head
@@ -81,6 +86,8 @@ class SegmentationTask(Task):
         if differ.any():
             canvas.draw_binary_masks(differ, colors=(255, 23, 68), alphas=0.8)
 
-    def build_ensemble(self, **cfg):
-        cfg.setdefault('threshold', self._head(next(iter(self.networks.values()))).threshold)
+    def build_ensemble(self, members, **cfg):
+        heads = {name: self._head(self.networks[name]) for name in members}
+        self.check_equal({name: head.out_channels for name, head in heads.items()}, 'output channels', 'model.ensemble.members')
+        cfg.setdefault('threshold', heads[members[0]].threshold)
         return build_checked(MODELS, dict(type='SegmentationEnsemble', **cfg), 'model.ensemble')
