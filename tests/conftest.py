@@ -1,5 +1,6 @@
 """Small real networks and batches that the tests share."""
 import itertools
+import os
 import random
 from pathlib import Path
 
@@ -32,6 +33,14 @@ WIDER = dict(NARROW, **{
 YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
 RTMDET = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 PLAIN = dict(type='DetDataPreprocessor', pad_size_divisor=32)
+
+# A plain toolbox's tool, in a process where mmkd can't be imported and torchvision's operators are declared if need be.
+PLAIN_PROCESS = f'''import runpy, sys
+runpy.run_path({str(ROOT / 'mmkd/utils/torchvision_shim.py')!r})['install']()
+sys.modules['mmkd'] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''
 
 
 def yolox(**kwargs):
@@ -113,6 +122,20 @@ def small_config(data, work_dir, **changes):
     cfg.default_hooks.logger.interval = 1
     cfg.merge_from_dict(changes)
     return cfg
+
+
+@pytest.fixture(scope='module')
+def unformatted_configs(tmp_path_factory):
+    """Keep yapf, which takes seconds a config, out of this process and its children; configs say the same unformatted."""
+    stub = tmp_path_factory.mktemp('stub')
+    (stub / 'yapf/yapflib').mkdir(parents=True)
+    (stub / 'yapf/__init__.py').write_text("__version__ = '0.43.0'\n")
+    (stub / 'yapf/yapflib/__init__.py').write_text('')
+    (stub / 'yapf/yapflib/yapf_api.py').write_text('def FormatCode(text, *args, **kwargs):\n    return text, True\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, *args, **kwargs: (text, True))
+        patch.setenv('PYTHONPATH', str(stub), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
+
 
 def torchrun(*command, cwd=None):
     environment = dict(os.environ, OMP_NUM_THREADS='1')

@@ -5,6 +5,8 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
+
 
 def weights(runner):
     return runner.model.state_dict()

@@ -394,3 +394,33 @@ def test_other_taps_by_path(toolkit, tap, shapes):
 def test_wrong_configs(toolkit, cfg, message):
     with pytest.raises(ValueError, match=message):
         make(toolkit, **cfg)
+
+
+def test_networks_of_a_fixed_window_find_their_probe_size(toolkit):
+    model = make(toolkit, members=dict(
+        student1=cifar(), student2=dict(swin(options={'backbone.window_size': 7}), seed=2)), sharing='ml_f')
+    assert len(model.links) == 2
+
+
+def test_no_probe_size_for_all_members_is_one_error(toolkit, monkeypatch):
+    monkeypatch.setattr('mmkd.models.distillers.online_distiller.PROBE_SIZES', (64, ))
+    narrow = dict(swin(options={'backbone.window_size': 7, 'backbone.pad_small_map': False}), seed=2)
+    with pytest.raises(ValueError, match='model.members: no image size of .* serves all members that links tap: .*window'):
+        make(toolkit, members=dict(student1=cifar(), student2=narrow), sharing='ml_f')
+
+
+def test_the_ensemble_decides_as_the_members_it_fuses(toolkit):
+    several = dict(teacher=multi_label(head=dict(thr=0.9)), student1=multi_label(head=dict(thr=0.2)))
+    assert make(toolkit, members=several, ensemble=dict(members=['student1'])).ensemble.thr == 0.2
+    ensemble = make(toolkit, members=several, ensemble=dict(members=['student1'], topk=2)).ensemble
+    assert (ensemble.thr, ensemble.topk) == (None, 2)
+
+
+def test_members_of_other_classes_cannot_be_fused(toolkit):
+    with pytest.raises(ValueError, match=r"model.ensemble.members: members differ in classes: .*'student1': 3, 'student2': 4"):
+        make(toolkit, members=dict(student1=cifar(classes=3, seed=1), student2=cifar(classes=4, seed=2)))
+
+
+def test_an_option_over_a_value_of_another_kind_names_its_key(toolkit):
+    with pytest.raises(ValueError, match='model.members.student1.options'):
+        make(toolkit, members=dict(student1=cifar(options={'backbone.type': dict(depth=18)})))

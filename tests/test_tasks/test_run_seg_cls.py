@@ -20,29 +20,14 @@ from mmengine.runner import Runner  # noqa: E402
 
 import conftest  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
 COUNTER = itertools.count()
 MEMBERS = ('teacher', 'student1', 'student2')
 DEMOS = dict(unet='polyp_unet_mixed_demo', segformer='polyp_segformer_mixed_demo', resnet='msi_resnet_kdml_demo')
 TRAINED = ('unet', 'resnet')
 METRICS = dict(unet=('mIoU', 'mDice', 'aAcc'), segformer=('mIoU', 'mDice', 'aAcc'),
                resnet=('accuracy/top1', 'binary/auc', 'binary/f1', 'binary/sensitivity', 'binary/specificity'))
-# A plain process: mmkd can't be imported, torchvision's operators are declared where a CUDA build stands beside a CPU torch.
-PLAIN = '''
-import runpy, sys
-sys.modules['mmkd'] = None
-import torch
-try:
-    import torchvision
-except RuntimeError:
-    for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
-        del sys.modules[name]
-    for name in ('nms', 'qnms'):
-        torch.library.define(f'torchvision::{name}', '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    import torchvision
-tool = sys.argv[1]
-sys.argv = sys.argv[1:]
-runpy.run_path(tool, run_name='__main__')
-'''
+PLAIN = conftest.PLAIN_PROCESS
 
 
 def small(kind, data, work_dir, **changes):
@@ -78,20 +63,6 @@ def small(kind, data, work_dir, **changes):
     cfg.merge_from_dict(changes)
     cfg.experiment_name = f'{kind}_{next(COUNTER)}_{os.getpid()}'
     return cfg
-
-
-@pytest.fixture(scope='module', autouse=True)
-def unformatted_configs(tmp_path_factory):
-    """Keep yapf, which takes seconds a config, out of this process and its children; configs say the same unformatted."""
-    stub = tmp_path_factory.mktemp('stub')
-    (stub / 'yapf/yapflib').mkdir(parents=True)
-    (stub / 'yapf/__init__.py').write_text("__version__ = '0.43.0'\n")
-    (stub / 'yapf/yapflib/__init__.py').write_text('')
-    (stub / 'yapf/yapflib/yapf_api.py').write_text('def FormatCode(text, *args, **kwargs):\n    return text, True\n')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, *args, **kwargs: (text, True))
-        patch.setenv('PYTHONPATH', str(stub), prepend=os.pathsep)
-        yield
 
 
 def run(*command, cwd):
@@ -318,6 +289,7 @@ def test_the_hook_hands_its_pictures_to_the_visualizer(data, tmp_path, kind, fea
     both = features and kind == 'unet'
     assert names == [f'{one}/{index}' for index in (0, 4) for one in (('members', 'features') if both else ('members', ))]
     assert all(channels == 3 for _, _, channels in given) and len({step for _, step, _ in given}) == 1
+    assert len(list(tmp_path.rglob('vis_image/*.png'))) == len(given)
 
 
 def test_the_hook_changes_no_training(runs, tmp_path):
@@ -487,3 +459,12 @@ def test_training_without_data_ends_with_the_advice(data, tmp_path):
     cfg = small('resnet', data, tmp_path / 'work', **{'train_dataloader.dataset.data_root': 'nowhere/'})
     with pytest.raises(FileNotFoundError, match='no image folder .*nowhere/images/train.*msi_resnet_kdml_demo.py needs no'):
         Runner.from_cfg(cfg).train()
+
+
+def test_seeds_of_a_study_go_by_name_and_not_by_place(data, tmp_path):
+    from mmkd.apis.study import run_options
+    cfg = small('unet', data, tmp_path)
+    dumped = copy.deepcopy(cfg)
+    dumped.model.members = dict(sorted(cfg.model.members.items(), reverse=True))
+    assert run_options(cfg, 'kdml_p', 3) == run_options(dumped, 'kdml_p', 3)
+    assert len({value for key, value in run_options(cfg, 'kdml_p', 3).items() if key.endswith('.seed')}) == 4

@@ -556,3 +556,14 @@ def test_a_level_of_the_backbone_by_path(toolkit):
 def test_members_of_two_tasks_are_refused(toolkit):
     with pytest.raises(ValueError, match='all must be networks of one task'):
         make(toolkit, members=dict(a=unet(), b=toolkit.yolox()))
+
+
+def test_members_of_other_channels_cannot_be_fused(toolkit):
+    with pytest.raises(ValueError, match='model.ensemble.members: members differ in output channels'):
+        make(toolkit, members=dict(student1=unet(seed=1), student2=one_channel(seed=2)))
+
+
+def test_members_that_ignore_other_labels_are_refused(toolkit):
+    other = unet(options={'decode_head.ignore_index': 7}, seed=2)
+    with pytest.raises(ValueError, match='model.members: members differ in ignore_index'):
+        make(toolkit, members=dict(student1=unet(seed=1), student2=other))

@@ -13,6 +13,8 @@ for ((i = 0; i < N; i++)); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & PIDS+=($!)
 STATUS=0; for pid in "${PIDS[@]}"; do wait "$pid" || STATUS=$?; done; exit $STATUS
 '''
 
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
+
 
 @pytest.fixture
 def config(toolkit, data, tmp_path):

@@ -43,9 +43,7 @@ def test_exported_student_gives_the_same_metrics_in_plain_mmdet_without_mmkd(too
     together = metrics_of(trained / 'tested')
     done = run(toolkit.ROOT / 'tools/export_student.py', 'work/epoch_1.pth', 'student2', 'out/student2.pth', cwd=trained)
     assert done.returncode == 0, done.stderr
-    plain = ("import sys, runpy; sys.modules['mmkd'] = None; tool = sys.argv[1]; sys.argv = sys.argv[1:]; "
-             "runpy.run_path(tool, run_name='__main__')")
-    done = run('-c', plain, f'{mmdet.__path__[0]}/.mim/tools/test.py', 'out/student2.py', 'out/student2.pth', '--work-dir',
+    done = run('-c', toolkit.PLAIN_PROCESS, f'{mmdet.__path__[0]}/.mim/tools/test.py', 'out/student2.py', 'out/student2.pth', '--work-dir',
                'plain', cwd=trained)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = metrics_of(trained / 'plain')
