@@ -105,7 +105,8 @@ def check_torchvision(faults, torch):
     if ok:
         faults.good('torchvision', version)
     elif 'torchvision::nms does not exist' in text:
-        faults.note('torchvision', f'{version} is a CUDA build beside a CPU-only torch: mmkd works with it, the plain toolboxes do not',
+        faults.note('torchvision',
+                    f'{version} is a CUDA build beside a CPU-only torch: mmkd works with it, the plain toolboxes do not',
                     f"torchvision's CPU build (https://pytorch.org/get-started/locally), or {SETUP}")
     else:
         faults.bad('torchvision', text, f'{sys.executable} -m pip install --force-reinstall --no-deps torchvision=={version}')
@@ -128,7 +129,8 @@ def check_family(faults):
         name, version = next(iter(found.items()))
         minimum = minimum_of(name)
         if minimum and numbers(version) < numbers(minimum):
-            faults.bad(module, f'{name} {version} is older than {minimum}', f"{sys.executable} -m pip install '{name}>={minimum}'")
+            faults.bad(module, f'{name} {version} is older than {minimum}',
+                       f"{sys.executable} -m pip install '{name}>={minimum}'")
             continue
         # The shim for a CUDA build of torchvision beside a CPU-only torch lives in mmkd.
         ok, text = probe(('import mmkd, ' if module == 'mmpretrain' else 'import ') + module)
@@ -159,7 +161,7 @@ def check_mmkd(faults):
         faults.bad('mmkd', text, f'{sys.executable} -m pip install --no-build-isolation -e .   (in the checkout)')
         return
     faults.good('mmkd', text)
-    ok, text = probe('import mmkd; from mmengine.registry import MODELS; assert MODELS.get("mmkd.OnlineDistiller"); print("found")')
+    ok, text = probe('import mmkd; from mmengine.registry import MODELS; assert MODELS.get("mmkd.OnlineDistiller")')
     if ok:
         faults.good('registry', "mmkd.OnlineDistiller is registered in mmengine's scope 'mmkd'")
     else:

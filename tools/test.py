@@ -34,7 +34,7 @@ def parse_args():
     parser.add_argument('--member', nargs='+', metavar='NAME', help="evaluate only these ('ensemble' among them)")
     parser.add_argument('--out', metavar='FILE.pkl', help="dump predictions, a file for each: FILE_<member>.pkl")
     parser.add_argument('--show-dir', metavar='DIR',
-                        help="draw predictions into DIR, for detection WORK_DIR/<time>/DIR (the ensemble's, or the last --member's)")
+                        help="draw predictions (the ensemble's, or the last --member's) into DIR, for detection WORK_DIR/<time>/DIR")
     parser.add_argument('--tta', action='store_true',
                         help="test-time augmentation: the toolbox's, as `tta_model` and `tta_pipeline` of the config have it")
     parser.add_argument('--show', action='store_true', help='show predictions in a window')

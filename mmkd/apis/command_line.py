@@ -72,4 +72,3 @@ def _number(value):
     if value is None:
         return '-'
     return value if isinstance(value, str) else f'{value:.3f}'
-

@@ -44,7 +44,8 @@ def declare_missing_operators():
         reason = str(error).splitlines()[0]
     for name in ('nms', 'qnms'):
         torch.library.define(f'torchvision::{name}', SCHEMA)
-    warnings.warn(f"torchvision's operators are declared but cannot run beside this CPU-only torch ({reason}); its transforms work")
+    warnings.warn(f"torchvision's operators are declared but cannot run beside this CPU-only torch ({reason}); its transforms "
+                  'work')
     return True
 
 

@@ -43,8 +43,8 @@ def test_exported_student_gives_the_same_metrics_in_plain_mmdet_without_mmkd(too
     together = metrics_of(trained / 'tested')
     done = run(toolkit.ROOT / 'tools/export_student.py', 'work/epoch_1.pth', 'student2', 'out/student2.pth', cwd=trained)
     assert done.returncode == 0, done.stderr
-    done = run('-c', toolkit.PLAIN_PROCESS, f'{mmdet.__path__[0]}/.mim/tools/test.py', 'out/student2.py', 'out/student2.pth', '--work-dir',
-               'plain', cwd=trained)
+    done = run('-c', toolkit.PLAIN_PROCESS, f'{mmdet.__path__[0]}/.mim/tools/test.py', 'out/student2.py', 'out/student2.pth',
+               '--work-dir', 'plain', cwd=trained)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = metrics_of(trained / 'plain')
     pairs = {key: (value, together[f'student2/{key}']) for key, value in alone.items() if key.startswith('coco/')}

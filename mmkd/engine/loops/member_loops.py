@@ -85,7 +85,6 @@ class _MemberLoop:
         self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=idx, data_batch=data_batch,
                               outputs=predictions[self.names[-1]])
 
-
     def predict(self, data_batch):
         """dict[str, list]: Predictions by name; under test-time augmentation merged by the toolbox's own TTA model."""
         model, distiller = self.runner.model, _distiller(self.runner.model)
