@@ -5,6 +5,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmkd.apis.command_line import add_run_arguments, load_config, run_tool
+from mmkd.utils.checkpoint import latest_whole, load_file
 
 
 def parse_args():
@@ -33,8 +34,13 @@ def main():
             raise ValueError("--auto-scale-lr: the config has no 'auto_scale_lr.base_batch_size'")
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        if args.resume == 'auto':
+            cfg.load_from = latest_whole(cfg.work_dir)
+            print(f'--resume: {cfg.load_from or f"no checkpoint in {cfg.work_dir}, starting anew"}')
+        else:
+            load_file(args.resume, '--resume')
+            cfg.load_from = args.resume
+        cfg.resume = cfg.load_from is not None
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.train()
 

@@ -3,6 +3,7 @@ _base_ = './default_runtime.py'
 default_scope = 'mmpretrain'
 custom_hooks = [
     dict(type='mmkd.MemberHook'),
+    dict(type='mmkd.PreemptionHook'),
     dict(type='mmkd.BestMemberHook', metric='accuracy/top1'),
 ]
 default_hooks = dict(checkpoint=dict(save_best='ensemble/accuracy/top1'), visualization=dict(type='VisualizationHook'))

@@ -6,6 +6,7 @@ val_cfg = dict(type='mmkd.MemberValLoop')
 test_cfg = dict(type='mmkd.MemberTestLoop')
 custom_hooks = [
     dict(type='mmkd.MemberHook'),
+    dict(type='mmkd.PreemptionHook'),
     dict(type='mmkd.BestMemberHook', metric='coco/bbox_mAP'),
 ]
 
@@ -14,7 +15,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='ensemble/coco/bbox_mAP', rule='greater'),
+        type='mmkd.SafeCheckpointHook', interval=1, max_keep_ckpts=2, save_best='ensemble/coco/bbox_mAP', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='DetVisualizationHook'))
 env_cfg = dict(

@@ -1,7 +1,5 @@
 """Plain checkpoints and plain configs of members, for machines without mmkd."""
 import copy
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from mmkd.models.distillers.preprocessing import shared_preprocessor_config
 from mmkd.registry import DATASETS
 from mmkd.utils.checkpoint import member_state
 from mmkd.utils.checks import choose
+from mmkd.utils.files import write_atomically
 
 # What a member's preprocessing keeps of its own; the rest (padding) is the shared one it was trained and measured with.
 OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_value', 'pad_val')
@@ -77,16 +76,22 @@ def plain_config(cfg, name):
     imports = [i for i in (cfg.get('custom_imports') or {}).get('imports', []) if i != 'mmkd']
     if imports:
         plain.custom_imports = dict(cfg.custom_imports, imports=imports)
+    if str(plain.get('train_cfg', {}).get('type')).startswith('mmkd.'):
+        plain.train_cfg.type = 'EpochBasedTrainLoop'
+    checkpoint = plain.get('default_hooks', {}).get('checkpoint', {})
+    if str(checkpoint.get('type')).startswith('mmkd.'):
+        checkpoint.type = 'CheckpointHook'
     plain.val_cfg, plain.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if not str(h.get('type')).startswith('mmkd.')]
     if 'optim_wrapper' in plain:
         plain.optim_wrapper.pop('constructor', None)
+        plain.optim_wrapper.pop('max_skips', None)
         for key, value in (plain.optim_wrapper.pop('members', None) or {}).get(name, {}).items():
             plain.optim_wrapper[key] = value
-    best = plain.get('default_hooks', {}).get('checkpoint', {}).get('save_best')
+    best = checkpoint.get('save_best')
     if isinstance(best, str):
         member, _, metric = best.partition('/')
-        plain.default_hooks.checkpoint.save_best = metric if member in (*plans, 'ensemble') else best
+        checkpoint.save_best = metric if member in (*plans, 'ensemble') else best
     for key in ('val_evaluator', 'test_evaluator'):
         metrics = plain.get(key)
         if isinstance(metrics, (list, tuple)):  # mmkd's own metrics are left out
@@ -109,20 +114,6 @@ def _make_datasets_plain(node):
     elif isinstance(node, (list, tuple)):
         for value in node:
             _make_datasets_plain(value)
-
-
-def write_atomically(path, write):
-    """Call `write(temporary_path)`, then rename: the file at `path` is the old one or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def export_member(cfg, state_dict, name, out, dataset_meta=None):

@@ -9,9 +9,9 @@ from zlib import crc32
 
 from mmengine.config import Config
 
-from mmkd.apis.export import write_atomically
 from mmkd.models.distillers.sharing import PRESETS
 from mmkd.utils.checks import choose
+from mmkd.utils.files import write_atomically
 
 TRAIN = Path(__file__).resolve().parents[2] / 'tools' / 'train.py'
 if not TRAIN.is_file():

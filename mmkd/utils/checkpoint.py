@@ -1,5 +1,6 @@
 """Loading of checkpoints without executing pickles."""
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,18 @@ def load_member(network, source, name, key, strict):
     print_log(f'{name}: started from {source}: {len(fitting)} of {len(own)} weights loaded' +
               (f'; left at their initial values: {", ".join(left[:12])}{", ..." if len(left) > 12 else ""}' if left else ''),
               logger='current')
+
+
+def latest_whole(work_dir):
+    """Return the latest checkpoint of a work folder that can be read, None if there is none.
+
+    The newest file counts, not what `last_checkpoint` says: a kill may fall between the two. A warning names each damaged one.
+    """
+    found = [path for kind in ('epoch_*.pth', 'iter_*.pth', 'preempted_iter_*.pth') for path in Path(work_dir).glob(kind)]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            load_file(str(path), '--resume')
+            return str(path)
+        except ValueError as error:
+            warnings.warn(f'{error}; trying the one before')
+    return None

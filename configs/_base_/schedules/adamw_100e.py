@@ -1,5 +1,5 @@
 # AdamW for each member, linear warm-up, cosine to a twentieth; no decay on norms and biases.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=5)
+train_cfg = dict(type='mmkd.ResumableTrainLoop', max_epochs=100, val_interval=5)
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmkd.MemberOptimWrapperConstructor',

@@ -1,5 +1,7 @@
 from .best_member_hook import BestMemberHook
 from .member_hook import MemberHook
 from .member_visualization_hook import MemberVisualizationHook
+from .preemption_hook import PreemptionHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 
-__all__ = ['BestMemberHook', 'MemberHook', 'MemberVisualizationHook']
+__all__ = ['BestMemberHook', 'MemberHook', 'MemberVisualizationHook', 'PreemptionHook', 'SafeCheckpointHook']

@@ -44,6 +44,16 @@ class MemberHook(Hook):
         self.states = checkpoint.get(self.key) if runner._resume else None
 
     def before_train(self, runner):
+        self._restore(runner)
+
+    def after_skipped_batches(self, runner):
+        # The batches that `ResumableTrainLoop` has drawn again have drawn on.
+        self._restore(runner)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.states = None
+
+    def _restore(self, runner):
         states = getattr(self, 'states', None)
         if states is None:
             return
@@ -60,7 +70,6 @@ class MemberHook(Hook):
         for augment, size in zip(self._augments(model), states['sizes']):
             if hasattr(augment, '_input_size'):
                 augment._input_size = size
-        self.states = None
 
     @staticmethod
     def _augments(model):

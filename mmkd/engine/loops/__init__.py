@@ -1,3 +1,4 @@
 from .member_loops import MemberTestLoop, MemberValLoop
+from .resumable_train_loop import ResumableTrainLoop
 
-__all__ = ['MemberTestLoop', 'MemberValLoop']
+__all__ = ['MemberTestLoop', 'MemberValLoop', 'ResumableTrainLoop']

@@ -1,7 +1,7 @@
 from contextlib import contextmanager
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner.amp import autocast
 
@@ -15,11 +15,13 @@ class MemberOptimWrapper(OptimWrapperDict):
     Args:
         autocast_dtype (torch.dtype, optional): Autocast without loss scaling (bf16 on CPU); with `AmpOptimWrapper`s the
             type is theirs.
+        max_skips (int): So many steps that one member skips in a row end the training. Default: 50, mmkd's choice.
         **wrappers (OptimWrapper): By member, all with the same `accumulative_counts`.
     """
 
-    def __init__(self, autocast_dtype=None, **wrappers):
+    def __init__(self, autocast_dtype=None, max_skips=50, **wrappers):
         super().__init__(**wrappers)
+        self.max_skips, self.skips = max_skips, dict.fromkeys(wrappers, 0)
         self.autocast_dtype = autocast_dtype
         self.first = next(iter(wrappers.values()))
 
@@ -61,16 +63,23 @@ class MemberOptimWrapper(OptimWrapperDict):
         finite = self._finite()
         for name, wrapper in self.items():
             scaler = getattr(wrapper, 'loss_scaler', None)
+            skipped = not finite[name]
             if scaler is not None:
                 before = scaler.get_scale()
                 wrapper.step(**(step_kwargs or {}))
-                if scaler.get_scale() < before:
+                skipped = scaler.get_scale() < before
+                if skipped:
                     self._report(name, loss, f'loss scale {before:g} -> {scaler.get_scale():g}')
-            elif finite[name]:
-                wrapper.step(**(step_kwargs or {}))
-            else:
+            elif skipped:
                 self._report(name, loss, 'its weights and optimiser state are unchanged')
+            else:
+                wrapper.step(**(step_kwargs or {}))
             wrapper.zero_grad(**(zero_kwargs or {}))
+            self.skips[name] = self.skips[name] + 1 if skipped else 0
+        stuck = [name for name, count in self.skips.items() if count >= self.max_skips]
+        if stuck:
+            raise FloatingPointError(f'{", ".join(stuck)}: {self.max_skips} steps in a row with gradients that are not finite '
+                                     '(optim_wrapper.max_skips); lower the learning rate, or look at the terms named above')
 
     def _finite(self):
         """dict[str, bool]: Whether all gradients of each member without a loss scaler are finite; one device read."""
@@ -92,4 +101,6 @@ class MemberOptimWrapper(OptimWrapperDict):
         bad = [key for key, value in loss.terms.items()
                if key.startswith(f'{name}/') and not torch.isfinite(value).all()]
         why = f'terms not finite: {", ".join(bad)}' if bad else 'its terms are finite, its gradients are not'
-        print_log(f'{name}: step skipped, gradients not finite ({why}); {consequence}', logger='current', level=30)
+        step = MessageHub.get_current_instance().get_info('iter', 0) + 1
+        print_log(f'{name}: step skipped at iteration {step}, gradients not finite ({why}); {consequence}', logger='current',
+                  level=30)

@@ -16,7 +16,7 @@ class MemberOptimWrapperConstructor:
     """Build each online member's own optimiser wrapper from one `optim_wrapper` config.
 
     `optim_wrapper.members` (dict, optional) overrides it by member: `members=dict(teacher=dict(optimizer=dict(lr=1e-3)))`;
-    an `optimizer` with another `type` replaces the shared one. `paramwise_cfg` (shared or by member) sees a member's own
+    an `optimizer` with another `type` replaces the shared one. `optim_wrapper.max_skips`: see `MemberOptimWrapper`. `paramwise_cfg` (shared or by member) sees a member's own
     parameter names. With `AmpOptimWrapper` on a machine without GPU only `dtype='bfloat16'` is possible.
 
     Args:
@@ -27,6 +27,7 @@ class MemberOptimWrapperConstructor:
     def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
         self.cfg = copy.deepcopy(dict(optim_wrapper_cfg))
         self.overrides = self.cfg.pop('members', None) or {}
+        self.options = {'max_skips': self.cfg.pop('max_skips')} if 'max_skips' in self.cfg else {}
         self.paramwise_cfg = paramwise_cfg
 
     def __call__(self, model):
@@ -52,7 +53,7 @@ class MemberOptimWrapperConstructor:
                 if not link.detach:
                     raise ValueError(f'{link.key}.detach: False cannot be combined with loss scaling, which each member has of '
                                      "its own; use AMP with dtype='bfloat16' on CPU, or detach=True")
-        return MemberOptimWrapper(autocast_dtype=dtypes.pop() if len(dtypes) == 1 else None, **wrappers)
+        return MemberOptimWrapper(dtypes.pop() if len(dtypes) == 1 else None, **self.options, **wrappers)
 
     def _config_of(self, name):
         cfg, paramwise = copy.deepcopy(self.cfg), copy.deepcopy(self.paramwise_cfg)

@@ -266,6 +266,11 @@ class OnlineDistiller(BaseModel):
         hub = MessageHub.get_current_instance()
         return hub.get_info('iter', 0) / max(hub.get_info('max_iters', 1), 1)
 
+    @staticmethod
+    def iteration():
+        """int: The running Runner's iteration, from 0."""
+        return MessageHub.get_current_instance().get_info('iter', 0)
+
     def forward(self, inputs, data_samples=None, mode='tensor'):
         """As every OpenMMLab model: `loss` gives named terms, `predict` the ensemble's data samples, `tensor` raw outputs
         by member."""
@@ -311,18 +316,28 @@ class OnlineDistiller(BaseModel):
         detached = {}
         for (link, module), weight in zip(self.links, weights):
             if not weight:
-                # Connectors keep a (zero) gradient, so that DDP sees the same parameters in every step.
-                terms[link.term] = sum((p.sum() * 0 for p in module.parameters()), inputs.new_zeros(()))
+                terms[link.term] = _silent(module, inputs)
                 continue
             place = (link.source, link.source_tap)
             source = values[place]
             if link.detach:
                 source = detached.setdefault(place, detach(source))
             terms[link.term] = weight * link.compute(module, values[link.target, link.target_tap], source, mask)
+        self._leave_out_broken(active, terms, inputs)
         if self._ema_is_due:
             raise RuntimeError("model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd.MemberHook')]")
         self._ema_is_due = self.training and any(m.training == 'ema' for m in self.plans.values())
         return terms
+
+    def _leave_out_broken(self, active, terms, inputs):
+        """Silence the links whose terms are not finite: their targets still learn from labels and other links."""
+        if not active or torch.isfinite(torch.stack([terms[link.term].detach() for link in active])).all():
+            return
+        for link, module in self.links:
+            if link in active and not torch.isfinite(terms[link.term]):
+                print_log(f'{link.term}: {terms[link.term].item()} at iteration {self.iteration() + 1}; the link is left out of '
+                          'this step', logger='current', level=30)
+                terms[link.term] = _silent(module, inputs)
 
     def _recorded(self, name, texts, run):
         """Call `run` and return the values {(name, text): value} of the member's taps `texts`."""
@@ -386,6 +401,11 @@ class OnlineDistiller(BaseModel):
         """Preprocess a loader's batch once and predict with every member and the ensemble (or those in `names`)."""
         data = self.data_preprocessor(data, False)
         return self.predict(data['inputs'], data['data_samples'], names or self.evaluated)
+
+
+def _silent(module, inputs):
+    """A link's term of 0; its connectors keep a (zero) gradient, so that DDP sees the same parameters in every step."""
+    return sum((p.sum() * 0 for p in module.parameters()), inputs.new_zeros(()))
 
 
 def _named(name, losses):

@@ -1,0 +1,35 @@
+from mmengine.runner import EpochBasedTrainLoop
+
+from mmkd.registry import LOOPS
+
+
+@LOOPS.register_module()
+class ResumableTrainLoop(EpochBasedTrainLoop):
+    """Epoch-based training that also goes on from a checkpoint in the middle of an epoch.
+
+    The batches that the interrupted run has had are drawn again and dropped; then the random states of the checkpoint are
+    restored (`MemberHook`), so that what follows equals the unbroken run. Arguments as mmengine's `EpochBasedTrainLoop`.
+
+    Raises:
+        ValueError: If the checkpoint's iteration lies outside its epoch: it comes from another batch size or data set.
+    """
+
+    def run_epoch(self):
+        """Train one epoch, from the iteration that is due."""
+        length = len(self.dataloader)
+        skip = self._iter - self._epoch * length
+        if not 0 <= skip <= length:
+            raise ValueError(f'cannot resume: iteration {self._iter} is none of epoch {self._epoch + 1} with {length} iterations '
+                             'an epoch; batch size, number of processes and data must be those of the checkpoint')
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        batches = iter(self.dataloader)
+        for _ in range(skip):
+            next(batches)
+        if skip:
+            self.runner.logger.info(f'Went past {skip} of the {length} batches of epoch {self._epoch + 1}')
+            self.runner.call_hook('after_skipped_batches')
+        for idx in range(skip, length):
+            self.run_iter(idx, next(batches))
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
