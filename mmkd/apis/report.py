@@ -85,7 +85,7 @@ def report(work_dir, checkpoint=None, images=6):
     metrics = runner.test()
     model, dataset = runner.model, runner.test_dataloader.dataset
     students = model.ensemble_members
-    names = [*(name for name in model.plans if name not in students), *students, 'ensemble']
+    names = model.evaluated
     inputs = model.data_preprocessor(dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']]))['inputs']
     figures = complexity(model, names, inputs.shape[-2:])
     columns = {metric: heading for metric, heading in COLUMNS.items() if f'{names[0]}/{metric}' in metrics}

@@ -6,7 +6,7 @@ from mmengine.visualization import Visualizer
 
 from mmkd.datasets.files import read_image
 
-COLOURS = [(0, 229, 255), (255, 214, 0), (255, 109, 0), (213, 0, 249), (118, 255, 3), (255, 23, 68)]
+COLOURS = [(0, 229, 255), (255, 214, 0), (255, 109, 0), (234, 128, 252), (118, 255, 3), (255, 23, 68)]
 TRUTH = (0, 255, 0)
 MIN_SIDE = 256  # smaller images are enlarged, so that lines and text stay readable
 

@@ -215,8 +215,8 @@ class OnlineDistiller(BaseModel):
 
     @property
     def evaluated(self):
-        """list[str]: What one pass of evaluation measures: every member, then the ensemble."""
-        return [*self.plans, 'ensemble']
+        """list[str]: What one pass of evaluation measures: members outside the ensemble, those in it, then the ensemble."""
+        return [*(name for name in self.plans if name not in self.ensemble_members), *self.ensemble_members, 'ensemble']
 
     def trained_module(self, name):
         """Return what the optimiser of the online member `name` trains: its network and its links' connectors.
