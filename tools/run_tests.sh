@@ -4,4 +4,6 @@ set -euo pipefail
 source "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/setup_env.sh"
 cd "$ROOT"
 setup_env
-exec "$PY" -m pytest "$@"
+# One process a core; the small networks of the tests gain nothing from more threads. loadfile: what a file sets up is set up once.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$PY" -m pytest -n auto --dist loadfile "$@"
