@@ -151,6 +151,8 @@ def check_libraries(faults):
         ok, text = probe(f'import {module}')
         if ok:
             faults.good(module.split('.')[0], version_of(distribution) or 'imports')
+        elif '.so' in text and version_of(distribution):  # OpenCV's wheel needs what small machines lack
+            faults.bad(module, text, 'a system library is missing; for libGL on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0')
         else:
             faults.bad(module, text, f'{sys.executable} -m pip install {distribution}')
 
