@@ -27,8 +27,12 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=16, num_workers=0,
     dataset=dict(
-        data_root=data_root, data_prefix='images/train', ann_file='labels/train.txt', metainfo=_classes,
-        pipeline=train_pipeline))
+        type='ClassBalancedDataset',  # frames without a polyp are few
+        oversample_thr=0.85,
+        dataset=dict(
+            type='mmkd.FolderClassification', data_root=data_root, data_prefix='images/train', ann_file='labels/train.txt',
+            classes=('no polyp', 'polyp'), pipeline=train_pipeline),
+        _delete_=True))
 val_dataloader = dict(
     num_workers=0,
     dataset=dict(
@@ -36,9 +40,10 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='Accuracy', topk=(1, )), dict(type='mmkd.BinaryClassification', positive=1)]
 test_evaluator = val_evaluator
-train_cfg = dict(max_epochs=15, val_interval=5)
+train_cfg = dict(max_epochs=20, val_interval=5)
+optim_wrapper = dict(optimizer=dict(lr=5e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', T_max=15, eta_min=1e-5, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=20, eta_min=1e-5, by_epoch=True, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=16)

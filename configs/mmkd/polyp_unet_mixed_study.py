@@ -4,7 +4,8 @@ _scale = (64, 64)
 model = dict(
     data_preprocessor=dict(size=_scale),
     members=dict(
-        teacher=dict(options={'backbone.base_channels': 16, 'decode_head.in_channels': 16, 'decode_head.channels': 16})))
+        teacher=dict(options={'backbone.base_channels': 16, 'decode_head.in_channels': 16, 'decode_head.channels': 16})),
+    sharing=dict(feature_weight=1.0))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
