@@ -1,4 +1,5 @@
-# MetaMixer (arXiv 2303.07951) between two CIFAR-style ResNet-18 on CIFAR-100, 200 epochs, on a GPU; mmpretrain downloads the data.
+# MetaMixer (arXiv 2303.07951) between two CIFAR-style ResNet-18 on CIFAR-100, 200 epochs, on a GPU.
+# Data: mmpretrain downloads them to data/cifar100
 _base_ = ['../_base_/schedules/adamw_100e.py', '../_base_/classification_runtime.py']
 data_root = 'data/cifar100/'
 _cifar = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'

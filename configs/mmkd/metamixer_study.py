@@ -1,4 +1,4 @@
-# What a study of MetaMixer trains many times: two of msi_resnet_kdml_study.py's students, 3 epochs, under each of `variants`.
+# What a study of MetaMixer trains many times: msi_resnet_kdml_study.py's two students, 3 epochs, under each of `variants`.
 _base_ = './msi_resnet_kdml_study.py'
 model = dict(
     members=dict(teacher=None),

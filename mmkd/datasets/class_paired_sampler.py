@@ -30,7 +30,8 @@ class ClassPairedSampler(Sampler):
         for index in range(len(dataset)):
             label = dataset.get_data_info(index).get('gt_label')
             if label is None:
-                raise ValueError(f"sampler: ClassPairedSampler pairs images by 'gt_label', which {type(dataset).__name__} lacks")
+                raise ValueError(f"sampler: ClassPairedSampler pairs images by 'gt_label', which {type(dataset).__name__} "
+                                 'lacks')
             key = frozenset(label) if isinstance(label, (list, tuple)) else int(label)
             self.groups.setdefault(key, []).append(index)
         pairs = sum((len(group) + 1) // 2 for group in self.groups.values())

@@ -47,8 +47,8 @@ class MetaMixer:
       from `depths`: after the k-th stage of the member's backbone (manifold mixup, arXiv 1806.05236), 0 at the input. The
       loss is lam L(y) + (1 - lam) L(y').
 
-    One draw a step, from a random stream of the mixer's own: probabilities, k, lam and box are the same on every rank and for
-    every member, the pairing is each rank's batch's. Nothing is mixed outside training. Defaults are mmkd's choice.
+    One draw a step, from a random stream of the mixer's own: k, lam and box are the same on every rank and for every member,
+    the pairing is that of each rank's batch. Nothing is mixed outside training. Defaults are mmkd's choice.
 
     Args:
         depths (Sequence[int]): The k to draw from, each as likely. Detection has (0, ) only. Default: (0, 1, 2, 3).
@@ -102,8 +102,8 @@ class MetaMixer:
         for name, network in networks.items():
             self.stages[name] = paths = list(given.get(name) or self.task.stages_of(network))
             if not paths:
-                raise ValueError(f'stages: found none in the {type(network.backbone).__name__} of {name!r}: name the modules '
-                                 f"whose outputs they are, stages=dict({name}=['backbone....', ...]), or set depths=(0, )")
+                raise ValueError(f'stages: found none in the {type(network.backbone).__name__} of {name!r}: name the '
+                                 f"modules whose outputs they are, stages=dict({name}=['backbone....', ...]), or set depths=(0, )")
             modules = dict(network.named_modules())
             for path in paths:
                 choose(path, filter(None, modules), f'stages.{name}')
@@ -119,8 +119,8 @@ class MetaMixer:
             for path, method in self.task.loss_methods(network).items():
                 head = network.get_submodule(path)
                 if not hands_outputs_to(head, method, self.task.truth_argument):
-                    raise ValueError(f'the loss of {name!r} cannot be mixed: {type(head).__name__} does not compute it from its '
-                                     f'outputs by {method}(..., {self.task.truth_argument}); set global_prob=0')
+                    raise ValueError(f'the loss of {name!r} cannot be mixed: {type(head).__name__} does not compute it from '
+                                     f'its outputs by {method}(..., {self.task.truth_argument}); set global_prob=0')
 
     def draw(self):
         """Draw one step's random numbers; each step consumes the stream alike, whatever the probabilities."""
@@ -130,7 +130,8 @@ class MetaMixer:
             lam = Beta(*torch.full((2, ), float(self.alpha), dtype=torch.float64)).sample().item()
             depth = self.depths[torch.randint(len(self.depths), ())]
             pairing = torch.randint(2**31, ()).item()
-        return Draw(local < self.local_prob, local_lam, tuple(center), depth if mixed < self.global_prob else None, lam, pairing)
+        depth = depth if mixed < self.global_prob else None
+        return Draw(local < self.local_prob, local_lam, tuple(center), depth, lam, pairing)
 
     def __call__(self, inputs, data_samples):
         """Draw for one training step and mix what is mixed before the members run.

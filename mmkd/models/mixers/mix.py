@@ -57,8 +57,8 @@ class Mix:
                     runs.append(module)
                     mixed = self.blend(output)
                     if all(new is old for new, old in zip(_items(mixed), _items(output))):
-                        raise RuntimeError(f'model.mixer.stages.{name}: {stage!r} gives {type(output).__name__}, expected a tensor '
-                                           'with an entry an image, or a tuple or list of such')
+                        raise RuntimeError(f'model.mixer.stages.{name}: {stage!r} gives {type(output).__name__}, expected '
+                                           'a tensor with an entry an image, or a tuple or list of such')
                     return mixed
                 # First, so that taps on the same module read the mixed output.
                 stack.callback(network.get_submodule(stage).register_forward_hook(mix_stage, prepend=True).remove)
@@ -68,12 +68,13 @@ class Mix:
                     heads[path] = stack.enter_context(_two_truths(network.get_submodule(path), method, truth, self.lam))
             yield
         if self.depth and len(runs) != 1:
-            raise RuntimeError(f'model.mixer.stages.{name}: {stage!r} ran {len(runs)} times in one forward pass; a stage is a '
-                               'module that runs once')
+            raise RuntimeError(f'model.mixer.stages.{name}: {stage!r} ran {len(runs)} times in one forward pass; a stage is '
+                               'a module that runs once')
         for path, calls in heads.items():
             if not calls:
-                raise RuntimeError(f'model.mixer: {path!r} of {name!r} computed its loss otherwise than by '
-                                   f'{self.task.loss_methods(network)[path]!r}, which MetaMixer calls for both ground truths')
+                method = self.task.loss_methods(network)[path]
+                raise RuntimeError(f'model.mixer: {path!r} of {name!r} computed its loss otherwise than by {method!r}, which '
+                                   'MetaMixer calls for both ground truths')
 
 
 def _items(value):

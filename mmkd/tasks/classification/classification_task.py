@@ -50,8 +50,8 @@ class ClassificationTask(Task):
 
     def check_mixing(self, preprocessor):
         if getattr(preprocessor, 'batch_augments', None) is not None:
-            raise ValueError('model.data_preprocessor.batch_augments mixes the images already: set it to None, or leave out the '
-                             'mixer')
+            raise ValueError('model.data_preprocessor.batch_augments mixes the images already: set it to None, or leave out '
+                             'the mixer')
 
     def classes_of(self, sample):
         return frozenset(sample.gt_label.tolist())
@@ -65,13 +65,14 @@ class ClassificationTask(Task):
     def check_soft_labels(self, name, network):
         head = copy.deepcopy(network.head).cpu()
         if not hasattr(head, 'num_classes'):
-            raise ValueError(f"labels: 'soft' needs the number of classes, which the {type(head).__name__} of {name!r} lacks")
+            raise ValueError(f"labels: 'soft' needs the number of classes, which {type(head).__name__} of {name!r} lacks")
         sample = DataSample().set_gt_score(torch.full((head.num_classes, ), 1 / head.num_classes))
         try:
             value = head._get_loss(torch.zeros(2, head.num_classes), [sample, sample])['loss']
         except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             loss = type(getattr(head, 'loss_module', head)).__name__
-            raise ValueError(f"labels: the loss {loss} of {name!r} takes no mixed labels ({error}); set labels='index'") from error
+            raise ValueError(f"labels: the loss {loss} of {name!r} takes no mixed labels ({error}); set labels='index'"
+                             ) from error
         if value.numel() != 1 or not value.isfinite():
             raise ValueError(f"labels: the loss of {name!r} gives {value} for mixed labels; set labels='index'")
 

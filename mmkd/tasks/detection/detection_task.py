@@ -94,8 +94,8 @@ class DetectionTask(Task):
 
     def loss_methods(self, network):
         if not isinstance(network, SingleStageDetector):
-            raise ValueError(f'global mixing is for one-stage detectors, got {type(network).__name__}: it assigns ground truth '
-                             'before its loss; set global_prob=0')
+            raise ValueError(f'global mixing is for one-stage detectors, got {type(network).__name__}: it assigns ground '
+                             'truth before its loss; set global_prob=0')
         return {'bbox_head': 'loss_by_feat'}
 
     def truth_arguments(self, data_samples):

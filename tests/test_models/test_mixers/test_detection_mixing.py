@@ -100,8 +100,8 @@ def test_mixing_inside_the_networks_is_refused(toolkit):
 
 
 def test_two_stage_detectors_mix_locally_only(toolkit):
-    rcnn = dict(config='mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', options={'backbone.init_cfg': None, 'backbone.depth': 18,
-                'neck.in_channels': [64, 128, 256, 512], 'roi_head.bbox_head.num_classes': 1})
+    rcnn = dict(config='mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', options={
+        'backbone.init_cfg': None, 'backbone.depth': 18, 'neck.in_channels': [64, 128, 256, 512], 'roi_head.bbox_head.num_classes': 1})
     with pytest.raises(ValueError, match='model.mixer: global mixing is for one-stage detectors, got FasterRCNN'):
         make(toolkit, dict(), members=dict(a=rcnn))
     make(toolkit, dict(global_prob=0.0), members=dict(a=rcnn), init=False)

@@ -320,7 +320,8 @@ def test_several_labels_an_image(toolkit, labels):
 
 def test_accuracies_are_the_first_ground_truths():
     def t(value): return torch.tensor(float(value))
-    mixed = mix_losses(dict(loss_a=t(1), loss_b=[t(2), t(4)], acc=t(90)), dict(loss_a=t(3), loss_b=[t(6), t(8)], acc=t(10)), 0.25)
+    first, second = dict(loss_a=t(1), loss_b=[t(2), t(4)], acc=t(90)), dict(loss_a=t(3), loss_b=[t(6), t(8)], acc=t(10))
+    mixed = mix_losses(first, second, 0.25)
     assert mixed['loss_a'] == 2.5 and mixed['loss_b'] == [5, 7] and mixed['acc'] == 90
 
 
@@ -351,7 +352,8 @@ def test_a_mixer_that_never_mixes_changes_nothing(toolkit):
 
 
 def test_nothing_is_mixed_outside_training(toolkit):
-    model, plain = make(toolkit, dict(global_prob=1.0, local_prob=1.0), sharing='ml_p').eval(), make(toolkit, sharing='ml_p').eval()
+    model = make(toolkit, dict(global_prob=1.0, local_prob=1.0), sharing='ml_p').eval()
+    plain = make(toolkit, sharing='ml_p').eval()
     inputs, samples = prepared(model)
     for one, other in zip(model(inputs, samples, mode='predict'), plain(inputs, samples, mode='predict')):
         assert torch.equal(one.pred_score, other.pred_score)
@@ -378,7 +380,8 @@ def test_it_goes_with_every_sharing_and_unlike_networks(toolkit, sharing, labels
 def test_frozen_and_ema_members_are_mixed_alike(toolkit, tmp_path):
     torch.save(make(toolkit).network('student1').state_dict(), tmp_path / 't.pth')
     teacher = mixing.cifar(1, training='frozen', checkpoint=str(tmp_path / 't.pth'))
-    members = dict(teacher=teacher, student1=mixing.cifar(1), student2=mixing.cifar(2), mean=dict(training='ema', of='student1'))
+    members = dict(teacher=teacher, student1=mixing.cifar(1), student2=mixing.cifar(2),
+                   mean=dict(training='ema', of='student1'))
     model = make(toolkit, dict(depths=(3, )), members=members, links=[
         dict(source='teacher', target='student1', tap='backbone.layer4', loss=dict(type='FeatureMSE'), name='t'),
         dict(source='mean', target='student2')])
@@ -453,7 +456,8 @@ def test_copies_of_a_distiller_mix_for_themselves(toolkit):
 def test_wrong_arguments_fail_at_build(toolkit, mixer, message):
     with pytest.raises(ValueError, match=message):
         toolkit.make_distiller(members=dict(student1=mixing.cifar(1), student2=mixing.cifar(2)),
-                               data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain'), mixer=dict(dict(type='MetaMixer'), **mixer))
+                               data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain'),
+                               mixer=dict(dict(type='MetaMixer'), **mixer))
 
 
 def test_a_network_without_known_stages_can_be_told_them(toolkit):
