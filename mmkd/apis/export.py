@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmkd.version import __version__
 from mmkd.models.distillers.member import Member
 from mmkd.models.distillers.preprocessing import shared_preprocessor_config
-from mmkd.registry import DATASETS
+from mmkd.registry import DATA_SAMPLERS, DATASETS
 from mmkd.utils.checkpoint import member_state
 from mmkd.utils.checks import choose
 from mmkd.utils.files import write_atomically
@@ -49,7 +49,7 @@ def plain_config(cfg, name):
     """Return a config of the member `name` (or `ensemble`) alone, with the data, evaluation and schedule of `cfg`.
 
     A member's config names nothing of mmkd's: its own metrics and hooks are left out. The ensemble's is one of mmkd's, of its
-    members and without links.
+    members, without links and mixer.
 
     Raises:
         ValueError: If there is no such member, or if something of mmkd's is left that has no plain counterpart.
@@ -67,7 +67,7 @@ def plain_config(cfg, name):
         names = ensemble.get('members') or [n for n, p in plans.items() if p.training == 'online' and n != teacher]
         plain.model.members = {n: dict(config=plain_model_config(cfg, plans, n)) for n in names}
         plain.model.ensemble = dict(ensemble, members=list(names))
-        for key in ('sharing', 'links'):
+        for key in ('sharing', 'links', 'mixer'):
             plain.model.pop(key, None)
         plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook']
         return plain
@@ -106,8 +106,9 @@ def plain_config(cfg, name):
 def _make_datasets_plain(node):
     if isinstance(node, dict):
         kind = node.get('type')
-        if isinstance(kind, str) and kind.startswith('mmkd.') and DATASETS.get(kind) is not None:
-            for key, value in DATASETS.get(kind).plain_config().items():
+        own = (DATASETS.get(kind) or DATA_SAMPLERS.get(kind)) if str(kind).startswith('mmkd.') else None
+        if own is not None:
+            for key, value in own.plain_config().items():
                 node[key] = value if key == 'type' else node.get(key, value)
         for value in dict.values(node):
             _make_datasets_plain(value)

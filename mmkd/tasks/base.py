@@ -1,6 +1,8 @@
 from mmkd.registry import TASKS
 from mmkd.utils.checks import choose
 
+from .stages import backbone_stages
+
 
 class Task:
     """What is specific to one task: its standard taps, default losses, ensemble, and how a network is run for taps only.
@@ -12,6 +14,8 @@ class Task:
     """
 
     standard_taps = ('prediction', 'feature')
+    mixes_features = True  # whether a mixer may mix inside the networks
+    truth_argument = None  # what a head's loss method calls the ground truth
 
     def __init__(self, networks):
         self.networks = networks
@@ -39,6 +43,45 @@ class Task:
         Losses whose `forward` has an argument `mask` get it.
         """
         return None
+
+    def classes_of(self, sample):
+        """Return the classes in a data sample's ground truth, a frozenset of ints."""
+        raise NotImplementedError
+
+    def same_class(self, one, other):
+        """Whether images with the classes `one` and `other` (of `classes_of`) are of the same class, for a mixer."""
+        return one == other
+
+    def paste(self, sample, other, box):
+        """Return a copy of `sample` whose ground truth inside `box` is that of `other`.
+
+        Args:
+            box (tuple[int, int, int, int]): Top, bottom, left, right, in pixels of the preprocessed image.
+        """
+        raise NotImplementedError
+
+    def stages_of(self, network):
+        """Return the module paths (list[str]) whose outputs are the backbone's stages 1, 2, ...; none if unknown."""
+        return backbone_stages(network.backbone)
+
+    def loss_methods(self, network):
+        """Return the heads' methods that make losses of outputs and ground truth, {module path: name}.
+
+        Raises:
+            ValueError: If the network computes its loss otherwise.
+        """
+        raise NotImplementedError
+
+    def truth_arguments(self, data_samples):
+        """Return the arguments by which the methods of `loss_methods` get the ground truth of `data_samples`."""
+        return {self.truth_argument: data_samples}
+
+    def check_mixing(self, preprocessor):
+        """Raise a ValueError if what the shared data preprocessor does cannot go with a mixer."""
+
+    def check_soft_labels(self, name, network):
+        """Raise a ValueError unless the losses of the member `name` take mixed labels."""
+        raise ValueError(f"labels: 'soft' is for classification, got {type(network).__name__}")
 
     def build_ensemble(self, members, **cfg):
         """Build the module that fuses the predictions of `members`: `fuse_samples(samples)` for one image's, one a member."""

@@ -14,7 +14,7 @@ class MemberHook(Hook):
 
     Runs before mmengine's EMAHook, which then averages updated members. With `persistent_workers=False` (or no workers) a
     resumed run draws what an unbroken one would have drawn: the checkpoint holds torch's, numpy's and Python's random
-    states of rank 0, each member's own, and the size that multi-scale resizing has drawn.
+    states of rank 0, each member's and the mixer's own, and the size that multi-scale resizing has drawn.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -37,6 +37,7 @@ class MemberHook(Hook):
             numpy=(kind, torch.from_numpy(numbers.astype(np.int64)), position, has_gauss, gauss),
             python=random.getstate(),
             members={name: m.stream.state_dict() for name, m in model.plans.items() if m.stream is not None},
+            mixer=None if model.mixer is None else model.mixer.state_dict(),
             sizes=[getattr(augment, '_input_size', None) for augment in self._augments(model)])
 
     def after_load_checkpoint(self, runner, checkpoint):
@@ -67,6 +68,8 @@ class MemberHook(Hook):
         for name, state in states['members'].items():
             if name in model.plans and model.plans[name].stream is not None:
                 model.plans[name].stream.load_state_dict(state)
+        if model.mixer is not None and states.get('mixer') is not None:
+            model.mixer.load_state_dict(states['mixer'])
         for augment, size in zip(self._augments(model), states['sizes']):
             if hasattr(augment, '_input_size'):
                 augment._input_size = size

@@ -1,4 +1,5 @@
 import copy
+from contextlib import nullcontext
 from zlib import crc32
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from mmkd.registry import MODELS
 from mmkd.tasks import task_of
 from mmkd.utils.checkpoint import load_member
-from mmkd.utils.checks import check_arguments, choose
+from mmkd.utils.checks import build_checked, check_arguments, choose
 
 from .link import Link
 from .member import Member
@@ -54,6 +55,7 @@ class OnlineDistiller(BaseModel):
         links (list[dict], optional): Further links, see `Link`; one with the same source, target and taps as one of the
             preset's replaces it.
         ensemble (dict, optional): `members` (default: all but the teacher) and the arguments of the task's ensemble.
+        mixer (dict, optional): Config of what mixes the images of a training batch (`MetaMixer`). Default: none.
         task (str, optional): Name of the task; found from the networks by default.
         data_preprocessor (dict, optional): Shared preprocessing. Default: the first member's.
 
@@ -61,7 +63,7 @@ class OnlineDistiller(BaseModel):
         ValueError: At build, for whatever does not fit together: key, value and what is valid.
     """
 
-    def __init__(self, members, sharing=None, links=None, ensemble=None, task=None, data_preprocessor=None):
+    def __init__(self, members, sharing=None, links=None, ensemble=None, mixer=None, task=None, data_preprocessor=None):
         if not isinstance(members, dict) or not any(cfg is not None for cfg in members.values()):
             raise ValueError(f'model.members: expected a dict of one or more members, got {members!r}')
         plans = {name: Member.from_config(name, cfg) for name, cfg in members.items() if cfg is not None}
@@ -78,6 +80,9 @@ class OnlineDistiller(BaseModel):
         self.task = task_of({name: self.network(name) for name in plans}, task)
         self._build_links(sharing, links or [])
         self._build_ensemble(ensemble, sharing)
+        self.mixer = None if mixer is None else build_checked(
+            MODELS, mixer, 'model.mixer', task=self.task, networks={name: self.network(name) for name in plans},
+            preprocessor=self.data_preprocessor)
         self.progress = None
         self._ema_is_due = False
 
@@ -299,13 +304,17 @@ class OnlineDistiller(BaseModel):
         sources = {link.source for link in active}
         wanted = {(link.source, link.source_tap) for link in active} | {(link.target, link.target_tap) for link in active}
         terms, values = {}, {}
+        mix = self.mixer(inputs, data_samples) if self.mixer is not None and self.training else None
+        if mix is not None:
+            inputs, data_samples = mix.inputs, mix.data_samples
         for name, member in self.plans.items():
             if member.training != 'online' and name not in sources:
                 continue
             texts = {text for n, text in wanted if n == name}
             samples = [sample.clone() for sample in data_samples]
             images = self._inputs_of(name, inputs, samples)
-            with member.stream(inputs.device) if member.stream else torch.random.fork_rng(enabled=False):
+            mixing = nullcontext() if mix is None else mix.applied_to(name, self.network(name))
+            with mixing, member.stream(inputs.device) if member.stream else torch.random.fork_rng(enabled=False):
                 if member.training == 'online':
                     values.update(self._recorded(name, texts, lambda: terms.update(
                         _named(name, self.members[name](images, samples, mode='loss')))))
@@ -313,6 +322,8 @@ class OnlineDistiller(BaseModel):
                     with torch.no_grad():
                         values.update(self._recorded(name, texts, lambda: self._run_for_taps(name, images, samples)))
         mask = self.task.valid_mask(data_samples) if any(link.takes_mask for link in active) else None
+        if mix is not None and mask is not None:
+            mask = mix.valid_mask(mask)
         detached = {}
         for (link, module), weight in zip(self.links, weights):
             if not weight:

@@ -1,6 +1,10 @@
+import copy
+
 import numpy as np
+import torch
 from mmpretrain.models import BaseClassifier
 from mmpretrain.models.heads import MultiLabelClsHead
+from mmpretrain.structures import DataSample, label_to_onehot
 
 from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
@@ -15,6 +19,8 @@ class ClassificationTask(Task):
     Taps: `prediction` is the head's output, logits (N, classes); `feature` the backbone's last output, another one by a
     module path (`feature_tap='backbone[2]'`, `feature_tap='neck'`).
     """
+
+    truth_argument = 'data_samples'
 
     @classmethod
     def fits(cls, network):
@@ -41,6 +47,43 @@ class ClassificationTask(Task):
             network.extract_feat(inputs, stage='backbone')
         else:
             network(inputs, data_samples, mode='tensor')
+
+    def check_mixing(self, preprocessor):
+        if getattr(preprocessor, 'batch_augments', None) is not None:
+            raise ValueError('model.data_preprocessor.batch_augments mixes the images already: set it to None, or leave out '
+                             'the mixer')
+
+    def classes_of(self, sample):
+        return frozenset(sample.gt_label.tolist())
+
+    def paste(self, sample, other, box):
+        return sample  # of the same class
+
+    def loss_methods(self, network):
+        return {'head': '_get_loss'}
+
+    def check_soft_labels(self, name, network):
+        head = copy.deepcopy(network.head).cpu()
+        if not hasattr(head, 'num_classes'):
+            raise ValueError(f"labels: 'soft' needs the number of classes, which {type(head).__name__} of {name!r} lacks")
+        sample = DataSample().set_gt_score(torch.full((head.num_classes, ), 1 / head.num_classes))
+        try:
+            value = head._get_loss(torch.zeros(2, head.num_classes), [sample, sample])['loss']
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            loss = type(getattr(head, 'loss_module', head)).__name__
+            raise ValueError(f"labels: the loss {loss} of {name!r} takes no mixed labels ({error}); set labels='index'"
+                             ) from error
+        if value.numel() != 1 or not value.isfinite():
+            raise ValueError(f"labels: the loss of {name!r} gives {value} for mixed labels; set labels='index'")
+
+    def soft_labels(self, samples, others, lam):
+        """Return copies of `samples` with `gt_score`, lam times their own one-hot labels and (1 - lam) the others'."""
+        classes = next(network.head.num_classes for network in self.networks.values())
+        mixed = []
+        for sample, other in zip(samples, others):
+            own, theirs = (label_to_onehot(s.gt_label, classes).float() for s in (sample, other))
+            mixed.append(sample.clone().set_gt_score(lam * own + (1 - lam) * theirs))
+        return mixed
 
     def truth_of(self, dataset, index, sample):
         return sample.clone().set_pred_label(sample.gt_label)

@@ -1,5 +1,7 @@
 import torch
+from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.detectors.base import BaseDetector
+from mmdet.models.utils import unpack_gt_instances
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 
@@ -19,6 +21,17 @@ def _scaled(boxes, size, sample):
     return (boxes * limits / boxes.new_tensor([width, height] * 2)).clamp(min=0).minimum(limits)
 
 
+def _clipped(boxes, region):
+    """Cut boxes (M, 4) at the region's border; both x1, y1, x2, y2 in pixels."""
+    return torch.cat([boxes[:, :2].maximum(region[:2]), boxes[:, 2:].minimum(region[2:])], dim=1)
+
+
+def _share_inside(boxes, region):
+    """Return the share (M, ) of each box's area inside the region."""
+    inside = (_clipped(boxes, region)[:, 2:] - _clipped(boxes, region)[:, :2]).clamp(min=0).prod(1)
+    return inside / (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-6)
+
+
 @TASKS.register_module('detection')
 class DetectionTask(Task):
     """Detection by MMDetection's networks.
@@ -27,6 +40,9 @@ class DetectionTask(Task):
     objectness where the head has it, boxes decoded to pixels); `feature` the levels of the neck (of the backbone where
     there is no neck).
     """
+
+    mixes_features = False
+    truth_argument = 'batch_gt_instances'
 
     @classmethod
     def fits(cls, network):
@@ -51,6 +67,40 @@ class DetectionTask(Task):
             network.bbox_head(network.extract_feat(inputs))  # `_forward` calls `bbox_head.forward`, which no hook sees
         else:
             network(inputs, data_samples, mode='tensor')
+
+    def classes_of(self, sample):
+        return frozenset(sample.gt_instances.labels.tolist())
+
+    def same_class(self, one, other):
+        return one == other or bool(one & other)
+
+    def paste(self, sample, other, box):
+        # A box stays if at least half of it is seen (mmkd's choice); a pasted one ends at the region's border.
+        top, bottom, left, right = box
+        pasted = sample.clone()
+        for name in ('gt_instances', 'ignored_instances'):
+            if name not in sample or name not in other:
+                continue
+            own, theirs = sample.get(name), other.get(name)
+            if (set(own.keys()) | set(theirs.keys())) - {'bboxes', 'labels'}:
+                raise ValueError(f'model.mixer: local mixing cuts boxes and labels only, got {name} with {list(own.keys())}')
+            region = own.bboxes.new_tensor([left, top, right, bottom])
+            own = own[_share_inside(own.bboxes, region) <= 0.5]
+            theirs = theirs[_share_inside(theirs.bboxes, region) >= 0.5]
+            cut = InstanceData(labels=theirs.labels, bboxes=_clipped(theirs.bboxes, region))
+            pasted.set_data({name: InstanceData(labels=torch.cat([own.labels, cut.labels]),
+                                                bboxes=torch.cat([own.bboxes, cut.bboxes]))})
+        return pasted
+
+    def loss_methods(self, network):
+        if not isinstance(network, SingleStageDetector):
+            raise ValueError(f'global mixing is for one-stage detectors, got {type(network).__name__}: it assigns ground '
+                             'truth before its loss; set global_prob=0')
+        return {'bbox_head': 'loss_by_feat'}
+
+    def truth_arguments(self, data_samples):
+        instances, ignored, _ = unpack_gt_instances(data_samples)
+        return dict(batch_gt_instances=instances, batch_gt_instances_ignore=ignored)
 
     def truth_of(self, dataset, index, sample):
         # The file's own boxes: those of a sample are resized or not, as its pipeline has it.

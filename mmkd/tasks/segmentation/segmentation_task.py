@@ -1,6 +1,8 @@
 import cv2
 import numpy as np
 import torch
+from mmengine.structures import PixelData
+from mmseg.models.backbones import MixVisionTransformer, UNet
 from mmseg.models.segmentors import BaseSegmentor
 from torch import nn
 
@@ -25,6 +27,8 @@ class SegmentationTask(Task):
     one by a module path (`feature_tap='backbone[2]'`). Pixels whose label is the decode head's `ignore_index`, padding among
     them, count in no link's loss.
     """
+
+    truth_argument = 'batch_data_samples'
 
     @classmethod
     def fits(cls, network):
@@ -66,6 +70,37 @@ class SegmentationTask(Task):
     def valid_mask(self, data_samples):
         ignored = self._head(next(iter(self.networks.values()))).ignore_index
         return torch.stack([sample.gt_sem_seg.data for sample in data_samples]).ne(ignored).float()
+
+    def classes_of(self, sample):
+        ignored = self._head(next(iter(self.networks.values()))).ignore_index
+        return frozenset(sample.gt_sem_seg.data.unique().tolist()) - {ignored}
+
+    def paste(self, sample, other, box):
+        top, bottom, left, right = box
+        pasted = sample.clone()
+        for name, field in sample.items():
+            if isinstance(field, PixelData) and name.startswith('gt_'):
+                data = field.data.clone()
+                data[..., top:bottom, left:right] = other.get(name).data[..., top:bottom, left:right]
+                pasted.set_data({name: PixelData(data=data)})
+        return pasted
+
+    def stages_of(self, network):
+        backbone = network.backbone
+        if isinstance(backbone, UNet):  # skips start at these outputs, too
+            return [f'backbone.encoder.{i}' for i in range(len(backbone.encoder))]
+        if isinstance(backbone, MixVisionTransformer):  # a stage's norm
+            return [f'backbone.layers.{i}.2' for i in range(len(backbone.layers))]
+        return super().stages_of(network)
+
+    def loss_methods(self, network):
+        heads = {'decode_head': network.decode_head}
+        if getattr(network, 'auxiliary_head', None) is not None:
+            heads['auxiliary_head'] = network.auxiliary_head
+        paths = []
+        for path, head in heads.items():
+            paths += [f'{path}.{i}' for i in range(len(head))] if isinstance(head, nn.ModuleList) else [path]
+        return dict.fromkeys(paths, 'loss_by_feat')
 
     def truth_of(self, dataset, index, sample):
         truth = sample.new()

@@ -1,0 +1,3 @@
+from .meta_mixer import MetaMixer
+
+__all__ = ['MetaMixer']

@@ -1,0 +1,25 @@
+"""Where a backbone's stages end."""
+from torch import nn
+
+
+def backbone_stages(backbone):
+    """Return the module paths, from the network, whose outputs are the stages 1, 2, ... of `backbone`.
+
+    Known are backbones that name their stages as the toolboxes' ResNets (`res_layers`) or their Swins and ConvNeXts do
+    (`stages`). A Swin's stage ends with its last block: what merges patches after it belongs to the next.
+
+    Returns:
+        list[str]: Empty for other backbones.
+    """
+    names = getattr(backbone, 'res_layers', None)
+    if isinstance(names, (list, tuple)) and names and all(isinstance(getattr(backbone, n, None), nn.Module) for n in names):
+        return [f'backbone.{name}' for name in names]
+    stages = getattr(backbone, 'stages', None)
+    if not isinstance(stages, nn.ModuleList):
+        return []
+    paths = []
+    for i, stage in enumerate(stages):
+        blocks = getattr(stage, 'blocks', None)
+        last = f'.blocks.{len(blocks) - 1}' if isinstance(blocks, nn.ModuleList) else ''
+        paths.append(f'backbone.stages.{i}{last}')
+    return paths
