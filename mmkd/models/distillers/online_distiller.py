@@ -138,6 +138,12 @@ class OnlineDistiller(BaseModel):
         for index, link in enumerate(planned):
             module = link.build(self.task, values[link.source, link.source_tap], values[link.target, link.target_tap],
                                 self.plans[link.target].seed + 1000 + index)
+            if self.plans[link.source].training != 'frozen':
+                for connector in module.source_connectors.modules():
+                    if getattr(connector, 'needs_frozen_source', False):
+                        raise ValueError(f"{link.key}.source_connector: {type(connector).__name__} is trained before the training, "
+                                         f'on a frozen source, but {link.source!r} is {self.plans[link.source].training}: set '
+                                         'joint=True')
             self.link_modules[f'{link.target}_from_{link.source}_{index}'] = module
             self.links.append((link, module))
         terms = [term for link, _ in self.links for term in link.terms]
@@ -157,8 +163,8 @@ class OnlineDistiller(BaseModel):
                          ) from reason
 
     @torch.no_grad()
-    def read_taps(self, inputs, data_samples):
-        """Run each tapped member once in eval mode, without losses.
+    def read_taps(self, inputs, data_samples, names=None):
+        """Run each tapped member (those in `names`, if given) once in eval mode, without losses.
 
         Args:
             inputs (Tensor): Preprocessed images (N, C, H, W).
@@ -168,7 +174,7 @@ class OnlineDistiller(BaseModel):
             dict[tuple[str, str], Any]: By (member, tap) what the links' taps read.
         """
         values = {}
-        for name in dict.fromkeys(name for name, _ in self.taps):
+        for name in dict.fromkeys(name for name, _ in self.taps if names is None or name in names):
             network = self.network(name)
             mode = network.training
             network.eval()
