@@ -36,9 +36,10 @@ class InheritExploreLoss(nn.Module):
 
         l_inh FT(F_inh, F_T) + l_exp L_exp,   FT(x, y) = mean_i | x_i / ||x|| - y_i / ||y|| |
 
-    of each image's whole factor as one vector. L_exp is -FT (least where all signs are opposite to the factor's and all sizes
-    alike), |cos| (least where orthogonal) or CKA. Open, and mmkd's choices: |cos| of whole factors too; linear CKA with the batch's positions as examples. FT shrinks
-    with the square root of the factor's size: hence the pooling, and the weights, which are of factors some 2000 numbers long.
+    of each image's whole factor as one vector. L_exp is -FT (least where every sign is opposite to the factor's and all sizes
+    are alike), |cos| (least where orthogonal) or CKA. Open, and mmkd's choices: |cos| of whole factors too; linear CKA with the
+    batch's positions as examples. FT shrinks with the square root of the factor's size: hence the pooling, and the weights,
+    which are of factors some 2000 numbers long. Ignored pixels count: the encoders' convolutions mix them in.
     Vectors shorter than 1e-3 are divided by that. Computed in float32, also under autocast.
 
     Args:
