@@ -3,8 +3,9 @@ _base_ = './msi_resnet_kdml_study.py'
 
 
 def _links(**weights):
-    return [dict(source='teacher', target='student1', tap='feature', name='ie', loss=dict(type='InheritExploreLoss', **weights),
-                 connector=dict(type='InheritExplore'), source_connector=dict(type='FactorAutoEncoder', joint=True))]
+    return [dict(source='teacher', target='student1', tap='feature', name='ie', weight=0.1,
+                 loss=dict(type='InheritExploreLoss', **weights), connector=dict(type='InheritExplore'),
+                 source_connector=dict(type='FactorAutoEncoder', joint=True))]
 
 
 model = dict(members=dict(student2=None), sharing=None, links=_links(), ensemble=dict(members=['student1']))

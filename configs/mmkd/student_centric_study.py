@@ -3,7 +3,7 @@
 _base_ = './msi_resnet_kdml_study.py'
 
 
-def _link(loss, connector, weight=50.0):
+def _link(loss, connector, weight=2.0):
     return dict(source='teacher', target='student1', tap='feature', name=loss[:7].lower(), weight=weight, loss=dict(type=loss),
                 connector=connector)
 

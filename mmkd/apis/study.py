@@ -111,7 +111,8 @@ def study(config, presets, seeds, metric, out, extra=(), variants=None):
     for row in rows:
         choose(row, known, flag)
     results = {row: [] for row in rows}
-    names = [*sorted(cfg.model.members, key=lambda n: n != 'teacher'), 'ensemble']
+    members = [name for name, member in cfg.model.members.items() if member is not None]
+    names = [*sorted(members, key=lambda n: n != 'teacher'), 'ensemble']
     for seed in seeds:
         for row in rows:
             results[row].append(run_once(config, row, seed, out, extra))

@@ -13,8 +13,8 @@ plain_teacher = dict(
     head=dict(type='LinearClsHead', num_classes=100, in_channels=512, loss=dict(type='CrossEntropyLoss'), topk=(1, )))
 _guided = dict(type='ChannelSplit', part='inherit', ratio=0.75)
 guidance = [
-    dict(source='teacher', target='student1', tap='backbone[0]', name='channel', weight=50.0,
+    dict(source='teacher', target='student1', tap='backbone[0]', name='channel', weight=2.0,
          loss=dict(type='ChannelCorrelation'), connector=[_guided, dict(type='ConvConnector')]),
-    dict(source='teacher', target='student1', tap='backbone[0]', name='spatial', weight=50.0,
+    dict(source='teacher', target='student1', tap='backbone[0]', name='spatial', weight=2.0,
          loss=dict(type='SpatialCorrelation'), connector=_guided),
 ]
