@@ -1,7 +1,10 @@
 """IE-KD and student-centric learning on real networks of each task: training, presets, resuming, export."""
 import copy
 import itertools
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -47,12 +50,12 @@ def classification(toolkit, teacher=True, **kwargs):
     return toolkit.make_distiller(members=members, data_preprocessor=dict(PLAIN, _scope_='mmpretrain'), **kwargs)
 
 
-def labelled(n=4, size=32, seed=0):
+def labelled(n=4, size=32, seed=0, classes=3):
     from mmpretrain.structures import DataSample
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8) for _ in range(n)]
-    samples = [DataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size), num_classes=3)).set_gt_label(
-        torch.randint(0, 3, (1, ), generator=generator)) for _ in range(n)]
+    samples = [DataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size), num_classes=classes)).set_gt_label(
+        torch.randint(0, classes, (1, ), generator=generator)) for _ in range(n)]
     return dict(inputs=inputs, data_samples=samples)
 
 
@@ -270,10 +273,32 @@ def test_the_exported_student_has_none_of_the_links_modules_and_gives_the_same_o
     DefaultScope.get_instance(f'ie-{next(COUNTER)}', scope_name='mmpretrain')
     network = MODELS.build(plain.model).eval()
     network.load_state_dict(torch.load(checkpoint, weights_only=True)['state_dict'])  # strict
-    batch = labelled()
+    batch = labelled(classes=2)
     own = runner.model.eval().predict_members(copy.deepcopy(batch), ['student1'])['student1']
     for one, other in zip(own, network.test_step(copy.deepcopy(batch))):
         assert torch.equal(one.pred_score, other.pred_score)
+
+
+def test_two_processes_agree_on_permutation_and_auto_encoder(data, tmp_path, teacher):
+    """Even if they start from different seeds; each has its own images."""
+    cfg = small(data, tmp_path / 'work', teacher, **{'train_cfg.max_epochs': 1, 'randomness': dict(seed=5, diff_rank_seed=True)})
+    cfg.train_dataloader.batch_size, cfg.launcher = 3, 'pytorch'
+    cfg.model.members.student1.seed = None
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    cfg.dump(tmp_path / 'config.py')
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
+         str(conftest.ROOT / 'tests/distributed_worker.py'), str(tmp_path / 'state'), 'ie', str(tmp_path / 'config.py')],
+        capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'), timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (torch.load(f'{tmp_path}/state.{rank}', weights_only=True) for rank in range(2))
+    orders = [key for key in one if key.endswith('split.order')]
+    encoders = [key for key in one if 'source_connectors.0.encoder' in key or 'source_connectors.0.decoder' in key]
+    assert orders and encoders and one[orders[0]].tolist() != sorted(one[orders[0]].tolist())
+    parameters = [key for key in one if key.endswith('weight') or key.endswith('bias')]
+    for key in {*orders, *encoders, *parameters}:
+        assert torch.equal(one[key], other[key]), key
+    assert any(not torch.equal(one[key], other[key]) for key in one)  # the student's own batch statistics
 
 
 @pytest.mark.parametrize('wrong, message', [
