@@ -1,4 +1,5 @@
 """Run by torchrun in test_distributed.py: one step on this rank's share of a batch; rank 0 saves the weights."""
+# Called with `ie` and a config: a whole training; both ranks save their weights.
 import sys
 from pathlib import Path
 
@@ -30,6 +31,13 @@ if __name__ == '__main__':
     register_all_modules(True)
     init_cpu_distributed('pytorch')
     rank = dist.get_rank()
+    if sys.argv[2] == 'ie':
+        from mmengine.config import Config
+        from mmengine.runner import Runner
+        runner = Runner.from_cfg(Config.fromfile(sys.argv[3]))
+        runner.train()
+        torch.save(runner.model.module.state_dict(), f'{sys.argv[1]}.{rank}')
+        sys.exit()
     batch = toolkit.make_batch(4)
     half = {key: value[rank * 2:rank * 2 + 2] for key, value in batch.items()}
     state = one_step(half, True, sys.argv[2])

@@ -57,7 +57,7 @@ def plain_config(cfg, name):
     plans = member_plans(cfg)
     choose(name, [*plans, 'ensemble'], 'member')
     plain = copy.deepcopy(cfg)
-    for key in ('work_dir', 'launcher', 'resume', 'load_from'):
+    for key in ('work_dir', 'launcher', 'resume', 'load_from', 'variants'):
         plain.pop(key, None)
     plain.load_from, plain.resume = None, False
     if name == 'ensemble':

@@ -1,4 +1,4 @@
-"""The same config trained under several sharing presets and seeds, and the table of their results."""
+"""The same config trained under several sharing presets, or variants of its own, and seeds, and the table of their results."""
 import json
 import os
 import statistics
@@ -18,19 +18,27 @@ if not TRAIN.is_file():
     TRAIN = Path(__file__).resolve().parents[1] / '.mim' / 'tools' / 'train.py'
 
 
-def run_options(cfg, preset, seed):
-    """Return the `--cfg-options` of one run: the preset, and other seeds for run and members than those of other runs.
+def run_config(config, row, seed):
+    """Return the config of one run: a row's changes, and other seeds for run and members than those of other runs.
 
-    A teacher that no link reads changes nothing for the students and is left out, except in `individual`, whose row shows
-    what it reaches.
+    A row is one of the config's `variants` (whose values replace the config's, dotted keys or nested dicts) or a preset of
+    `model.sharing`. For a preset, a teacher that no link reads changes nothing for the students and is left out, except in
+    `individual`, whose row shows what it reaches.
     """
-    options = {'model.sharing.type': preset, 'randomness.seed': seed}
-    for name in cfg.model.members:  # by name and not by place, which a dumped config changes
-        options[f'model.members.{name}.seed'] = 100 * seed + crc32(name.encode()) % 100
-    if not PRESETS[preset][0] and preset != 'individual':
-        options = {key: value for key, value in options.items() if not key.startswith('model.members.teacher.')}
-        options['model.members.teacher'] = None
-    return options
+    cfg = Config.fromfile(config)
+    variants = cfg.pop('variants', {})
+    if row in variants:
+        cfg.merge_from_dict(variants[row])
+    else:
+        cfg.merge_from_dict({'model.sharing.type': row})
+        if not PRESETS[row][0] and row != 'individual':
+            cfg.merge_from_dict({'model.members.teacher': None})
+    options = {'randomness.seed': seed, 'default_hooks.checkpoint.max_keep_ckpts': 1}
+    for name, member in cfg.model.members.items():  # by name and not by place, which a dumped config changes
+        if member is not None:
+            options[f'model.members.{name}.seed'] = 100 * seed + crc32(name.encode()) % 100
+    cfg.merge_from_dict(options)
+    return cfg
 
 
 def last_metrics(work_dir):
@@ -46,51 +54,66 @@ def last_metrics(work_dir):
     return metrics
 
 
-def run_once(config, preset, seed, out, extra):
+def run_once(config, row, seed, out, extra):
     """Train once in a process of its own, unless its result is there already; returns the last validation's metrics."""
-    folder = Path(out) / f'{preset}_seed{seed}'
+    folder = Path(out) / f'{row}_seed{seed}'
     result = folder / 'result.json'
     if result.is_file():
         return json.loads(result.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    options = {**run_options(Config.fromfile(config), preset, seed), 'default_hooks.checkpoint.max_keep_ckpts': 1}
-    command = [sys.executable, str(TRAIN), str(config), '--work-dir', str(folder), '--cfg-options',
-               *(f'{key}={value}' for key, value in options.items()), *extra]
+    file = folder / Path(config).name
+    write_atomically(file, lambda path: run_config(config, row, seed).dump(path))
+    command = [sys.executable, str(TRAIN), str(file), '--work-dir', str(folder)]
     with open(folder / 'train.log', 'w') as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=os.environ)
+        done = subprocess.run([*command, '--cfg-options', *extra] if extra else command, stdout=log, stderr=subprocess.STDOUT,
+                              env=os.environ)
     if done.returncode:
-        raise ValueError(f'training {preset}, seed {seed}, failed: see {folder / "train.log"}')
+        raise ValueError(f'training {row}, seed {seed}, failed: see {folder / "train.log"}')
     metrics = last_metrics(folder)
     write_atomically(result, lambda path: Path(path).write_text(json.dumps(metrics)))
     return metrics
 
 
-def table(results, members, metric):
-    """Format `results` {preset: [metrics of each seed]} as a Markdown table of means and standard deviations."""
-    lines = ['| preset | ' + ' | '.join(members) + ' | seeds |', '|---' * (len(members) + 2) + '|']
-    for preset, runs in results.items():
+def table(results, members, metric, title='preset'):
+    """Format `results` {row: [metrics of each seed]} as a Markdown table of means and standard deviations."""
+    lines = [f'| {title} | ' + ' | '.join(members) + ' | seeds |', '|---' * (len(members) + 2) + '|']
+    for row, runs in results.items():
         cells = []
         for member in members:
             values = [run[f'{member}/{metric}'] for run in runs if f'{member}/{metric}' in run]
             spread = f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else ''
             cells.append(f'{statistics.mean(values):.2f}{spread}' if values else '-')
-        lines.append(f'| `{preset}` | ' + ' | '.join(cells) + f' | {len(runs)} |')
+        lines.append(f'| `{row}` | ' + ' | '.join(cells) + f' | {len(runs)} |')
     return '\n'.join(lines)
 
 
-def study(config, presets, seeds, metric, out, extra=()):
-    """Train every preset with every seed, seeds outermost, and yield the table after each run.
+def study(config, presets, seeds, metric, out, extra=(), variants=None):
+    """Train every row with every seed, seeds outermost, and yield row, seed and the table after each run.
+
+    Args:
+        presets (list[str]): Rows that are presets of `model.sharing`.
+        variants (list[str], optional): Rows that are `variants` of the config, in place of presets; an empty list for all.
+        extra (list[str]): `--cfg-options` of every run.
 
     Raises:
-        ValueError: For an unknown preset, a config without `model.sharing`, or a run that failed.
+        ValueError: For an unknown preset or variant, a config without what is to vary, or a run that failed.
     """
     cfg = Config.fromfile(config)
-    if 'sharing' not in cfg.get('model', {}):
-        raise ValueError(f'{config}: no model.sharing to vary')
-    for preset in presets:
-        choose(preset, PRESETS, '--presets')
-    results = {preset: [] for preset in presets}
+    if variants is None:
+        rows, known, flag, title = presets, PRESETS, '--presets', 'preset'
+        if 'sharing' not in cfg.get('model', {}):
+            raise ValueError(f'{config}: no model.sharing to vary')
+    else:
+        known, flag, title = cfg.get('variants') or {}, '--variants', 'variant'
+        rows = variants or list(known)
+        if not known:
+            raise ValueError(f'{config}: no variants to train: expected variants = dict(name=dict(...changes...), ...)')
+    for row in rows:
+        choose(row, known, flag)
+    results = {row: [] for row in rows}
+    members = [name for name, member in cfg.model.members.items() if member is not None]
+    names = [*sorted(members, key=lambda n: n != 'teacher'), 'ensemble']
     for seed in seeds:
-        for preset in presets:
-            results[preset].append(run_once(config, preset, seed, out, extra))
-            yield preset, seed, table(results, [*sorted(cfg.model.members, key=lambda n: n != 'teacher'), 'ensemble'], metric)
+        for row in rows:
+            results[row].append(run_once(config, row, seed, out, extra))
+            yield row, seed, table(results, names, metric, title)

@@ -464,9 +464,64 @@ def test_training_without_data_ends_with_the_advice(data, tmp_path):
 
 
 def test_seeds_of_a_study_go_by_name_and_not_by_place(data, tmp_path):
-    from mmkd.apis.study import run_options
+    from mmkd.apis.study import run_config
     cfg = small('unet', data, tmp_path)
-    dumped = copy.deepcopy(cfg)
-    dumped.model.members = dict(sorted(cfg.model.members.items(), reverse=True))
-    assert run_options(cfg, 'kdml_p', 3) == run_options(dumped, 'kdml_p', 3)
-    assert len({value for key, value in run_options(cfg, 'kdml_p', 3).items() if key.endswith('.seed')}) == 4
+    cfg.dump(tmp_path / 'one.py')
+    cfg.model.members = dict(sorted(cfg.model.members.items(), reverse=True))
+    cfg.dump(tmp_path / 'other.py')
+    one, other = (run_config(tmp_path / f'{name}.py', 'kdml_p', 3).to_dict() for name in ('one', 'other'))
+    assert one == other and one['randomness']['seed'] == 3
+    assert len({member['seed'] for member in one['model']['members'].values()}) == 3
+
+
+def with_variants(data, tmp_path):
+    """A config that names two variants."""
+    link = dict(source='teacher', target='student1', tap='feature', name='extra')
+    cfg = small('unet', data, tmp_path / 'unused', **{'train_cfg.max_epochs': 1})
+    cfg.model.sharing = None
+    cfg.variants = dict(
+        baseline={'model.members.teacher': None},
+        linked=dict(model=dict(links=[link]), custom_hooks=[*cfg.custom_hooks, dict(type='mmkd.PreemptionHook')]))
+    cfg.dump(tmp_path / 'config.py')
+
+
+def test_a_study_of_variants(data, tmp_path, monkeypatch):
+    """All of a config's variants are the rows, what differs between them is what they say."""
+    from mmkd.apis.study import run_config, study
+    with_variants(data, tmp_path)
+    runs = {name: run_config(tmp_path / 'config.py', name, 2) for name in ('baseline', 'linked')}
+    assert runs['baseline'].model.members.teacher is None and 'links' not in runs['baseline'].model
+    assert [link.name for link in runs['linked'].model.links] == ['extra'] and runs['linked'].model.members.teacher.seed >= 200
+    assert 'variants' not in runs['linked']
+    for name in ('student1', 'student2'):
+        assert runs['baseline'].model.members[name] == runs['linked'].model.members[name]
+    command = [tool('study.py'), 'config.py', '--metric', 'mDice', '--out', 'study', '--seeds', '2']
+    done = run(*command, '--cfg-options', 'optim_wrapper.optimizer.lr=0.5', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = (tmp_path / 'study/table.md').read_text().splitlines()
+    assert [line.split(' | ')[0] for line in table if '---' not in line] == ['| variant', '| `baseline`', '| `linked`']
+    trained = Config.fromfile(tmp_path / 'study/linked_seed2/config.py')
+    assert trained.optim_wrapper.optimizer.lr == 0.5 and trained.randomness.seed == 2
+    losses = scalars(tmp_path / 'study/linked_seed2')[0]
+    assert 'student1/loss_extra[teacher:feature]' in losses
+    assert not any('extra' in key for key in scalars(tmp_path / 'study/baseline_seed2')[0])
+    monkeypatch.setattr('mmkd.apis.study.TRAIN', 'no training is started')
+    (row, seed, again), = study(tmp_path / 'config.py', [], [2], 'mDice', tmp_path / 'study', variants=['linked'])
+    assert (row, seed) == ('linked', 2) and again.splitlines() == [*table[:2], table[3]]
+
+
+def test_a_study_of_variants_with_wrong_inputs(data, tmp_path):
+    from mmkd.apis.study import study
+    with_variants(data, tmp_path)
+    with pytest.raises(ValueError, match="--variants: unknown name 'link'; did you mean 'linked'"):
+        list(study(tmp_path / 'config.py', [], [0], 'mDice', tmp_path / 'out', variants=['link']))
+    small('unet', data, tmp_path / 'unused').dump(tmp_path / 'none.py')
+    with pytest.raises(ValueError, match='no variants to train'):
+        list(study(tmp_path / 'none.py', [], [0], 'mDice', tmp_path / 'out', variants=[]))
+
+
+def test_a_variants_student_is_exported_without_the_variants(data, tmp_path):
+    from mmkd.apis.export import plain_config
+    with_variants(data, tmp_path)
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    assert 'mmkd' not in plain_config(cfg, 'student1').pretty_text

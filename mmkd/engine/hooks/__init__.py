@@ -1,7 +1,10 @@
 from .best_member_hook import BestMemberHook
+from .factor_pretrain_hook import FactorPretrainHook
 from .member_hook import MemberHook
 from .member_visualization_hook import MemberVisualizationHook
 from .preemption_hook import PreemptionHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 
-__all__ = ['BestMemberHook', 'MemberHook', 'MemberVisualizationHook', 'PreemptionHook', 'SafeCheckpointHook']
+__all__ = [
+    'BestMemberHook', 'FactorPretrainHook', 'MemberHook', 'MemberVisualizationHook', 'PreemptionHook', 'SafeCheckpointHook'
+]

@@ -2,6 +2,7 @@ import random
 
 import numpy as np
 import torch
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
@@ -45,6 +46,8 @@ class MemberHook(Hook):
         self.states = checkpoint.get(self.key) if runner._resume else None
 
     def before_train(self, runner):
+        for buffer in self._distiller(runner).link_modules.buffers():
+            broadcast(buffer)  # a drawn permutation: DDP brings parameters alone to rank 0's
         self._restore(runner)
 
     def after_skipped_batches(self, runner):

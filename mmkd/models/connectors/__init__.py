@@ -1,4 +1,7 @@
+from .channel_split import ChannelSplit
 from .conv_connector import ConvConnector
+from .factor_auto_encoder import FactorAutoEncoder
+from .inherit_explore import InheritExplore
 from .resize_connector import ResizeConnector
 
-__all__ = ['ConvConnector', 'ResizeConnector']
+__all__ = ['ChannelSplit', 'ConvConnector', 'FactorAutoEncoder', 'InheritExplore', 'ResizeConnector']

@@ -19,19 +19,23 @@ class Link:
         tap (str): The tap on both sides. Default: `prediction`.
         source_tap, target_tap (str, optional): Taps that differ between the sides.
         loss (dict, optional): Config of the loss. Default: the task's own for the standard taps.
-        connector (dict | str | None): Config of the module on the target's side that makes the taps comparable; `auto`
-            makes a `ConvConnector` where channels differ, a resize where only sizes do, else none. Default: `auto`.
-        weight (float): Factor of the loss term. Default: 1.
+        connector (dict | list[dict] | str | None): Config of the module on the target's side that makes the taps comparable,
+            or a chain of several, each built for what the one before gives; `auto` makes a `ConvConnector` where channels
+            differ, a resize where only sizes do, else none. Default: `auto`.
+        source_connector (dict | list[dict] | None): The same on the source's detached value. It belongs to the link: trained
+            with the target's optimiser, left behind at export. Default: None.
+        weight (float): Factor of the loss terms; terms that a connector adds of its own keep weight 1. Default: 1.
         schedule (dict, optional): Factor over training progress. Default: constant 1.
         detach (bool): Cut the source's side out of the graph. Default: True.
-        name (str): Part of the term's key `target/loss_<name>[source:tap]`. Default: `kd`.
+        name (str): Part of the term's key `target/loss_<name>[source:tap]`; a loss that gives a dict of scalars and a connector
+            with `adds_terms` make `target/loss_<name>_<key>[source:tap]`. Default: `kd`.
     """
 
     def __init__(self, source, target, tap='prediction', source_tap=None, target_tap=None, loss=None, connector='auto',
-                 weight=1.0, schedule=None, detach=True, name='kd'):
+                 source_connector=None, weight=1.0, schedule=None, detach=True, name='kd'):
         self.source, self.target = source, target
         self.source_tap, self.target_tap = source_tap or tap, target_tap or tap
-        self.loss_cfg, self.connector_cfg = loss, connector
+        self.loss_cfg, self.connector_cfg, self.source_connector_cfg = loss, connector, source_connector
         self.weight, self.schedule_cfg, self.detach, self.name = weight, schedule, detach, name
 
     @classmethod
@@ -51,9 +55,19 @@ class Link:
         return link
 
     @property
+    def place(self):
+        """Which members and taps the link joins."""
+        return self.source, self.target, self.source_tap, self.target_tap
+
+    @property
     def term(self):
-        """The key of the link's term among the losses."""
-        return f'{self.target}/loss_{self.name}[{self.source}:{self.source_tap}]'
+        """The key of the link's term among the losses, where its loss gives one."""
+        return self.term_of('')
+
+    def term_of(self, key):
+        """The key of one of the link's terms among the losses."""
+        name = f'{self.name}_{key}' if key else self.name
+        return f'{self.target}/loss_{name}[{self.source}:{self.source_tap}]'
 
     def weight_at(self, progress):
         """The term's factor at `progress` in [0, 1]."""
@@ -67,7 +81,8 @@ class Link:
         """Build loss and connectors for the taps' values `source` and `target` of a probe, and try them.
 
         Returns:
-            nn.Module: `loss` and `connectors` (one a level), of which the latter belong to the target's optimiser.
+            nn.Module: `loss`, `connectors` and `source_connectors` (one a level), trained with the target. `terms` of the link
+            then holds the keys of its terms.
 
         Raises:
             ValueError: If the two sides cannot be compared; the message names both.
@@ -84,57 +99,100 @@ class Link:
             torch.default_generator.manual_seed(generator_seed)
             module.loss = build_checked(MODELS, loss_cfg, f'{self.key}.loss')
             self.takes_mask = 'mask' in inspect.signature(module.loss.forward).parameters
-            module.connectors = nn.ModuleList(
-                self._connector(t, s, sides) for t, s in zip(*map(_levels, (target, source))))
+            module.connectors, module.source_connectors = nn.ModuleList(), nn.ModuleList()
+            for t, s in zip(*map(_levels, (target, source))):
+                connector, s = self._build_chain('source_connector', self.source_connector_cfg, s, t, sides)
+                module.source_connectors.append(connector)
+                cfg = self._automatic(module.loss, t, s) if self.connector_cfg == 'auto' else self.connector_cfg
+                module.connectors.append(self._build_chain('connector', cfg, t, s, sides)[0])
         with torch.no_grad():
             module.eval()
             try:
-                value = self.compute(module, target, source)
+                values = self.compute(module, target, source)
             except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
                 raise ValueError(f'{self.key}: the loss cannot compare {sides}: {error}') from error
             module.train()
-        if not isinstance(value, torch.Tensor) or value.numel() != 1:
-            raise ValueError(f'{self.key}.loss: {loss_cfg} gives {describe(value)}, expected a scalar')
+        for value in values.values():
+            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                raise ValueError(f'{self.key}.loss: {loss_cfg} gives {describe(value)}, expected a scalar, or a dict of scalars')
+        self.terms = list(values)
         return module
 
-    def _connector(self, target, source, sides):
-        cfg = self.connector_cfg
-        maps = all(isinstance(v, torch.Tensor) and v.dim() == 4 for v in (target, source))
-        if cfg == 'auto':
-            vectors = all(isinstance(v, torch.Tensor) and v.dim() == 2 for v in (target, source))
-            if not (maps or vectors) or target.shape == source.shape:
-                return nn.Identity()
-            cfg = 'ConvConnector' if target.shape[1] != source.shape[1] else 'ResizeConnector'
-            if cfg == 'ConvConnector' and self.source_tap == 'prediction':
-                return nn.Identity()  # other classes: for the loss to refuse
-        elif cfg is None:
-            return nn.Identity()
-        cfg = dict(type=cfg) if isinstance(cfg, str) else dict(cfg)
-        if not (maps or all(isinstance(v, torch.Tensor) and v.dim() == 2 for v in (target, source))):
-            raise ValueError(f'{self.key}.connector: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: '
-                             f'{sides}')
-        cls = MODELS.get(cfg['type']) or choose(cfg['type'], MODELS.module_dict, f'{self.key}.connector.type')
+    def _automatic(self, loss, target, source):
+        """The config that `connector='auto'` stands for."""
+        tensors = all(isinstance(v, torch.Tensor) for v in (target, source))
+        if not tensors or target.dim() != source.dim() or target.dim() not in (2, 4) or target.shape == source.shape:
+            return None
+        if target.shape[1] == source.shape[1]:
+            return 'ResizeConnector'
+        if self.source_tap == 'prediction' or getattr(loss, 'any_channels', False):
+            return None  # other classes: for the loss to refuse
+        return 'ConvConnector'
+
+    def _build_chain(self, side, cfgs, value, like, sides):
+        """Build the connectors `cfgs` for `value`, each for what the one before gives; return them and what the last gives."""
+        chain = []
+        for cfg in cfgs if isinstance(cfgs, (list, tuple)) else [] if cfgs is None else [cfgs]:
+            key = f'{self.key}.{side}' + (f'[{len(chain)}]' if isinstance(cfgs, (list, tuple)) else '')
+            chain.append(self._build_connector(key, cfg, value, like, sides))
+            with torch.no_grad():
+                try:
+                    value, _ = _through(chain[-1].eval(), value, like)
+                except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+                    raise ValueError(f'{key}: {cfg} cannot take {describe(value)}: {error}: {sides}') from error
+        return (nn.Identity() if not chain else chain[0] if len(chain) == 1 else nn.ModuleList(chain)), value
+
+    def _build_connector(self, key, cfg, value, like, sides):
+        cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
+        if not isinstance(cfg, dict) or 'type' not in cfg:
+            raise ValueError(f"{key}: expected a config with 'type', got {cfg!r}")
+        cfg = dict(cfg)
+        dims = {v.dim() if isinstance(v, torch.Tensor) else None for v in (value, like)}
+        if dims not in ({4}, {2}):
+            raise ValueError(f'{key}: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: {sides}')
+        cls = MODELS.get(cfg['type']) or choose(cfg['type'], MODELS.module_dict, f'{key}.type')
         given = {}
         if getattr(cls, 'needs_channels', False):
-            given = dict(in_channels=target.shape[1], out_channels=source.shape[1])
+            known = dict(in_channels=value.shape[1], out_channels=like.shape[1])
+            given = {name: known[name] for name in known if name in inspect.signature(cls).parameters}
             for name, channels in given.items():
                 if cfg.pop(name, channels) != channels:
-                    raise ValueError(f'{self.key}.connector.{name}: expected {channels}: {sides}')
-        return build_checked(MODELS, cfg, f'{self.key}.connector', **given)
+                    raise ValueError(f'{key}.{name}: expected {channels}: {sides}')
+        return build_checked(MODELS, cfg, key, **given)
 
-    def compute(self, module, target, source, mask=None):
-        """Loss of the target's tap against the source's: the mean over levels where there are several.
+    def compute(self, module, target, source, mask=None, weight=1.0):
+        """The link's terms: the mean over levels where there are several.
 
         Args:
             mask (Tensor, optional): Which positions count (`Task.valid_mask`), for losses that take one.
+            weight (float): Factor of the loss's terms, not of those that connectors add.
+
+        Returns:
+            dict[str, Tensor]: Scalars by their keys among the losses.
         """
-        values = []
+        sums, levels = {}, _levels(target)
         options = dict(mask=mask) if mask is not None and self.takes_mask else {}
-        for connector, t, s in zip(module.connectors, _levels(target), _levels(source)):
-            if not isinstance(connector, nn.Identity):
-                t = connector(t, s)
-            values.append(module.loss(t, s, **options))
-        return sum(values) / len(values)
+        for connector, source_connector, t, s in zip(module.connectors, module.source_connectors, levels, _levels(source)):
+            s, own = _through(source_connector, s, t)
+            t, added = _through(connector, t, s)
+            value = module.loss(t, s, **options)
+            value = value if isinstance(value, dict) else {'': value}
+            for key, term in [*((k, v * weight) for k, v in value.items()), *own.items(), *added.items()]:
+                sums.setdefault(key, []).append(term)
+        return {self.term_of(key): sum(terms) / len(levels) for key, terms in sums.items()}
+
+
+def _through(connector, value, like):
+    """Take a value through a connector or a chain of them; return what comes out and the terms (dict) that they add."""
+    terms = {}
+    for one in connector if isinstance(connector, nn.ModuleList) else [connector]:
+        if isinstance(one, nn.Identity):
+            continue
+        value = one(value, like)
+        if getattr(one, 'adds_terms', False):
+            value, added = value
+            terms.update(added)
+    return value, terms
 
 
 def _levels(value):

@@ -122,11 +122,10 @@ class OnlineDistiller(BaseModel):
             sharing.setdefault('students', self._students(teacher))
             expanded = sharing_links(list(self.plans), task=self.task, **sharing)
             configs = {f'model.sharing ({sharing["type"]})[{i}]': cfg for i, cfg in enumerate(expanded)}
+        own = [Link.from_config(cfg, f'model.links[{i}]') for i, cfg in enumerate(links)]
+        replaced = {link.place for link in own}
         planned = [Link.from_config(cfg, key) for key, cfg in configs.items()]
-        for i, cfg in enumerate(links):
-            link = Link.from_config(cfg, f'model.links[{i}]')
-            def place(one): return one.source, one.target, one.source_tap, one.target_tap
-            planned = [other for other in planned if place(other) != place(link)] + [link]
+        planned = [link for link in planned if link.place not in replaced] + own
         self.taps = {}
         for link in planned:
             for side in ('source', 'target'):
@@ -144,9 +143,15 @@ class OnlineDistiller(BaseModel):
         for index, link in enumerate(planned):
             module = link.build(self.task, values[link.source, link.source_tap], values[link.target, link.target_tap],
                                 self.plans[link.target].seed + 1000 + index)
+            if self.plans[link.source].training != 'frozen':
+                for connector in module.source_connectors.modules():
+                    if getattr(connector, 'needs_frozen_source', False):
+                        raise ValueError(f"{link.key}.source_connector: {type(connector).__name__} is trained before the training, "
+                                         f'on a frozen source, but {link.source!r} is {self.plans[link.source].training}: set '
+                                         'joint=True')
             self.link_modules[f'{link.target}_from_{link.source}_{index}'] = module
             self.links.append((link, module))
-        terms = [link.term for link, _ in self.links]
+        terms = [term for link, _ in self.links for term in link.terms]
         for term in terms:
             if terms.count(term) > 1:
                 raise ValueError(f'model.links: two links have the term {term!r}; give one of them a `name`')
@@ -163,8 +168,8 @@ class OnlineDistiller(BaseModel):
                          ) from reason
 
     @torch.no_grad()
-    def read_taps(self, inputs, data_samples):
-        """Run each tapped member once in eval mode, without losses.
+    def read_taps(self, inputs, data_samples, names=None):
+        """Run each tapped member (those in `names`, if given) once in eval mode, without losses.
 
         Args:
             inputs (Tensor): Preprocessed images (N, C, H, W).
@@ -174,7 +179,7 @@ class OnlineDistiller(BaseModel):
             dict[tuple[str, str], Any]: By (member, tap) what the links' taps read.
         """
         values = {}
-        for name in dict.fromkeys(name for name, _ in self.taps):
+        for name in dict.fromkeys(name for name, _ in self.taps if names is None or name in names):
             network = self.network(name)
             mode = network.training
             network.eval()
@@ -224,18 +229,18 @@ class OnlineDistiller(BaseModel):
         return [*(name for name in self.plans if name not in self.ensemble_members), *self.ensemble_members, 'ensemble']
 
     def trained_module(self, name):
-        """Return what the optimiser of the online member `name` trains: its network and its links' connectors.
+        """Return what the optimiser of the online member `name` trains: its network and its links' modules.
 
         Parameter names are the network's own, so that `paramwise_cfg` applies as if it were alone.
         """
         network = self.members[name]
-        connectors = [module.connectors for link, module in self.links
-                      if link.target == name and any(True for _ in module.parameters())]
-        if not connectors:
+        modules = [module for link, module in self.links
+                   if link.target == name and any(True for _ in module.parameters())]
+        if not modules:
             return network
         holder = nn.Module()
         holder._parameters, holder._modules = network._parameters, dict(network._modules)
-        holder.connectors = nn.ModuleList(connectors)
+        holder.links = nn.ModuleList(modules)
         return holder
 
     def train(self, mode=True):
@@ -327,13 +332,13 @@ class OnlineDistiller(BaseModel):
         detached = {}
         for (link, module), weight in zip(self.links, weights):
             if not weight:
-                terms[link.term] = _silent(module, inputs)
+                terms.update(_silent(link, module, inputs))
                 continue
             place = (link.source, link.source_tap)
             source = values[place]
             if link.detach:
                 source = detached.setdefault(place, detach(source))
-            terms[link.term] = weight * link.compute(module, values[link.target, link.target_tap], source, mask)
+            terms.update(link.compute(module, values[link.target, link.target_tap], source, mask, weight))
         self._leave_out_broken(active, terms, inputs)
         if self._ema_is_due:
             raise RuntimeError("model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd.MemberHook')]")
@@ -342,13 +347,15 @@ class OnlineDistiller(BaseModel):
 
     def _leave_out_broken(self, active, terms, inputs):
         """Silence the links whose terms are not finite: their targets still learn from labels and other links."""
-        if not active or torch.isfinite(torch.stack([terms[link.term].detach() for link in active])).all():
+        if not active or torch.isfinite(torch.stack([terms[t].detach() for link in active for t in link.terms])).all():
             return
         for link, module in self.links:
-            if link in active and not torch.isfinite(terms[link.term]):
-                print_log(f'{link.term}: {terms[link.term].item()} at iteration {self.iteration() + 1}; the link is left out of '
-                          'this step', logger='current', level=30)
-                terms[link.term] = _silent(module, inputs)
+            broken = [term for term in link.terms if not torch.isfinite(terms[term])] if link in active else []
+            if broken:
+                said = ', '.join(f'{term}: {terms[term].item()}' for term in broken)
+                print_log(f'{said} at iteration {self.iteration() + 1}; the link is left out of this step', logger='current',
+                          level=30)
+                terms.update(_silent(link, module, inputs))
 
     def _recorded(self, name, texts, run):
         """Call `run` and return the values {(name, text): value} of the member's taps `texts`."""
@@ -414,9 +421,9 @@ class OnlineDistiller(BaseModel):
         return self.predict(data['inputs'], data['data_samples'], names or self.evaluated)
 
 
-def _silent(module, inputs):
-    """A link's term of 0; its connectors keep a (zero) gradient, so that DDP sees the same parameters in every step."""
-    return sum((p.sum() * 0 for p in module.parameters()), inputs.new_zeros(()))
+def _silent(link, module, inputs):
+    """A link's terms of 0; its modules keep a (zero) gradient, so that DDP sees the same parameters in every step."""
+    return dict.fromkeys(link.terms, sum((p.sum() * 0 for p in module.parameters()), inputs.new_zeros(())))
 
 
 def _named(name, losses):

@@ -1,0 +1,52 @@
+import torch
+from torch import nn
+
+from mmkd.registry import MODELS
+from mmkd.utils.checks import choose
+
+
+@MODELS.register_module()
+class ChannelSplit(nn.Module):
+    """Take one part of a map's (or vector's) channels; the link never reads the other.
+
+    `inherit` is what the source guides, `explore` the rest: the two halves of IE-KD (Huang et al., arXiv 2107.00181), whose
+    order is fixed or a fixed random permutation, and the guided and the self-taught channels of student-centric learning
+    (Wang et al., JISE 36(6), 2020). The permutation is a buffer: it is in the checkpoint, and the same on each rank.
+
+    Args:
+        in_channels (int): The target's channels; filled in by the link.
+        part (str): `inherit` (the first `ratio` of the channels, in the order of `mode`) or `explore` (the others).
+            Default: `inherit`.
+        ratio (float): Share of the channels that inherit, in (0, 1), rounded to whole channels. Default: 0.5.
+        mode (str): `natural` (the channels' own order) or `random` (a fixed permutation). Default: `natural`.
+        seed (int, optional): Start of the permutation. Default: the link's own seed; two links that are to split alike need
+            one given.
+
+    Raises:
+        ValueError: For other values, or where a part would be empty.
+    """
+
+    needs_channels = True
+
+    def __init__(self, in_channels, part='inherit', ratio=0.5, mode='natural', seed=None):
+        super().__init__()
+        self.part = choose(part, ('inherit', 'explore'), 'part')
+        choose(mode, ('natural', 'random'), 'mode')
+        if not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
+            raise ValueError(f'ratio: expected a number in (0, 1), got {ratio!r}')
+        count = round(ratio * in_channels)
+        if not 0 < count < in_channels:
+            raise ValueError(f'ratio: {ratio} of {in_channels} channels leaves a part without any')
+        self.sizes = dict(inherit=count, explore=in_channels - count)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        order = torch.arange(in_channels) if mode == 'natural' else torch.randperm(in_channels, generator=generator)
+        self.register_buffer('order', order)
+
+    def parts(self, x):
+        """Split x (N, C, H, W) or (N, C) into both parts: dict[str, Tensor]."""
+        count = self.sizes['inherit']
+        return dict(inherit=x.index_select(1, self.order[:count]), explore=x.index_select(1, self.order[count:]))
+
+    def forward(self, x, like=None):
+        """Take the part of x (N, C, H, W) or (N, C)."""
+        return self.parts(x)[self.part]
