@@ -23,6 +23,7 @@ def small(toolkit, kind, data, work_dir):
     name = dict(resnet='msi_resnet_kdml_demo', unet='metamixer_polyp_unet_demo')[kind]
     cfg = Config.fromfile(toolkit.ROOT / f'configs/mmkd/{name}.py')
     for part in ('train_dataloader', 'val_dataloader'):
+        cfg[part].dataset = cfg[part].dataset.get('dataset', cfg[part].dataset)  # without what balances the classes
         cfg[part].batch_size = 4
         cfg[part].dataset.data_root = f'{data}/'
         for step in cfg[part].dataset.pipeline:
