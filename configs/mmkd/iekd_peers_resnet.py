@@ -1,7 +1,7 @@
 # IE-KD between two peers that also learn from each other's predictions: each one's factor is the other's source. CIFAR-100, on
 # a GPU.
 _base_ = './iekd_resnet.py'
-_ie = dict(tap='feature', name='ie', weight=0.1, loss=dict(type='InheritExploreLoss'),
+_ie = dict(tap='feature', name='ie', weight=0.02, loss=dict(type='InheritExploreLoss'),
            connector=dict(type='InheritExplore'), source_connector=dict(type='FactorAutoEncoder', joint=True))
 model = dict(
     members=dict(teacher=None, student2=dict(_base_.model.members.student1, seed=2)),

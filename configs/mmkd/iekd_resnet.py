@@ -13,7 +13,7 @@ model = dict(
         teacher=dict(config='mmpretrain::resnet/resnet34_8xb16_cifar10.py', options=_hundred, seed=0),
         student1=dict(config='mmpretrain::resnet/resnet18_8xb16_cifar10.py', options=_narrow, seed=1)),
     links=[
-        dict(source='teacher', target='student1', tap='feature', name='ie', weight=0.1,
+        dict(source='teacher', target='student1', tap='feature', name='ie', weight=0.02,
              loss=dict(type='InheritExploreLoss'), connector=dict(type='InheritExplore'),
              source_connector=dict(type='FactorAutoEncoder', joint=True))
     ],

@@ -3,7 +3,7 @@ _base_ = './msi_resnet_kdml_study.py'
 
 
 def _links(**weights):
-    return [dict(source='teacher', target='student1', tap='feature', name='ie', weight=0.1,
+    return [dict(source='teacher', target='student1', tap='feature', name='ie', weight=0.02,
                  loss=dict(type='InheritExploreLoss', **weights), connector=dict(type='InheritExplore'),
                  source_connector=dict(type='FactorAutoEncoder', joint=True))]
 

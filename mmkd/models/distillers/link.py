@@ -112,6 +112,8 @@ class Link:
             except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
                 raise ValueError(f'{self.key}: the loss cannot compare {sides}: {error}') from error
             module.train()
+        if not values:
+            raise ValueError(f'{self.key}.loss: {loss_cfg} gives no term')
         for value in values.values():
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
                 raise ValueError(f'{self.key}.loss: {loss_cfg} gives {describe(value)}, expected a scalar, or a dict of scalars')
