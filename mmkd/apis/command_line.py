@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmkd.utils.distributed import init_cpu_distributed
+from mmkd.utils.distributed import check_parallel, init_cpu_distributed
 
 
 def add_run_arguments(parser):
@@ -30,6 +30,7 @@ def load_config(path, args):
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    check_parallel(cfg)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if init_cpu_distributed(args.launcher):
         # mmengine fills in `device_ids`, which torch refuses for modules on the CPU.
