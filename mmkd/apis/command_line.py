@@ -43,7 +43,7 @@ def run_tool(main):
     """Run a tool's `main()`; a wrong input ends it with one message and exit status 1 (MMKD_TRACEBACK=1: the traceback too)."""
     try:
         main()
-    except (ValueError, FileNotFoundError, FileExistsError, KeyError, TypeError, FloatingPointError) as error:
+    except (ValueError, OSError, KeyError, TypeError, FloatingPointError) as error:
         if os.environ.get('MMKD_TRACEBACK') == '1':
             traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -69,10 +69,13 @@ def _name_ranks(launcher):
 
 
 def check_parallel(cfg):
-    """Raise a ValueError if a config asks for a way of splitting an `OnlineDistiller` that it cannot be trained in.
+    """Raise a ValueError if a config asks for a distributed training that an `OnlineDistiller` or this machine cannot do.
 
     Sharded parameters and engines that own the optimiser know one optimiser for one model; members have one each.
     """
+    if cfg.get('sync_bn') is not None and cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
+        raise ValueError(f"sync_bn: {cfg.sync_bn!r}, but SyncBatchNorm needs GPUs; on CPUs leave it out (each process then "
+                         "normalises by its own images; norm_cfg type 'GN' does not depend on them)")
     if not (cfg.get('model') or {}).get('members'):
         return
     for key, valid in (('model_wrapper_cfg', ['MMDistributedDataParallel']), ('strategy', ['SingleDeviceStrategy', 'DDPStrategy'])):
@@ -83,14 +86,19 @@ def check_parallel(cfg):
                              f'have an optimiser each; valid: {", ".join(valid)}')
 
 
-def check_sync_bn(model):
-    """Raise a ValueError if a distributed training on CPUs has synchronised batch norms, which torch has for GPUs alone."""
-    if get_world_size() == 1 or next(model.parameters()).device.type != 'cpu':
+def check_sync_bn(networks):
+    """Raise a ValueError if a training distributed over CPUs has synchronised batch norms, which torch has for GPUs alone.
+
+    Args:
+        networks (dict[str, nn.Module]): The members' networks.
+    """
+    if get_world_size() == 1 or torch.cuda.is_available():
         return
-    found = next((name for name, module in model.named_modules() if isinstance(module, torch.nn.SyncBatchNorm)), None)
-    if found is not None:
-        raise ValueError(f'sync_bn: {found.removeprefix("module.")} is a SyncBatchNorm, which needs GPUs; on CPUs leave out '
-                         "`sync_bn`, and give members norm_cfg type 'BN' or 'GN'")
+    for member, network in networks.items():
+        for name, module in network.named_modules():
+            if isinstance(module, torch.nn.SyncBatchNorm):
+                raise ValueError(f"model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its norm_cfg's "
+                                 "type to 'BN' or 'GN' by `options`")
 
 
 def mean_over_ranks(value):

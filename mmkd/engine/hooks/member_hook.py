@@ -6,7 +6,6 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmkd.registry import HOOKS
-from mmkd.utils.distributed import check_sync_bn
 
 
 @HOOKS.register_module()
@@ -45,7 +44,6 @@ class MemberHook(Hook):
         self.states = checkpoint.get(self.key) if runner._resume else None
 
     def before_train(self, runner):
-        check_sync_bn(runner.model)
         self._restore(runner)
 
     def after_skipped_batches(self, runner):

@@ -10,6 +10,7 @@ from mmkd.registry import MODELS
 from mmkd.tasks import task_of
 from mmkd.utils.checkpoint import load_member
 from mmkd.utils.checks import check_arguments, choose
+from mmkd.utils.distributed import check_sync_bn
 
 from .link import Link
 from .member import Member
@@ -76,6 +77,7 @@ class OnlineDistiller(BaseModel):
         self.plans = plans
         self._build_networks()
         self.task = task_of({name: self.network(name) for name in plans}, task)
+        check_sync_bn(self.members)
         self._build_links(sharing, links or [])
         self._build_ensemble(ensemble, sharing)
         self.progress = None
