@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmkd.utils.distributed import check_parallel, init_cpu_distributed
+from mmkd.utils.text import align
 
 
 def add_run_arguments(parser):
@@ -64,9 +65,7 @@ def metric_table(metrics, rows, columns, title='member'):
     lines = [[title, *columns.values()]]
     for row in rows:
         lines.append([row, *(_number(metrics.get(f'{row}/{column}')) for column in columns)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return '\n'.join('  '.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
-                     for line in lines)
+    return align(lines)
 
 
 def _number(value):
