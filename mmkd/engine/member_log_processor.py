@@ -24,11 +24,8 @@ class MemberLogProcessor(LogProcessor):
         if mode != 'train' or not names:
             return tag, text
         members, rest = self._split(tag, names, mode)
-        header = [self._place(text)]
         if 'eta' in runner.message_hub.runtime_info:
-            header.append(f'eta: {datetime.timedelta(seconds=int(runner.message_hub.get_info("eta")))}')
-        ordered = sorted(rest, key=lambda key: {'time': 0, 'data_time': 1, 'memory': 2}.get(key, 3))
-        header += [f'{key}: {self._format(rest[key])}' for key in ordered]
+            rest['eta'] = datetime.timedelta(seconds=int(runner.message_hub.get_info('eta')))
         own = dict.fromkeys(key for terms in members.values() for key in terms if '[' not in key and key != 'base_lr')
         own = sorted(own, key=lambda key: {'lr': 0, 'loss': 1, 'grad_norm': 2}.get(key, 3))
         rows = [['member', *own]]
@@ -40,7 +37,7 @@ class MemberLogProcessor(LogProcessor):
         lines = align(rows, '  ').split('\n')
         if any(links[1:]):
             lines = [f'{line}  {link}'.rstrip() for line, link in zip(lines, links)]
-        return tag, '\n'.join(['  '.join(header), *lines])
+        return tag, '\n'.join([self._header(text, rest), *lines])
 
     def get_log_after_epoch(self, runner, batch_idx, mode, with_non_scalar=False):
         """Return the scalars for the backends and the text, as mmengine's."""
@@ -51,8 +48,7 @@ class MemberLogProcessor(LogProcessor):
             return tag, text
         columns = list(dict.fromkeys(key for metrics in members.values() for key in metrics))
         rows = [['member', *columns], *([name, *(self._cell(key, metrics) for key in columns)] for name, metrics in members.items())]
-        header = [self._place(text), *(f'{key}: {self._format(value)}' for key, value in rest.items())]
-        return tag, '\n'.join(['  '.join(header), align(rows, '  ')])
+        return tag, '\n'.join([self._header(text, rest), align(rows, '  ')])
 
     @staticmethod
     def _names(runner):
@@ -73,10 +69,11 @@ class MemberLogProcessor(LogProcessor):
                 rest[key] = value
         return {name: terms for name, terms in members.items() if terms}, rest
 
-    @staticmethod
-    def _place(text):
-        """The beginning of mmengine's line: `Epoch(train)  [1][20/40]`."""
-        return re.match(r'\S+(\s*\[[^\]]*\])+', text).group()
+    def _header(self, text, values):
+        """The beginning of mmengine's line, `Epoch(train)  [1][20/40]`, and what belongs to no member."""
+        place = re.match(r'\S+(\s*\[[^\]]*\])+', text).group()
+        ordered = sorted(values, key=lambda key: {'eta': 0, 'time': 1, 'data_time': 2, 'memory': 3}.get(key, 4))
+        return '  '.join([place, *(f'{key}: {self._format(values[key])}' for key in ordered)])
 
     def _cell(self, key, values):
         if key not in values:
