@@ -24,6 +24,11 @@ class DensePrediction:
         return replace(self, cls_logits=self.cls_logits.detach(), obj_logits=objectness, boxes=self.boxes.detach())
 
     @property
+    def requires_grad(self):
+        """bool: Whether a gradient flows from it."""
+        return self.cls_logits.requires_grad
+
+    @property
     def scores(self):
         """Tensor: Best class's probability times objectness (if any), (N, P)."""
         scores = self.cls_logits.float().sigmoid().amax(-1)

@@ -23,8 +23,8 @@ say "Training a teacher and two students: $CONFIG (about 2 minutes on 2 cores; l
 "$PY" tools/train.py "$CONFIG" --work-dir "$WORK_DIR" >"$RUN_LOG" 2>&1 &
 TRAIN=$!
 trap 'kill $TRAIN 2>/dev/null || true' INT TERM EXIT
-tail -n +1 -f --pid=$TRAIN "$RUN_LOG" 2>/dev/null | grep --line-buffered -oE 'Epoch\(train\) +\[[0-9]+\]\[ *[0-9]+/[0-9]+\]|eta: [0-9:]+' \
-    | while read -r epoch && read -r eta; do printf '  %s %s\n' "$epoch" "$eta"; done &
+tail -n +1 -f --pid=$TRAIN "$RUN_LOG" 2>/dev/null \
+    | grep --line-buffered -oE 'Epoch\(train\) +\[[0-9]+\]\[ *[0-9]+/[0-9]+\] +eta: [0-9:]+' | sed -u 's/^/  /' &
 wait $TRAIN || { tail -n 15 "$RUN_LOG" >&2; fail "training" "The whole output is in $RUN_LOG; part by part: $PY tools/doctor.py"; }
 trap - INT TERM EXIT
 

@@ -4,6 +4,8 @@
 # Every step is skipped when what it makes is already there and works, so a broken-off run goes on from where it stopped.
 #   MMKD_VENV      where the virtual environment goes (default: .venv in this checkout)
 #   MMKD_PYTHON    the Python to make it with (default: python3.11, else python3)
+#   MMKD_CUDA      1: torch of CUDA and mmcv's CUDA ops, though there may be no GPU here (an image is built); needs nvcc;
+#                  TORCH_CUDA_ARCH_LIST names the GPUs to compile for
 #   MMKD_TORCH     the torch requirement (default: 2.13.0, its CPU build where there is no NVIDIA GPU and pip finds one)
 set -euo pipefail
 
@@ -46,7 +48,7 @@ install_torch() {
         run "installing $MMKD_TORCH" "Is the requirement in MMKD_TORCH right?" "$PY" -m pip install "$MMKD_TORCH"
         return
     fi
-    if ! command -v nvidia-smi >/dev/null 2>&1 && pip_install 'torch==2.13.0+cpu' >>"$LOG" 2>&1; then return; fi
+    if [ "${MMKD_CUDA:-0}" != 1 ] && ! command -v nvidia-smi >/dev/null 2>&1 && pip_install 'torch==2.13.0+cpu' >>"$LOG" 2>&1; then return; fi
     run "installing torch 2.13.0" "Is the network or the package index reachable?" pip_install torch==2.13.0
 }
 
@@ -70,6 +72,10 @@ install_mmcv() {
     fi
     command -v g++ >/dev/null 2>&1 || fail "no C++ compiler (g++)" "mmcv's ops are compiled here. On Debian and Ubuntu: apt-get install g++"
     say "Installing mmcv with its compiled ops (about 6 minutes on 2 cores the first time, seconds from pip's cache)"
+    if [ "${MMKD_CUDA:-0}" = 1 ]; then  # mmcv compiles for the GPU that it sees, or when told to
+        command -v nvcc >/dev/null 2>&1 || fail "MMKD_CUDA=1, but no CUDA compiler (nvcc)" "Install the CUDA toolkit of torch's CUDA version."
+        export FORCE_CUDA=1
+    fi
     # mmcv's setup.py builds the ops only when it can import torch, hence no build isolation.
     CFLAGS="${CFLAGS:--O2 -g0}" MAX_JOBS="${MAX_JOBS:-$(nproc)}" MMCV_WITH_OPS=1 \
         run "building mmcv" "mmcv 2.3.6 compiles against torch 2.13.0, not against 2.14 or newer." \

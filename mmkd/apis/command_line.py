@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from mmkd.utils.distributed import init_cpu_distributed
+from mmkd.utils.distributed import check_parallel, init_cpu_distributed
+from mmkd.utils.text import align
 
 
 def add_run_arguments(parser):
@@ -30,6 +31,7 @@ def load_config(path, args):
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    check_parallel(cfg)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if init_cpu_distributed(args.launcher):
         # mmengine fills in `device_ids`, which torch refuses for modules on the CPU.
@@ -42,7 +44,7 @@ def run_tool(main):
     """Run a tool's `main()`; a wrong input ends it with one message and exit status 1 (MMKD_TRACEBACK=1: the traceback too)."""
     try:
         main()
-    except (ValueError, FileNotFoundError, FileExistsError, KeyError, TypeError, FloatingPointError) as error:
+    except (ValueError, OSError, KeyError, TypeError, FloatingPointError) as error:
         if os.environ.get('MMKD_TRACEBACK') == '1':
             traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -63,9 +65,7 @@ def metric_table(metrics, rows, columns, title='member'):
     lines = [[title, *columns.values()]]
     for row in rows:
         lines.append([row, *(_number(metrics.get(f'{row}/{column}')) for column in columns)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return '\n'.join('  '.join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
-                     for line in lines)
+    return align(lines)
 
 
 def _number(value):

@@ -81,6 +81,11 @@ def plain_config(cfg, name):
     checkpoint = plain.get('default_hooks', {}).get('checkpoint', {})
     if str(checkpoint.get('type')).startswith('mmkd.'):
         checkpoint.type = 'CheckpointHook'
+    if str(plain.get('log_processor', {}).get('type')).startswith('mmkd.'):
+        plain.log_processor.type = 'LogProcessor'
+    for backend in [*plain.get('vis_backends', []), *(plain.get('visualizer') or {}).get('vis_backends', [])]:
+        if backend.get('type') == 'mmkd.MLflowVisBackend':
+            backend.type = 'MLflowVisBackend'
     plain.val_cfg, plain.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
     plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if not str(h.get('type')).startswith('mmkd.')]
     if 'optim_wrapper' in plain:

@@ -1,7 +1,19 @@
 import os
+import subprocess
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import all_reduce, broadcast, get_world_size
+
+from mmkd.utils.checks import choose
+
+# By launcher, the variables of rank, number of processes and rank on the node: Open MPI's (as mmengine reads), else PMI's
+# (MPICH, Intel MPI).
+VARIABLES = {
+    'slurm': [('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')],
+    'mpi': [('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+            ('PMI_RANK', 'PMI_SIZE', 'MPI_LOCALRANKID')],
+}
 
 
 def init_cpu_distributed(launcher):
@@ -10,25 +22,100 @@ def init_cpu_distributed(launcher):
     mmengine's own start calls `torch.cuda.set_device` whatever the backend; it is skipped once a process group is there.
 
     Args:
-        launcher (str): `none`, `pytorch` (torchrun's environment variables) or `slurm` (SLURM's, for one node or several).
+        launcher (str): `none`, `pytorch` (torchrun's environment variables), `slurm` or `mpi` (theirs, for one node or several;
+            with `mpi` and several nodes MASTER_ADDR must be set).
 
     Returns:
         bool: Whether training is distributed over CPUs.
+
+    Raises:
+        ValueError: If the launcher's variables are not set: the process was not started by it.
     """
     if launcher == 'none' or torch.cuda.is_available():
         return False
     if dist.is_initialized():
         return True
-    if launcher == 'slurm':
-        os.environ['RANK'], os.environ['WORLD_SIZE'] = os.environ['SLURM_PROCID'], os.environ['SLURM_NTASKS']
-        os.environ['LOCAL_RANK'] = os.environ.get('SLURM_LOCALID', '0')
-        os.environ.setdefault('MASTER_PORT', '29500')
-        if 'MASTER_ADDR' not in os.environ:
-            import subprocess
-            nodes = os.environ['SLURM_NODELIST']
-            names = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True)
-            os.environ['MASTER_ADDR'] = names.stdout.split()[0]
-    elif launcher != 'pytorch':
-        raise ValueError(f"launcher: on a machine without GPU expected 'pytorch' or 'slurm', got {launcher!r}")
+    choose(launcher, ['none', 'pytorch', *VARIABLES], 'launcher')
+    if launcher in VARIABLES:
+        _name_ranks(launcher)
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    if missing:
+        raise ValueError(f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start the tool with torchrun '
+                         '(tools/dist_train.sh does)')
     dist.init_process_group('gloo')
     return True
+
+
+def _name_ranks(launcher):
+    """Set torch's variables from the launcher's."""
+    found = next((names for names in VARIABLES[launcher] if names[0] in os.environ and names[1] in os.environ), None)
+    if found is None:
+        expected = ' or '.join(f'{rank}, {size}' for rank, size, _ in VARIABLES[launcher])
+        raise ValueError(f'--launcher {launcher}: expected {expected} in the environment; start the tool with '
+                         f'{"srun (tools/slurm_train.sh does)" if launcher == "slurm" else "mpirun"}')
+    rank, size, local = (os.environ.get(name, '0') for name in found)
+    os.environ.update(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=local)
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if 'MASTER_ADDR' in os.environ:
+        return
+    if launcher == 'slurm':
+        names = subprocess.run(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], capture_output=True, text=True,
+                               check=True)
+        os.environ['MASTER_ADDR'] = names.stdout.split()[0]
+    elif os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE', size) == size:
+        os.environ['MASTER_ADDR'] = '127.0.0.1'
+    else:
+        raise ValueError('--launcher mpi: several nodes: set MASTER_ADDR to the host of rank 0 (mpirun -x MASTER_ADDR=...)')
+
+
+def check_parallel(cfg):
+    """Raise a ValueError if a config asks for a distributed training that an `OnlineDistiller` or this machine cannot do.
+
+    Sharded parameters and engines that own the optimiser know one optimiser for one model; members have one each.
+    """
+    if cfg.get('sync_bn') is not None and cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
+        raise ValueError(f"sync_bn: {cfg.sync_bn!r}, but SyncBatchNorm needs GPUs; on CPUs leave it out (each process then "
+                         "normalises by its own images; norm_cfg type 'GN' does not depend on them)")
+    if not (cfg.get('model') or {}).get('members'):
+        return
+    for key, valid in (('model_wrapper_cfg', ['MMDistributedDataParallel']), ('strategy', ['SingleDeviceStrategy', 'DDPStrategy'])):
+        kind = (cfg.get(key) or {}).get('type', valid[0])
+        name = kind if isinstance(kind, str) else kind.__name__
+        if name.split('.')[-1] not in valid:
+            raise ValueError(f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an OnlineDistiller, whose members '
+                             f'have an optimiser each; valid: {", ".join(valid)}')
+
+
+def check_sync_bn(networks):
+    """Raise a ValueError if a training distributed over CPUs has synchronised batch norms, which torch has for GPUs alone.
+
+    Args:
+        networks (dict[str, nn.Module]): The members' networks.
+    """
+    if get_world_size() == 1 or torch.cuda.is_available():
+        return
+    for member, network in networks.items():
+        for name, module in network.named_modules():
+            if isinstance(module, torch.nn.SyncBatchNorm):
+                raise ValueError(f"model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its norm_cfg's "
+                                 "type to 'BN' or 'GN' by `options`")
+
+
+def mean_over_ranks(value):
+    """Mean of a detached scalar over the ranks of a distributed training.
+
+    Without gradients (a link's probe, or one rank that looks at a loss alone) it is the value itself: no rank waits for others.
+    """
+    if get_world_size() == 1 or not torch.is_grad_enabled():
+        return value
+    value = value.detach().clone()
+    all_reduce(value, 'mean')
+    return value
+
+
+@torch.no_grad()
+def share_buffers(model):
+    """Give every rank the first one's buffers (running statistics of norms), which are those that checkpoints hold."""
+    if get_world_size() > 1:
+        for buffer in model.buffers():
+            broadcast(buffer, 0)

@@ -23,6 +23,12 @@ def write_atomically(path, write):
         raise
 
 
+def remove_leftovers(folder):
+    """Remove the temporary files that a kill while writing left in a folder; for the one process that writes there."""
+    for path in Path(folder).glob('.*.pth.*.pth'):
+        path.unlink()
+
+
 def _umask():
     mask = os.umask(0)
     os.umask(mask)

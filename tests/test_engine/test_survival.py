@@ -204,3 +204,147 @@ def test_too_many_skipped_steps_in_a_row_end_the_training(toolkit):
     with pytest.raises(FloatingPointError, match='student1: 3 steps in a row'):
         model.train_step(batch, wrapper)
     assert any(not torch.equal(value, before[key]) for key, value in model.members['student2'].state_dict().items())
+
+
+@pytest.fixture
+def size_limit():
+    """Lower the size that this process may write a file to: the system then refuses to write on, as on a full disk."""
+    import resource
+    previous = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, previous[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, previous)
+    signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize('best', [None, 'ensemble/coco/bbox_mAP'])
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(toolkit, data, tmp_path, size_limit, best):
+    from mmkd.utils.checkpoint import latest_whole, load_file
+    work = tmp_path / 'work'
+    cfg = config(toolkit, data, work, **{'default_hooks.checkpoint.max_keep_ckpts': 1, 'default_hooks.checkpoint.save_best': best})
+    cfg.train_cfg.val_interval = 1
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'mmkd.BestMemberHook']
+    runner = Runner.from_cfg(cfg)
+    original = runner.train_loop.run_epoch
+
+    def run_epoch():
+        if runner.epoch == 1:
+            size_limit(300_000)
+        original()
+
+    runner.train_loop.run_epoch = run_epoch
+    with pytest.raises(OSError, match='a checkpoint could not be saved in .*: File too large; .*epoch_1.pth is whole'):
+        runner.train()
+    size_limit(-1)
+    kept = {'epoch_1.pth'} | ({'best_ensemble_coco_bbox_mAP_epoch_1.pth'} if best else set())
+    assert {p.name for p in work.iterdir() if '.pth' in p.name} == kept
+    assert latest_whole(work) == str(work / 'epoch_1.pth') and (work / 'last_checkpoint').read_text() == str(work / 'epoch_1.pth')
+    for name in kept:
+        load_file(str(work / name), 'checkpoint')
+
+
+def test_the_previous_best_is_removed_after_the_new_one_is_whole(toolkit, data, tmp_path, monkeypatch):
+    keys = ['student1/coco/bbox_mAP', 'student2/coco/bbox_mAP']
+    for save_best in (keys, keys[0]):
+        work = tmp_path / str(len(save_best))
+        cfg = config(toolkit, data, work, **{'default_hooks.checkpoint.save_best': save_best})
+        cfg.experiment_name = work.name
+        runner = Runner.from_cfg(cfg)
+        hook = next(h for h in runner.hooks if type(h).__name__ == 'SafeCheckpointHook')
+        runner.load_or_resume()
+        hook.before_train(runner)
+        wanted = keys if save_best is keys else keys[:1]
+        seen = []
+        save = runner.save_checkpoint
+        monkeypatch.setattr(runner, 'save_checkpoint', lambda *args, **kwargs: (
+            seen.append(sorted(p.name for p in work.glob('best_*.pth'))), save(*args, **kwargs)))
+        for epoch, score in ((1, 0.5), (2, 0.4), (3, 0.6)):
+            runner.train_loop._epoch = epoch
+            hook.after_val_epoch(runner, {key: score for key in keys})
+        names = {f'best_{key.replace("/", "_")}_epoch_3.pth' for key in wanted}
+        assert {p.name for p in work.glob('best_*.pth')} == names
+        assert all(any('epoch_1' in name for name in files) for files in seen[1:]) and len(seen) == 2 * len(wanted)
+
+
+def test_old_preempted_checkpoints_and_leftovers_of_kills_go(toolkit, data, tmp_path):
+    work = tmp_path / 'work'
+    broken = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
+    broken.custom_hooks.append(dict(type='SignalHook', iteration=1))
+    with pytest.raises(SystemExit):
+        Runner.from_cfg(broken).train()
+    (work / '.epoch_1.pth.abc123.pth').write_bytes(b'torn')
+    again = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
+    again.custom_hooks.append(dict(type='SignalHook', iteration=3))
+    again.load_from, again.resume, again.experiment_name = str(work / 'preempted_iter_2.pth'), True, 'again'
+    with pytest.raises(SystemExit):
+        Runner.from_cfg(again).train()
+    assert [p.name for p in work.glob('*preempted_iter_*')] == ['preempted_iter_4.pth'] and not list(work.glob('.*.pth'))
+    last = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
+    last.load_from, last.resume, last.experiment_name = str(work / 'preempted_iter_4.pth'), True, 'last'
+    Runner.from_cfg(last).train()
+    assert not list(work.glob('preempted_iter_*')) and (work / 'epoch_2.pth').is_file()
+
+
+def test_a_validation_that_a_kill_cut_off_is_done_after_all(toolkit, data, tmp_path):
+    whole = config(toolkit, data, tmp_path / 'whole')
+    Runner.from_cfg(whole).train()
+    cut = config(toolkit, data, tmp_path / 'cut')
+    cut.experiment_name = 'cut'
+    runner = Runner.from_cfg(cut)
+    runner.val_loop.run = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    assert not list((tmp_path / 'cut').glob('best_*'))
+    resumed = config(toolkit, data, tmp_path / 'cut')
+    resumed.load_from, resumed.resume, resumed.experiment_name = str(tmp_path / 'cut/epoch_2.pth'), True, 'cut2'
+    Runner.from_cfg(resumed).train()
+    names = {p.relative_to(tmp_path / 'whole') for p in (tmp_path / 'whole').rglob('*best*')}
+    assert names == {p.relative_to(tmp_path / 'cut') for p in (tmp_path / 'cut').rglob('*best*')} and len(names) >= 2
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
+    """SIGKILL ten times in a training that saves every second iteration; `--resume` each time; the end equals the unbroken run's."""
+    import random
+    import re
+
+    from mmkd.utils.checkpoint import latest_whole, load_file
+    changes = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2,
+               'default_hooks.checkpoint.save_best': None, 'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0}
+    for name in ('whole', 'killed'):
+        cfg = config(toolkit, data, 'work', **changes)
+        cfg.train_cfg.update(max_epochs=10, val_interval=10)
+        (tmp_path / name).mkdir()
+        cfg.dump(tmp_path / name / 'config.py')
+    assert start(toolkit, tmp_path / 'whole').wait(500) == 0, (tmp_path / 'whole/out.log').read_text()[-2000:]
+    folder, draw = tmp_path / 'killed', random.Random(7)
+    kills = []
+    while len(kills) < 10:
+        logged = len((folder / 'out.log').read_text()) if kills else 0
+        process = start(toolkit, folder, '--resume')
+        end = time.time() + 200
+        wanted = draw.randint(1, 6)
+        while (folder / 'out.log').read_text()[logged:].count('Epoch(train)') < wanted:
+            assert process.poll() is None and time.time() < end, (folder / 'out.log').read_text()[-2000:]
+            time.sleep(0.02)
+        if len(kills) % 2:  # in the middle of a write
+            while not list((folder / 'work').glob('.*.pth')) and process.poll() is None:
+                pass
+        else:
+            time.sleep(draw.uniform(0, 0.3))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, 'the training ended before the tenth kill: give it more epochs'
+        seen = re.findall(r'Epoch\(train\) +\[(\d+)\]\[ *(\d+)/6\]', (folder / 'out.log').read_text()[logged:])[-1]
+        reached = (int(seen[0]) - 1) * 6 + int(seen[1])
+        found = latest_whole(folder / 'work')
+        saved = load_file(found, 'checkpoint')['meta']['iter'] if found else 0
+        torn = len(list((folder / 'work').glob('.*.pth')))
+        kills.append((reached, saved, torn))
+        print(f'kill {len(kills):2d}: after iteration {reached}, saved up to {saved}, {torn} torn temporary file(s)')
+        assert reached - saved <= 3  # one interval, and an iteration that is not logged yet or is being saved
+    assert start(toolkit, folder, '--resume').wait(500) == 0, (folder / 'out.log').read_text()[-2000:]
+    one, other = (weights(latest_whole(tmp_path / name / 'work')) for name in ('whole', 'killed'))
+    assert one['meta']['iter'] == other['meta']['iter'] == 60
+    unequal = [key for key, value in one['state_dict'].items() if not torch.equal(value, other['state_dict'][key])]
+    print(f'10 kills, {sum(torn > 0 for *_, torn in kills)} while a file was written; weights that differ at the end: {len(unequal)}')
+    assert not unequal, unequal[:5]

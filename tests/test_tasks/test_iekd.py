@@ -289,17 +289,15 @@ def test_two_processes_agree_on_permutation_and_auto_encoder(data, tmp_path, tea
     cfg.dump(tmp_path / 'config.py')
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone',
-         str(conftest.ROOT / 'tests/distributed_worker.py'), str(tmp_path / 'state'), 'ie', str(tmp_path / 'config.py')],
+         str(conftest.ROOT / 'tests/training_worker.py'), str(tmp_path / 'state'), str(tmp_path / 'config.py')],
         capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'), timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     one, other = (torch.load(f'{tmp_path}/state.{rank}', weights_only=True) for rank in range(2))
     orders = [key for key in one if key.endswith('split.order')]
     encoders = [key for key in one if 'source_connectors.0.encoder' in key or 'source_connectors.0.decoder' in key]
     assert orders and encoders and one[orders[0]].tolist() != sorted(one[orders[0]].tolist())
-    parameters = [key for key in one if key.endswith('weight') or key.endswith('bias')]
-    for key in {*orders, *encoders, *parameters}:
+    for key in one:
         assert torch.equal(one[key], other[key]), key
-    assert any(not torch.equal(one[key], other[key]) for key in one)  # the student's own batch statistics
 
 
 @pytest.mark.parametrize('wrong, message', [

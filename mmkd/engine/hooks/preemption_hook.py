@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 
 from mmkd.registry import HOOKS
 
-from .safe_checkpoint_hook import remember
+from .safe_checkpoint_hook import remember, remove_preempted, told_on_failure
 
 
 @HOOKS.register_module()
@@ -17,7 +17,8 @@ class PreemptionHook(Hook):
     """On a warning signal, save a full checkpoint after the current iteration and exit; `--resume` goes on from there.
 
     Slurm sends SIGTERM before it kills, or the signal of `--signal=USR1@90`. All ranks agree on the iteration, whichever of them
-    got the signal. Needs `ResumableTrainLoop` to go on in the middle of an epoch.
+    got the signal. Needs `ResumableTrainLoop` to go on in the middle of an epoch. The checkpoint of an earlier
+    preemption is removed after the new one is whole.
 
     Args:
         signals (list[str]): Default: SIGTERM and SIGUSR1.
@@ -51,9 +52,12 @@ class PreemptionHook(Hook):
         if not self._all_agree(runner) or not runner.optim_wrapper.should_update():
             return  # in the middle of accumulated gradients there is no state to save
         name = f'preempted_iter_{runner.iter + 1}.pth'
-        runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='mmkd_atomic'))
+        with told_on_failure(runner):
+            runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='mmkd_atomic'))
+            if is_main_process():
+                remember(runner.work_dir, os.path.join(runner.work_dir, name))
         if is_main_process():
-            remember(runner.work_dir, os.path.join(runner.work_dir, name))
+            remove_preempted(runner.work_dir, newest=name)
         runner.logger.warning(f'{self.received or "a signal on another rank"}: saved {name} after iteration {runner.iter + 1}; '
                               f'exit status {self.exit_code}, go on with --resume')
         sys.exit(self.exit_code)

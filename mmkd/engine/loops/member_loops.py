@@ -10,6 +10,7 @@ from mmengine.runner.amp import autocast
 
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
+from mmkd.utils.distributed import share_buffers
 
 # Arguments of metrics that name files: each member's gets the member's name.
 FILE_ARGUMENTS = ('outfile_prefix', 'out_file_path', 'output_dir')
@@ -57,6 +58,7 @@ class _MemberLoop:
         self.runner.call_hook(f'before_{self.mode}')
         self.runner.call_hook(f'before_{self.mode}_epoch')
         self.runner.model.eval()
+        share_buffers(self.runner.model)  # what is measured is what a checkpoint holds
         for idx, data_batch in enumerate(self.dataloader):
             self.run_iter(idx, data_batch)
         results = {}

@@ -8,11 +8,30 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     """Epoch-based training that also goes on from a checkpoint in the middle of an epoch.
 
     The batches that the interrupted run has had are drawn again and dropped; then the random states of the checkpoint are
-    restored (`MemberHook`), so that what follows equals the unbroken run. Arguments as mmengine's `EpochBasedTrainLoop`.
+    restored (`MemberHook`), so that what follows equals the unbroken run. Resumed at the end of an epoch, the validation due then is
+    done (again): a kill may have come before it. Arguments as mmengine's `EpochBasedTrainLoop`.
 
     Raises:
         ValueError: If the checkpoint's iteration lies outside its epoch: it comes from another batch size or data set.
     """
+
+    def run(self):
+        """Train to the end."""
+        self.runner.call_hook('before_train')
+        if self._epoch and self._iter == self._epoch * len(self.dataloader):
+            self._validate()  # the run that is resumed may have been killed before its results were safe
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _validate(self):
+        """Validate if it is due after the epochs that are done."""
+        self._decide_current_val_interval()
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self.runner.val_loop.run()
 
     def run_epoch(self):
         """Train one epoch, from the iteration that is due."""

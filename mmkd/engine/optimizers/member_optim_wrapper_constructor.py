@@ -4,6 +4,7 @@ import torch
 from mmengine.device import is_cuda_available
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor
+from torch.nn.parallel import DistributedDataParallel
 
 from mmkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmkd.utils.checks import choose
@@ -32,6 +33,11 @@ class MemberOptimWrapperConstructor:
 
     def __call__(self, model):
         """Build the `MemberOptimWrapper` of an `OnlineDistiller` (or of its DDP wrapper)."""
+        kind = type(model).__name__ if is_model_wrapper(model) else str(self.cfg.get('type', 'OptimWrapper'))
+        if (is_model_wrapper(model) and not isinstance(model, DistributedDataParallel)) or kind.startswith(
+                ('DeepSpeed', 'ColossalAI')):
+            raise ValueError(f'{kind} cannot train an OnlineDistiller, whose members have an optimiser each: it runs on one '
+                             'device or in MMDistributedDataParallel, not under FSDP, DeepSpeed or ColossalAI')
         distiller = model.module if is_model_wrapper(model) else model
         if not hasattr(distiller, 'trained_module'):
             raise TypeError(f'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, got '

@@ -11,12 +11,13 @@ from mmkd.registry import MODELS
 from mmkd.tasks import task_of
 from mmkd.utils.checkpoint import load_member
 from mmkd.utils.checks import build_checked, check_arguments, choose
+from mmkd.utils.distributed import check_sync_bn
 
 from .link import Link
 from .member import Member
 from .preprocessing import Renormalize, shared_preprocessor_config
 from .sharing import sharing_links
-from .tap import Tap, detach
+from .tap import Tap, detach, requires_grad
 
 # Sides of the image that finds the taps' shapes when the model is built: the first that all members accept.
 PROBE_SIZES = (128, 224, 256, 384, 512)
@@ -78,6 +79,7 @@ class OnlineDistiller(BaseModel):
         self.plans = plans
         self._build_networks()
         self.task = task_of({name: self.network(name) for name in plans}, task)
+        check_sync_bn(self.members)
         self._build_links(sharing, links or [])
         self._build_ensemble(ensemble, sharing)
         self.mixer = None if mixer is None else build_checked(
@@ -334,11 +336,15 @@ class OnlineDistiller(BaseModel):
             if not weight:
                 terms.update(_silent(link, module, inputs))
                 continue
-            place = (link.source, link.source_tap)
+            place, target = (link.source, link.source_tap), values[link.target, link.target_tap]
+            if torch.is_grad_enabled() and not requires_grad(target):
+                raise ValueError(f'{link.key}.target_tap: {link.target_tap!r} of {link.target!r} has no gradient, so the link teaches '
+                                 'nothing: its layers are frozen, or it lies inside a reentrant activation checkpoint (with_cp, '
+                                 'activation_checkpointing); tap the checkpointed module itself or a later one')
             source = values[place]
             if link.detach:
                 source = detached.setdefault(place, detach(source))
-            terms.update(link.compute(module, values[link.target, link.target_tap], source, mask, weight))
+            terms.update(link.compute(module, target, source, mask, weight))
         self._leave_out_broken(active, terms, inputs)
         if self._ema_is_due:
             raise RuntimeError("model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd.MemberHook')]")

@@ -95,6 +95,13 @@ def detach(value):
     return [item.detach() for item in value] if isinstance(value, list) else value.detach()
 
 
+def requires_grad(value):
+    """Whether a gradient flows from a tap's value, or from one of its levels, into the network."""
+    if isinstance(value, list):
+        return any(requires_grad(item) for item in value)
+    return value.requires_grad
+
+
 def describe(value):
     """Tell a tap's shape in words, for messages."""
     if isinstance(value, list):

@@ -5,6 +5,7 @@ from torch import nn
 
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
+from mmkd.utils.distributed import mean_over_ranks
 
 from .kl_divergence import bernoulli_kl, check_tau
 
@@ -27,7 +28,8 @@ class DenseDetectionLoss(nn.Module):
 
     Between a head with objectness and one without (YOLOX and RTMDet) the joint probability class x objectness is compared,
     in log space and without temperature. Positions where a box is not finite (YOLOX's exponent, early in training) are left
-    out of B, without a gradient. Computed in float32, also under autocast; sums run over the rank's own batch.
+    out of B, without a gradient. Computed in float32, also under autocast. In a distributed training sum w is its mean over the
+    ranks, so that DDP's averaged gradients are those of the joint batch (a rank's own value then differs from the joint one).
 
     Args:
         tau (float): Temperature of the class and objectness terms. Default: 1.
@@ -59,7 +61,7 @@ class DenseDetectionLoss(nn.Module):
             raise ValueError(f'predictions differ in positions or classes: target {target}, source {source}')
         with torch.autocast(target.boxes.device.type, enabled=False):
             weight = source.scores.detach()
-            weight = weight / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+            weight = weight / mean_over_ranks(weight.sum()).clamp(min=torch.finfo(torch.float32).tiny)
             classes, objectness = self._divergences(target, source)
             loss = self.class_weight * self._mean(classes, weight)
             if objectness is not None:

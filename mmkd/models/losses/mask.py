@@ -1,6 +1,8 @@
 import torch
 import torch.nn.functional as F
 
+from mmkd.utils.distributed import mean_over_ranks
+
 
 def apply_mask(mask, target, source):
     """Bring a mask of labels to the taps' size and blank the positions that do not count.
@@ -22,7 +24,11 @@ def apply_mask(mask, target, source):
 
 
 def weighted_mean(values, weight=None):
-    """Mean of values by their weights (of one shape), all alike without; 0 if nothing has weight."""
+    """Mean of values by their weights (of one shape), all alike without; 0 if nothing has weight.
+
+    In a distributed training the sum of weights is its mean over the ranks: DDP's average of the ranks' gradients is then the
+    gradient of the joint batch's weighted mean, however the weight is spread.
+    """
     if weight is None:
         return values.mean()
-    return (values * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    return (values * weight).sum() / mean_over_ranks(weight.sum()).clamp(min=torch.finfo(weight.dtype).tiny)
