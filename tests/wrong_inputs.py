@@ -141,8 +141,9 @@ def run_case(case, folder, base):
     results = [name for name in new if '__pycache__' not in name and not name.startswith('work')]
     results += [name for name in new if name.startswith('work') and name.endswith(('.pth', '.pkl', 'last_checkpoint'))]
     results += [name for name in new if Path(name).name.startswith('.')]
+    ran = (place / 'ran').exists()  # what the pickle of `RunsCode` makes
     shutil.rmtree(place)
-    return dict(id=case.id, status=status, message=message_of(err), out=out, err=err, left=sorted(set(results)),
+    return dict(id=case.id, status=status, message=message_of(err), out=out, err=err, left=sorted(set(results)), ran=ran,
                 seconds=round(time.time() - start, 2))
 
 

@@ -43,6 +43,7 @@ class Case:
         base (str): `det`, `seg` or `cls`.
         prepare (callable, optional): Called with the case's folder and the shared one.
         works (bool): It looks wrong but must train.
+        leaves (bool): It comes to light after an epoch, whose checkpoints stay.
         process (bool): Run as a process of its own and not as a fork.
     """
     id: str
@@ -53,6 +54,7 @@ class Case:
     base: str = 'det'
     prepare: Callable | None = None
     works: bool = False
+    leaves: bool = False
     process: bool = False
 
 
@@ -74,7 +76,7 @@ def line(id, what, command, *expected, **kwargs):
 
 # ------------------------------------------------------------------ configs
 CONFIGS = [
-    config('model-key', 'unknown key of the model', "model = dict(conectors=1)", 'model.conectors', "did you mean"),
+    config('model-key', 'unknown key of the model', "model = dict(sharin='kd_p')", 'model.sharin', "did you mean 'sharing'"),
     config('member-key', 'unknown key of a member', members("student1=dict(trainig='frozen')"),
            'model.members.student1.trainig', "did you mean 'training'"),
     config('member-name', 'a member named ensemble', members("ensemble=dict(config='x.py')"), "'ensemble' is no valid member"),
@@ -98,7 +100,7 @@ CONFIGS = [
            members("student1=dict(options={'neck.in_channels.first': 32})"), 'model.members.student1.options', 'neck.in_channels'),
     config('member-option-last', 'wrong last name in options',
            members("student1=dict(options={'bbox_head.num_clases': 1})"), 'num_clases', 'model.members.student1'),
-    config('member-model-type', 'unknown network', members("student1=dict(config=dict(type='YOLOXX'), options=None)"),
+    config('member-model-type', 'unknown network', members("student1=dict(_delete_=True, config=dict(type='YOLOXX'))"),
            'YOLOXX', "did you mean 'YOLOX'", 'model.members.student1'),
     config('member-seed', 'seed that is no number', members("student1=dict(seed='one')"), 'model.members.student1.seed', "'one'"),
     config('member-seed-negative', 'negative seed', members('student1=dict(seed=-1)'), 'model.members.student1.seed', '-1'),
@@ -192,10 +194,10 @@ CONFIGS = [
            "'more'"),
     config('hook-metric', 'metric of the best member that does not exist',
            "custom_hooks = [dict(type='mmkd.MemberHook'), dict(type='mmkd.BestMemberHook', metric='coco/mAP')]",
-           'BestMemberHook.metric', 'coco/bbox_mAP'),
+           'BestMemberHook.metric', "did you mean 'teacher/coco/bbox_mAP'", leaves=True),
     config('save-best', 'save_best key that does not exist',
-           "default_hooks = dict(checkpoint=dict(save_best='ensemble/coco/mAP'))", 'ensemble/coco/mAP', 'save_best',
-           'ensemble/coco/bbox_mAP'),
+           "default_hooks = dict(checkpoint=dict(save_best='ensemble/coco/mAP'))", 'default_hooks.checkpoint.save_best',
+           "did you mean 'ensemble/coco/bbox_mAP'", leaves=True),
     config('evaluator-type', 'unknown metric', "val_evaluator = dict(type='CocoMetrik')", 'val_evaluator.type',
            "did you mean 'CocoMetric'"),
     config('evaluator-metric', 'unknown metric of CocoMetric', "val_evaluator = dict(metric='boxes')", 'boxes', 'bbox'),
@@ -227,7 +229,8 @@ CONFIGS = [
     config('import', 'custom_imports of a module that is not there', "custom_imports = dict(imports=['mmkd', 'mynets'])",
            'mynets'),
     config('syntax', 'config that is no Python', 'model = dict(', 'config.py'),
-    config('base-missing', '_base_ that is not there', "_base_ = './nothing.py'", 'nothing.py'),
+    line('base-missing', '_base_ that is not there', (TRAIN, 'config.py'), 'nothing.py',
+         prepare=lambda f, s: (f / 'config.py').write_text("_base_ = './nothing.py'\n")),
     config('default-scope', 'unknown default_scope', "default_scope = 'mmdett'", 'mmdett'),
     config('seg-classes', 'segmenters of different class counts',
            members("student1=dict(options={'decode_head.num_classes': 3})"), 'student1.prediction', base='seg'),
@@ -345,14 +348,14 @@ def empty(folder):
 
 
 JPEG = HERE.replace("data_root='data/'", "data_root='data/', img_suffix='.jpg'")
-RAN = 'Epoch(train)   [1]['
+RAN = 'Epoch(val) [1][1/1]'
 DATA = [
     data('data-missing', 'data folder is not there', shutil.rmtree, 'data/annotations/train.json', 'tools/convert_polyp.py'),
     data('data-annotations', 'annotation file is not there', lambda d: (d / 'annotations/train.json').unlink(),
          'no annotation file', 'annotations/train.json'),
     data('data-images', 'image folder is not there', lambda d: shutil.rmtree(d / 'images/train'), 'no image folder',
          'images/train'),
-    data('data-image', 'one image is not there', lambda d: frame(d).unlink(), '000000.png'),
+    data('data-image', 'one image is not there', lambda d: frame(d).unlink(), '00000.png'),
     data('data-json', 'annotation file cut in half', lambda d: cut(d / 'annotations/train.json'), 'train.json',
          'is no COCO annotation file'),
     data('data-json-key', 'annotations without bbox', annotations(lambda c: [a.pop('bbox') for a in c['annotations']] and None),
@@ -363,14 +366,14 @@ DATA = [
     data('data-box-outside', 'boxes outside the images', each_box((500, 500, 20, 20)), 'train.json', 'outside'),
     data('data-box-zero', 'boxes without area', each_box((5, 5, 0, 9)), 'train.json', 'bbox [5, 5, 0, 9]'),
     data('data-box-text', 'boxes of three numbers', each_box((5, 5, 9)), 'train.json', 'bbox [5, 5, 9]'),
-    data('data-empty', 'an empty training set', empty, 'train.json', 'no image'),
-    data('data-zero-bytes', 'image of zero bytes', lambda d: frame(d).write_bytes(b''), '000000.png', 'is empty'),
-    data('data-png-cut', 'PNG cut in half', lambda d: cut(frame(d)), '000000.png', 'cut off'),
-    data('data-jpeg-cut', 'JPEG cut in half', as_jpeg, '000000.jpg', 'cut off'),
-    data('data-jpeg-cut-workers', 'JPEG cut in half, with a worker', as_jpeg, '000000.jpg', 'cut off',
+    data('data-empty', 'an empty training set', empty, 'train.json', 'no images'),
+    data('data-zero-bytes', 'image of zero bytes', lambda d: frame(d).write_bytes(b''), '00000.png', 'is empty'),
+    data('data-png-cut', 'PNG cut in half', lambda d: cut(frame(d)), '00000.png', 'cut off'),
+    data('data-jpeg-cut', 'JPEG cut in half', as_jpeg, '00000.jpg', 'cut off'),
+    data('data-jpeg-cut-workers', 'JPEG cut in half, with a worker', as_jpeg, '00000.jpg', 'cut off',
          text=HERE.replace('dict(', 'dict(num_workers=1, ', 1)),
-    data('data-jpeg-cut-seg', 'JPEG cut in half (segmentation)', as_jpeg, '000000.jpg', 'cut off', base='seg', text=JPEG),
-    data('data-text', 'text in place of an image', lambda d: frame(d).write_text('no image'), '000000.png', 'no image'),
+    data('data-jpeg-cut-seg', 'JPEG cut in half (segmentation)', as_jpeg, '00000.jpg', 'cut off', base='seg', text=JPEG),
+    data('data-text', 'text in place of an image', lambda d: frame(d).write_text('no image'), '00000.png', 'no image'),
     data('data-grey', 'grey images', repaint(grey), RAN, works=True),
     data('data-rgba', 'images with alpha', repaint(with_alpha), RAN, works=True),
     data('data-16-bit', 'images of 16 bits', repaint(deep), RAN, works=True),
@@ -382,21 +385,21 @@ DATA = [
     data('data-batch-dropped', 'batch larger than the set, and drop_last', lambda d: None, 'train_dataloader', 'batch_size',
          text=HERE.replace('dict(', 'dict(batch_size=64, drop_last=True, ', 1)),
     data('mask-empty', 'empty masks', masks(lambda m: m * 0), RAN, base='seg', works=True),
-    data('mask-size', 'masks of another size', masks(lambda m: m[:40]), 'masks/train/000000.png', base='seg'),
-    data('mask-missing', 'one mask is not there', lambda d: frame(d, 'masks').unlink(), 'no label map', '000000.png', base='seg'),
+    data('mask-size', 'masks of another size', masks(lambda m: m[:40]), 'masks/train/00000.png', base='seg'),
+    data('mask-missing', 'one mask is not there', lambda d: frame(d, 'masks').unlink(), 'no label map', '00000.png', base='seg'),
     data('mask-255', 'masks of 0 and 255 in place of labels', masks(lambda m: (m > 0).astype('uint8') * 200),
-         'masks/train/000000.png', '200', base='seg'),
-    data('mask-cut', 'mask cut in half', lambda d: cut(frame(d, 'masks')), 'masks/train/000000.png', 'cut off', base='seg'),
+         'masks/train/00000.png', '200', base='seg'),
+    data('mask-cut', 'mask cut in half', lambda d: cut(frame(d, 'masks')), 'masks/train/00000.png', 'cut off', base='seg'),
     data('mask-grey-images', 'grey images (segmentation)', repaint(grey), RAN, base='seg', works=True),
     data('seg-suffix', 'no image of the suffix', lambda d: None, "'.jpg'", 'img_suffix', base='seg', text=JPEG),
     data('cls-list', 'list of images is not there', lambda d: (d / 'labels/train.txt').unlink(), 'labels/train.txt', base='cls'),
     data('cls-list-line', 'line without label', lambda d: (d / 'labels/train.txt').write_text('a.png\n'), 'train.txt, line 1',
          base='cls'),
-    data('cls-label', 'label that is none of the classes', lambda d: (d / 'labels/train.txt').write_text('000000.png 7\n'),
+    data('cls-label', 'label that is none of the classes', lambda d: (d / 'labels/train.txt').write_text('00000.png 7\n'),
          'label 7 of 2 classes', base='cls'),
     data('cls-empty', 'an empty list', lambda d: (d / 'labels/train.txt').write_text(''), 'labels/train.txt', base='cls'),
-    data('cls-image', 'an image of the list is not there', lambda d: frame(d).unlink(), '000000.png', base='cls'),
-    data('cls-cut', 'PNG cut in half (classification)', lambda d: cut(frame(d)), '000000.png', 'cut off', base='cls'),
+    data('cls-image', 'an image of the list is not there', lambda d: frame(d).unlink(), '00000.png', base='cls'),
+    data('cls-cut', 'PNG cut in half (classification)', lambda d: cut(frame(d)), '00000.png', 'cut off', base='cls'),
     data('cls-16-bit', 'images of 16 bits (classification)', repaint(deep), RAN, base='cls', works=True),
 ]
 
@@ -541,8 +544,8 @@ LINES = [
     line('visualize-index', 'visualize an image that is not there', (
         'tools/visualize.py', 'det.py', 'BASE/work/epoch_1.pth', '--out', 'v', '--indices', '99'), '--indices', '99'),
     line('visualize-name', 'visualize an unknown file', (
-        'tools/visualize.py', 'det.py', 'BASE/work/epoch_1.pth', '--out', 'v', '--names', '00000.png'), '--names',
-        "did you mean '000000.png'"),
+        'tools/visualize.py', 'det.py', 'BASE/work/epoch_1.pth', '--out', 'v', '--names', '0000.png'), '--names',
+        "did you mean '00000.png'"),
     line('visualize-blocked', 'visualize into a file', (
         'tools/visualize.py', 'det.py', 'BASE/work/epoch_1.pth', '--out', 'taken'), 'taken', prepare=blocked),
     line('benchmark-config', 'benchmark of a config that is not there', ('tools/benchmark.py', 'no.py'), "'no.py'"),

@@ -105,6 +105,10 @@ def plain_config(cfg, name):
 
 def _make_datasets_plain(node):
     if isinstance(node, dict):
+        if node.get('type') == 'mmkd.SkipUnreadable':
+            inner = node.pop('dataset')
+            node.clear()
+            node.update(inner)
         kind = node.get('type')
         if isinstance(kind, str) and kind.startswith('mmkd.') and DATASETS.get(kind) is not None:
             for key, value in DATASETS.get(kind).plain_config().items():

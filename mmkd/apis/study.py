@@ -9,6 +9,7 @@ from zlib import crc32
 
 from mmengine.config import Config
 
+from mmkd.apis.command_line import read_config
 from mmkd.models.distillers.sharing import PRESETS
 from mmkd.utils.checks import choose
 from mmkd.utils.files import write_atomically
@@ -84,7 +85,7 @@ def study(config, presets, seeds, metric, out, extra=()):
     Raises:
         ValueError: For an unknown preset, a config without `model.sharing`, or a run that failed.
     """
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     if 'sharing' not in cfg.get('model', {}):
         raise ValueError(f'{config}: no model.sharing to vary')
     for preset in presets:

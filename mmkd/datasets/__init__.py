@@ -1,5 +1,7 @@
 from mmkd.utils.packages import installed
 
+from .skip_unreadable import SkipUnreadable  # noqa: F401
+
 if installed('mmdet'):
     from .polyp_detection import PolypDetection  # noqa: F401
 if installed('mmseg'):

@@ -104,6 +104,27 @@ def load_member(network, source, name, key, strict):
               logger='current')
 
 
+def check_members(model, checkpoint, key):
+    """Raise a ValueError unless a checkpoint of a training has every weight of a distiller's members, in its shape.
+
+    mmengine loads what fits and leaves the rest at its initial values. Other models are not checked.
+
+    Args:
+        model (nn.Module): The built model, wrapped or not.
+        checkpoint (dict): As `load_file` gives it.
+        key (str): What the message begins with.
+    """
+    while not hasattr(model, 'plans') and hasattr(model, 'module'):
+        model = model.module
+    own = {f'members.{name}': value for name, value in model.members.state_dict().items()} if hasattr(model, 'plans') else {}
+    state = checkpoint.get('state_dict') or {}
+    unfit = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
+    if unfit:
+        names = sorted({name.split('.')[1] for name in unfit})
+        raise ValueError(f'{key} does not fit the networks of {names}: {len(unfit)} of {len(own)} weights are missing or of '
+                         f'another shape: {[name[8:] for name in unfit[:3]]}')
+
+
 def latest_whole(work_dir):
     """Return the latest checkpoint of a work folder that can be read, None if there is none.
 

@@ -6,6 +6,7 @@ from mmengine.model import is_model_wrapper
 
 from mmkd.apis.export import export_member
 from mmkd.registry import HOOKS
+from mmkd.utils.checks import choose
 
 
 @HOOKS.register_module()
@@ -33,8 +34,7 @@ class BestMemberHook(Hook):
         best = dict(runner.message_hub.get_info('best_members', {}))
         for name, member in model.plans.items() if metrics else ():
             key = f'{name}/{self.metric}'
-            if key not in metrics:
-                raise ValueError(f'BestMemberHook.metric: no {key!r} among {sorted(metrics)}')
+            choose(key, sorted(metrics), 'BestMemberHook.metric')
             score = float(metrics[key])
             if member.training == 'frozen' or (name in best and self.sign * score <= self.sign * best[name]):
                 continue

@@ -4,6 +4,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
 from mmkd.registry import HOOKS
+from mmkd.utils.checks import choose
 from mmkd.utils.files import write_atomically
 
 
@@ -17,6 +18,12 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **dict(kwargs, backend_args=dict(backend='mmkd_atomic')))
+
+    def _save_best_checkpoint(self, runner, metrics):
+        for key in self.save_best or ():
+            if key != 'auto':
+                choose(key, metrics, 'default_hooks.checkpoint.save_best')
+        super()._save_best_checkpoint(runner, metrics)
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         keep, self.max_keep_ckpts = self.max_keep_ckpts, -1

@@ -118,6 +118,8 @@ class OnlineDistiller(BaseModel):
             expanded = sharing_links(list(self.plans), task=self.task, **sharing)
             configs = {f'model.sharing ({sharing["type"]})[{i}]': cfg for i, cfg in enumerate(expanded)}
         planned = [Link.from_config(cfg, key) for key, cfg in configs.items()]
+        if not isinstance(links, (list, tuple)):
+            raise ValueError(f'model.links: expected a list of dicts, got {links!r}')
         for i, cfg in enumerate(links):
             link = Link.from_config(cfg, f'model.links[{i}]')
             def place(one): return one.source, one.target, one.source_tap, one.target_tap
