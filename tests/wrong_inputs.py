@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 import types
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -147,6 +149,10 @@ def run_case(case, folder, base):
                 seconds=round(time.time() - start, 2))
 
 
+def run_number(number, folder, base):
+    return run_case(CASES[number], folder, base)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('ids', nargs='*', help='cases to run (default: all)')
@@ -164,7 +170,9 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix='wrong_inputs_')).resolve()
     try:
         base = prepare(folder)
-        results = [run_case(case, folder, base) for case in cases]
+        with ProcessPoolExecutor(2, mp_context=get_context('fork')) as pool:
+            places = [pool.submit(run_number, CASES.index(case), folder, base) for case in cases]
+            results = [place.result() for place in places]
     finally:
         shutil.rmtree(folder)
     if args.json:

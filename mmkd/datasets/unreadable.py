@@ -32,7 +32,7 @@ def read_whole(path, backend_args=None, decode=False):
         raise _unreadable(path, f'cannot be read: {error.strerror or error}') from error
     if not data:
         raise _unreadable(path, 'is empty (0 bytes)')
-    if data.startswith(b'\xff\xd8') and data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+    if data.startswith(b'\xff\xd8') and data.rfind(b'\xff\xd9') <= data.rfind(b'\xff\xda'):
         raise _unreadable(path, f'is cut off: a JPEG without its end, {len(data)} bytes')
     if data.startswith(b'\x89PNG') and b'IEND' not in data:
         raise _unreadable(path, f'is cut off: a PNG without its end, {len(data)} bytes')

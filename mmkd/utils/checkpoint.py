@@ -1,5 +1,6 @@
 """Loading of checkpoints without executing pickles."""
 import pickle
+import re
 import warnings
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def load_file(source, key):
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler error' in line), str(error))
+        found = re.search(r'GLOBAL (\S+)', str(error))
+        reason = (f'it names {found.group(1)}, and loading it could run code' if found else
+                  next((line.partition('error:')[2].strip() for line in str(error).splitlines() if 'Unpickler error:' in line),
+                       str(error)))
         raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason[:200]}') from error
     except Exception as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
