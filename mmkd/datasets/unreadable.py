@@ -16,7 +16,8 @@ class UnreadableImage(ValueError):
 def read_whole(path, backend_args=None, decode=False):
     """Read an image file's bytes and check that they are whole.
 
-    OpenCV fills what a JPEG or PNG lacks with grey and says nothing, so their end marks are looked for; that costs no decoding.
+    Whether a decoder refuses a cut JPEG or PNG or fills what it lacks with grey depends on library and version (OpenCV 4.12
+    refuses), so their end marks are looked for; that costs no decoding.
 
     Args:
         path (str): A file.

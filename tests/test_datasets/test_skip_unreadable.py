@@ -139,9 +139,9 @@ def plain_set(root, **changes):
 
 def test_wraps_any_data_set_and_takes_whole_images_alone(damaged):
     plain = DATASETS.build(plain_set(damaged))
-    skipping = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=dict(type='mmkd.SkipUnreadable', dataset=plain_set(damaged))))
+    wrapped = dict(type='mmkd.SkipUnreadable', dataset=plain_set(damaged))
+    skipping = DATASETS.build(dict(type='RepeatDataset', times=2, dataset=wrapped))
     assert len(skipping) == 24 and skipping.metainfo == plain.metainfo
-    assert plain[2]['data_samples'].img_path.endswith('02.jpg')  # the cut file: grey where it lacks, and no word of it
     for index in range(12):
         item = skipping[index]
         path = item['data_samples'].img_path
