@@ -13,8 +13,10 @@ from mmkd.utils.distributed import init_cpu_distributed
 # What a wrong input raises, in mmkd or in the toolboxes; other errors are faults of a program and keep their traceback.
 INPUT_ERRORS = (ValueError, KeyError, TypeError, OSError, ImportError, AssertionError, FloatingPointError)
 # What each launcher sets, and the script that starts it.
-LAUNCHERS = dict(pytorch=('RANK', 'dist_{tool}.sh CONFIG PROCESSES'), slurm=('SLURM_PROCID', 'slurm_{tool}.sh PARTITION JOB CONFIG'),
-                 mpi=('OMPI_COMM_WORLD_LOCAL_RANK', ''))
+LAUNCHERS = dict(
+    pytorch=('RANK', 'dist_{tool}.sh CONFIG PROCESSES'),
+    slurm=('SLURM_PROCID', 'slurm_{tool}.sh PARTITION JOB CONFIG'),
+    mpi=('OMPI_COMM_WORLD_LOCAL_RANK', ''))
 
 
 class Options(DictAction):
@@ -99,8 +101,8 @@ def check_loaders(cfg):
 def check_optimisers(cfg):
     """Raise a ValueError where an OnlineDistiller would be trained with one optimiser for all."""
     if 'members' in cfg.model and not (cfg.get('optim_wrapper') or {}).get('constructor'):
-        raise ValueError("optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have an optimiser each: "
-                         "'mmkd.MemberOptimWrapperConstructor'")
+        raise ValueError('optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have an optimiser '
+                         "each: 'mmkd.MemberOptimWrapperConstructor'")
 
 
 def positive(text):

@@ -11,7 +11,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     restored (`MemberHook`), so that what follows equals the unbroken run. Arguments as mmengine's `EpochBasedTrainLoop`.
 
     Raises:
-        ValueError: If the training data give no batch at all, and if the checkpoint's iteration lies outside its epoch: it comes from another batch size or data set.
+        ValueError: If the training data give no batch at all, and if the checkpoint's iteration lies outside its epoch: it
+            comes from another batch size or data set.
     """
 
     def __init__(self, runner, dataloader, max_epochs, **kwargs):
