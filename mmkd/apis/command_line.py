@@ -4,6 +4,7 @@ import copy
 import os
 import sys
 import traceback
+from errno import EEXIST
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -121,6 +122,8 @@ def run_tool(main):
             traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error) or type(error).__name__
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            text = f'{error.filename}: {error.strerror}' + (' (a folder is to be made there)' if error.errno == EEXIST else '')
         if 'in DataLoader worker process' in text.split('\n')[0]:  # the worker's traceback, which ends in the message
             text = text.strip().splitlines()[-1].partition(': ')[2]
         print(f'\nerror: {text}\n(raised in {Path(where.filename).name}:{where.lineno}; MMKD_TRACEBACK=1 shows the way there)',

@@ -57,9 +57,8 @@ def load_file(source, key):
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         reason = (f'it names {found.group(1)}, and loading it could run code' if found else
-                  next((line.partition('error:')[2].strip() for line in str(error).splitlines() if 'Unpickler error:' in line),
-                       str(error)))
-        raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason[:200]}') from error
+                  'its bytes are none of tensors and plain values')
+        raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason}') from error
     except Exception as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {reason}') from error
