@@ -10,17 +10,16 @@ import subprocess
 import sys
 
 import torch
-from mmengine.config import DictAction
 
 from mmkd.apis.benchmark import measure_memory, measure_time, online_members, prepare
-from mmkd.apis.command_line import run_tool
+from mmkd.apis.command_line import Options, positive, run_tool
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file of an OnlineDistiller')
-    parser.add_argument('--steps', type=int, default=20, help='measured steps of each (default: 20)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help="values that replace the config's")
+    parser.add_argument('--steps', type=positive, default=20, help='measured steps of each (default: 20)')
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={}, help="values that replace the config's")
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -5,6 +5,7 @@
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
 CONFIG="$1" PROCESSES="$2"
+[[ "$PROCESSES" =~ ^([1-9][0-9]*|auto|cpu|gpu)$ ]] || { echo "error: PROCESSES: expected a number >= 1, got '$PROCESSES'" >&2; exit 2; }
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --nproc_per_node="$PROCESSES" \
     "$(dirname "$0")/train.py" "$CONFIG" --launcher pytorch "${@:3}"

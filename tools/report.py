@@ -1,7 +1,7 @@
 """Table, curves, a sheet of test images and plain students of a finished training: python tools/report.py WORK_DIR"""
 import argparse
 
-from mmkd.apis.command_line import run_tool
+from mmkd.apis.command_line import positive, run_tool
 from mmkd.apis.report import report
 
 
@@ -9,7 +9,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('work_dir', help='work folder of the training')
     parser.add_argument('--checkpoint', help="checkpoint (default: the ensemble's best, else the last)")
-    parser.add_argument('--images', type=int, default=6, help='images on the sheet (default: 6)')
+    parser.add_argument('--images', type=positive, default=6, help='images on the sheet (default: 6)')
     args = parser.parse_args()
     table, files = report(args.work_dir, args.checkpoint, args.images)
     print(f'\n{table}\n\nFiles:')

@@ -11,9 +11,7 @@ several calls at once with the same --out.
 import argparse
 from pathlib import Path
 
-from mmengine.config import Config
-
-from mmkd.apis.command_line import run_tool
+from mmkd.apis.command_line import read_config, run_tool
 from mmkd.apis.study import study
 
 ROWS = ['individual', 'kd_p', 'ml_p', 'kdml_p', 'kdml_f', 'kdml_mixed_complement', 'kdml_mixed_full']
@@ -29,7 +27,7 @@ def main():
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
     parser.add_argument('--cfg-options', nargs='+', default=[], help="values that replace the config's, for every run")
     args = parser.parse_args()
-    if args.variants is None and args.presets is None and Config.fromfile(args.config).get('variants'):
+    if args.variants is None and args.presets is None and read_config(args.config).get('variants'):
         args.variants = []
     if args.variants is not None and args.presets is not None:
         parser.error('give --presets or --variants, not both')

@@ -5,8 +5,9 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from mmkd.apis.command_line import add_run_arguments, load_config, metric_table, run_tool
-from mmkd.utils.checkpoint import load_file, member_state
+from mmkd.utils.checkpoint import check_members, load_file, member_state
 from mmkd.utils.checks import choose
+from mmkd.utils.config_errors import naming_keys
 
 
 DUMPS = {'mmdet': 'DumpDetResults'}  # masks compressed
@@ -76,7 +77,10 @@ def main():
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    metrics = Runner.from_cfg(cfg).test()
+    with naming_keys(cfg):
+        runner = Runner.from_cfg(cfg)
+        check_members(runner.model, checkpoint, repr(args.checkpoint))
+        metrics = runner.test()
     if members and is_main_process():
         rows = args.member or [*members, 'ensemble']
         columns = {key.split('/', 1)[1]: key.split('/')[-1] for key in metrics if key.startswith(f'{rows[0]}/')}

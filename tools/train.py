@@ -4,8 +4,9 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmkd.apis.command_line import add_run_arguments, load_config, run_tool
-from mmkd.utils.checkpoint import latest_whole, load_file
+from mmkd.apis.command_line import add_run_arguments, check_optimisers, load_config, run_tool
+from mmkd.utils.checkpoint import check_members, latest_whole, load_file
+from mmkd.utils.config_errors import naming_keys
 
 
 def parse_args():
@@ -22,6 +23,7 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = load_config(args.config, args)
+    check_optimisers(cfg)
     if args.amp:
         import torch
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -38,11 +40,17 @@ def main():
             cfg.load_from = latest_whole(cfg.work_dir)
             print(f'--resume: {cfg.load_from or f"no checkpoint in {cfg.work_dir}, starting anew"}')
         else:
-            load_file(args.resume, '--resume')
             cfg.load_from = args.resume
         cfg.resume = cfg.load_from is not None
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    runner.train()
+    checkpoint = load_file(cfg.load_from, '--resume') if cfg.resume else None
+    if checkpoint is not None and not (isinstance(checkpoint, dict) and {'meta', 'optimizer', 'state_dict'} <= set(checkpoint)):
+        raise ValueError(f'--resume: {cfg.load_from!r} is no checkpoint of a training (it has no optimiser states)')
+    with naming_keys(cfg):
+        runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+        if checkpoint is not None:
+            check_members(runner.model, checkpoint, f'--resume: {cfg.load_from!r}')
+            del checkpoint
+        runner.train()
 
 
 if __name__ == '__main__':

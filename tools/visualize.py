@@ -10,8 +10,9 @@ from mmengine.runner import Runner
 
 from mmkd.apis.command_line import add_run_arguments, load_config, run_tool
 from mmkd.datasets.files import write_image
-from mmkd.utils.checkpoint import load_file
+from mmkd.utils.checkpoint import check_members, load_file
 from mmkd.utils.checks import choose
+from mmkd.utils.config_errors import naming_keys
 from mmkd.visualization import feature_panels, member_panels
 
 
@@ -30,11 +31,13 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = load_config(args.config, args)
-    load_file(args.checkpoint, 'checkpoint')
+    checkpoint = load_file(args.checkpoint, 'checkpoint')
     cfg.load_from, cfg.resume = args.checkpoint, False
-    runner = Runner.from_cfg(cfg)
-    runner.load_or_resume()
-    model, dataset = runner.model.eval(), runner.build_dataloader(cfg.test_dataloader).dataset
+    with naming_keys(cfg):
+        runner = Runner.from_cfg(cfg)
+        check_members(runner.model, checkpoint, repr(args.checkpoint))
+        runner.load_or_resume()
+        model, dataset = runner.model.eval(), runner.build_dataloader(cfg.test_dataloader).dataset
     places = {Path(dataset.get_data_info(i)['img_path']).name: i for i in range(len(dataset))}
     indices = args.indices if args.indices is not None else range(min(6, len(dataset)))
     if args.names:

@@ -4,6 +4,7 @@ default_scope = 'mmpretrain'
 custom_hooks = [
     dict(type='mmkd.MemberHook'),
     dict(type='mmkd.PreemptionHook'),
+    dict(type='mmkd.UnreadableHook'),
     dict(type='mmkd.BestMemberHook', metric='accuracy/top1'),
 ]
 default_hooks = dict(checkpoint=dict(save_best='ensemble/accuracy/top1'), visualization=dict(type='VisualizationHook'))

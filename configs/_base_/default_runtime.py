@@ -7,6 +7,7 @@ test_cfg = dict(type='mmkd.MemberTestLoop')
 custom_hooks = [
     dict(type='mmkd.MemberHook'),
     dict(type='mmkd.PreemptionHook'),
+    dict(type='mmkd.UnreadableHook'),
     dict(type='mmkd.BestMemberHook', metric='coco/bbox_mAP'),
 ]
 

@@ -4,6 +4,7 @@ default_scope = 'mmseg'
 custom_hooks = [
     dict(type='mmkd.MemberHook'),
     dict(type='mmkd.PreemptionHook'),
+    dict(type='mmkd.UnreadableHook'),
     dict(type='mmkd.BestMemberHook', metric='mDice'),
 ]
 default_hooks = dict(checkpoint=dict(save_best='ensemble/mDice'), visualization=dict(type='SegVisualizationHook'))

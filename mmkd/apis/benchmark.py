@@ -4,12 +4,12 @@ import statistics
 import time
 
 import torch
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
+from mmkd.apis.command_line import merge_options, read_config
 from mmkd.apis.export import member_plans, plain_config
 
 
@@ -61,8 +61,7 @@ def prepare(config_file, options):
     """Load a config for measuring: quiet, in its scope."""
     if not MMLogger.check_instance_created('mmkd-benchmark'):
         MMLogger.get_instance('mmkd-benchmark', log_level='ERROR')
-    cfg = Config.fromfile(config_file)
-    cfg.merge_from_dict(options)
+    cfg = merge_options(read_config(config_file), options)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return cfg
 

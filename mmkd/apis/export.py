@@ -110,6 +110,10 @@ def plain_config(cfg, name):
 
 def _make_datasets_plain(node):
     if isinstance(node, dict):
+        if node.get('type') == 'mmkd.SkipUnreadable':
+            inner = node.pop('dataset')
+            node.clear()
+            node.update(inner)
         kind = node.get('type')
         own = (DATASETS.get(kind) or DATA_SAMPLERS.get(kind)) if str(kind).startswith('mmkd.') else None
         if own is not None:

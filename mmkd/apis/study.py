@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from zlib import crc32
 
-from mmengine.config import Config
-
+from mmkd.apis.command_line import read_config
 from mmkd.models.distillers.sharing import PRESETS
 from mmkd.utils.checks import choose
 from mmkd.utils.files import write_atomically
@@ -25,7 +24,7 @@ def run_config(config, row, seed):
     `model.sharing`. For a preset, a teacher that no link reads changes nothing for the students and is left out, except in
     `individual`, whose row shows what it reaches.
     """
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     variants = cfg.pop('variants', {})
     if row in variants:
         cfg.merge_from_dict(variants[row])
@@ -98,7 +97,7 @@ def study(config, presets, seeds, metric, out, extra=(), variants=None):
     Raises:
         ValueError: For an unknown preset or variant, a config without what is to vary, or a run that failed.
     """
-    cfg = Config.fromfile(config)
+    cfg = read_config(config)
     if variants is None:
         rows, known, flag, title = presets, PRESETS, '--presets', 'preset'
         if 'sharing' not in cfg.get('model', {}):

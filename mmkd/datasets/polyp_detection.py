@@ -1,11 +1,14 @@
+import math
 import os
 
 from mmdet.datasets import CocoDataset
 from mmengine import fileio
+from mmengine.logging import print_log
 
 from mmkd.registry import DATASETS
 
 from .missing import require
+from .unreadable import StopAtUnreadable
 
 HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
         'or `python tools/make_synthetic.py --out {root}`. '
@@ -18,13 +21,15 @@ ENTRIES = dict(
 
 
 @DATASETS.register_module()
-class PolypDetection(CocoDataset):
+class PolypDetection(StopAtUnreadable, CocoDataset):
     """COCO boxes of one class, polyp; says what to do where its files are missing. Arguments as mmdet's `CocoDataset`.
 
     Raises:
         FileNotFoundError: If the annotation file or the image folder is missing (with `lazy_init=True`, which is there
             to tell the classes alone, not before the data are read).
-        ValueError: If the annotation file is no COCO file, or has no category of one of the classes.
+        ValueError: If the annotation file is no COCO file, has no images, no category of one of the classes, or boxes that name
+            unknown images or categories, are no four numbers, or lie all outside their images; later, if an image cannot be
+            used.
     """
 
     METAINFO = dict(classes=('polyp', ), palette=[(220, 20, 60)])
@@ -59,6 +64,34 @@ class PolypDetection(CocoDataset):
         if unknown:
             raise ValueError(f'{_absolute(self.ann_file)}: no category {unknown[0]!r} (it has {known}); '
                              'set metainfo=dict(classes=...) to the names in the file')
+
+        if not content['images']:
+            raise ValueError(f'{_absolute(self.ann_file)} lists no images')
+        self._check_boxes(content)
+
+    def _check_boxes(self, content):
+        path = _absolute(self.ann_file)
+        sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
+        categories = {category['id'] for category in content['categories']}
+        unusable = []
+        for i, entry in enumerate(content['annotations']):
+            for key, known in (('image_id', sizes), ('category_id', categories)):
+                if entry[key] not in known:
+                    raise ValueError(f'{path}: annotations[{i}] has {key} {entry[key]}, which no entry of '
+                                     f'{"images" if key == "image_id" else "categories"} has')
+            box = entry['bbox']
+            if not isinstance(box, list) or len(box) != 4 or not all(
+                    isinstance(value, (int, float)) and math.isfinite(value) for value in box):
+                raise ValueError(f'{path}: annotations[{i}] has bbox {box}, expected [x, y, width, height] in pixels')
+            (x, y, w, h), (width, height) = box, sizes[entry['image_id']]
+            if w < 1 or h < 1 or min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+                unusable.append(f'annotations[{i}]: bbox {box} in an image of {width} x {height}')
+        if unusable:
+            text = f'{path}: {len(unusable)} of {len(content["annotations"])} boxes are below one pixel or outside their image, '
+            if len(unusable) == len(content['annotations']):
+                raise ValueError(f'{text}none is left: {unusable[0]}')
+            print_log(f'{text}they are left out: {", ".join(unusable[:5])}{", ..." if len(unusable) > 5 else ""}',
+                      logger='current', level=30)
 
     @classmethod
     def plain_config(cls):

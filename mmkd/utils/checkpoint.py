@@ -1,5 +1,6 @@
 """Loading of checkpoints without executing pickles."""
 import pickle
+import re
 import warnings
 from pathlib import Path
 
@@ -54,8 +55,10 @@ def load_file(source, key):
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if 'WeightsUnpickler error' in line), str(error))
-        raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason[:200]}') from error
+        found = re.search(r'GLOBAL (\S+)', str(error))
+        reason = (f'it names {found.group(1)}, and loading it could run code' if found else
+                  'its bytes are none of tensors and plain values')
+        raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason}') from error
     except Exception as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {reason}') from error
@@ -102,6 +105,27 @@ def load_member(network, source, name, key, strict):
     print_log(f'{name}: started from {source}: {len(fitting)} of {len(own)} weights loaded' +
               (f'; left at their initial values: {", ".join(left[:12])}{", ..." if len(left) > 12 else ""}' if left else ''),
               logger='current')
+
+
+def check_members(model, checkpoint, key):
+    """Raise a ValueError unless a checkpoint of a training has every weight of a distiller's members, in its shape.
+
+    mmengine loads what fits and leaves the rest at its initial values. Other models are not checked.
+
+    Args:
+        model (nn.Module): The built model, wrapped or not.
+        checkpoint (dict): As `load_file` gives it.
+        key (str): What the message begins with.
+    """
+    while not hasattr(model, 'plans') and hasattr(model, 'module'):
+        model = model.module
+    own = {f'members.{name}': value for name, value in model.members.state_dict().items()} if hasattr(model, 'plans') else {}
+    state = checkpoint.get('state_dict') or {}
+    unfit = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
+    if unfit:
+        names = sorted({name.split('.')[1] for name in unfit})
+        raise ValueError(f'{key} does not fit the networks of {names}: {len(unfit)} of {len(own)} weights are missing or of '
+                         f'another shape: {[name[8:] for name in unfit[:3]]}')
 
 
 def latest_whole(work_dir):

@@ -36,6 +36,13 @@ def check_arguments(target, arguments, key, given=()):
         raise ValueError(f'{key}: {missing[0]!r} must be given')
 
 
+def check_number(value, key, least=0.0, most=float('inf')):
+    """Raise a ValueError unless `value` is a finite number (no text, no bool) in [least, most]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or abs(value) == float('inf'):
+        expected = f'a number in [{least:g}, {most:g}]' if most < float('inf') else f'a number >= {least:g}'
+        raise ValueError(f'{key}: expected {expected}, got {value!r}')
+
+
 def build_checked(registry, cfg, key, **given):
     """Build `cfg` from `registry`, with an early error for an unknown type or argument.
 

@@ -4,7 +4,9 @@ from .member_hook import MemberHook
 from .member_visualization_hook import MemberVisualizationHook
 from .preemption_hook import PreemptionHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .unreadable_hook import UnreadableHook
 
 __all__ = [
-    'BestMemberHook', 'FactorPretrainHook', 'MemberHook', 'MemberVisualizationHook', 'PreemptionHook', 'SafeCheckpointHook'
+    'BestMemberHook', 'FactorPretrainHook', 'MemberHook', 'MemberVisualizationHook', 'PreemptionHook', 'SafeCheckpointHook',
+    'UnreadableHook'
 ]

@@ -8,6 +8,7 @@ from mmengine.model import is_model_wrapper
 
 from mmkd.apis.export import export_member
 from mmkd.registry import HOOKS
+from mmkd.utils.checks import choose
 from mmkd.utils.text import align
 
 
@@ -42,8 +43,7 @@ class BestMemberHook(Hook):
         names = [*model.plans, *(['ensemble'] if f'ensemble/{self.metric}' in (metrics or {}) else [])]
         for name in names if metrics else ():
             key = f'{name}/{self.metric}'
-            if key not in metrics:
-                raise ValueError(f'BestMemberHook.metric: no {key!r} among {sorted(metrics)}')
+            choose(key, sorted(metrics), 'BestMemberHook.metric')
             score = float(metrics[key])
             if name in best and self.sign * score <= self.sign * best[name]:
                 continue

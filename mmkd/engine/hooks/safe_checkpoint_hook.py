@@ -7,6 +7,7 @@ from mmengine.hooks import CheckpointHook
 
 from mmkd.registry import HOOKS
 from mmkd.utils.checkpoint import latest_whole
+from mmkd.utils.checks import choose
 from mmkd.utils.files import remove_leftovers, write_atomically
 
 
@@ -49,10 +50,12 @@ class SafeCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
-
     def _save_best_checkpoint(self, runner, metrics):
         if not self.save_best:
             return
+        for key in self.save_best:
+            if key != 'auto':
+                choose(key, metrics, 'default_hooks.checkpoint.save_best')
         # mmengine removes the previous best first: it is hidden until the new one is whole.
         several = getattr(self, 'best_ckpt_path_dict', None)
         if several is None:

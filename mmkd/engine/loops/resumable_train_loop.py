@@ -12,8 +12,15 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     done (again): a kill may have come before it. Arguments as mmengine's `EpochBasedTrainLoop`.
 
     Raises:
-        ValueError: If the checkpoint's iteration lies outside its epoch: it comes from another batch size or data set.
+        ValueError: If the training data give no batch at all, and if the checkpoint's iteration lies outside its epoch: it
+            comes from another batch size or data set.
     """
+
+    def __init__(self, runner, dataloader, max_epochs, **kwargs):
+        super().__init__(runner, dataloader, max_epochs, **kwargs)
+        if not len(self.dataloader):
+            raise ValueError(f'train_dataloader: {len(self.dataloader.dataset)} images give no batch of batch_size='
+                             f'{self.dataloader.batch_size}' + (' with drop_last=True' if self.dataloader.drop_last else ''))
 
     def run(self):
         """Train to the end."""

@@ -4,10 +4,11 @@ import torch
 from mmengine.device import is_cuda_available
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIMIZERS
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_arguments, choose
 
 from .member_optim_wrapper import MemberOptimWrapper
 
@@ -17,8 +18,9 @@ class MemberOptimWrapperConstructor:
     """Build each online member's own optimiser wrapper from one `optim_wrapper` config.
 
     `optim_wrapper.members` (dict, optional) overrides it by member: `members=dict(teacher=dict(optimizer=dict(lr=1e-3)))`;
-    an `optimizer` with another `type` replaces the shared one. `optim_wrapper.max_skips`: see `MemberOptimWrapper`. `paramwise_cfg` (shared or by member) sees a member's own
-    parameter names. With `AmpOptimWrapper` on a machine without GPU only `dtype='bfloat16'` is possible.
+    an `optimizer` with another `type` replaces the shared one. `optim_wrapper.max_skips`: see `MemberOptimWrapper`.
+    `paramwise_cfg` (shared or by member) sees a member's own parameter names. With `AmpOptimWrapper` on a machine without GPU
+    only `dtype='bfloat16'` is possible.
 
     Args:
         optim_wrapper_cfg (dict): The config.
@@ -49,7 +51,11 @@ class MemberOptimWrapperConstructor:
         for name in online:
             cfg, paramwise = self._config_of(name)
             dtypes.add(self._cpu_dtype(cfg))
-            wrappers[name] = DefaultOptimWrapperConstructor(cfg, paramwise)(distiller.trained_module(name))
+            self._check_optimizer(cfg.get('optimizer'))
+            try:
+                wrappers[name] = DefaultOptimWrapperConstructor(cfg, paramwise)(distiller.trained_module(name))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f'optim_wrapper (of {name}): {dict(cfg)}: {error}') from error
             wrappers[name].grad_name = f'{name}/grad_norm'
         counts = {name: wrapper._accumulative_counts for name, wrapper in wrappers.items()}
         if len(set(counts.values())) > 1:
@@ -71,6 +77,17 @@ class MemberOptimWrapperConstructor:
             else:
                 cfg[key] = value
         return cfg, paramwise
+
+    @staticmethod
+    def _check_optimizer(cfg):
+        key = 'optim_wrapper.optimizer'
+        if not isinstance(cfg, dict) or 'type' not in cfg:
+            raise ValueError(f"{key}: expected a config with 'type', got {cfg!r}")
+        arguments = {name: value for name, value in cfg.items() if name not in ('type', '_scope_')}
+        cls = OPTIMIZERS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+        if cls is None:
+            choose(cfg['type'], OPTIMIZERS.module_dict, f'{key}.type')
+        check_arguments(cls, arguments, key, given=('params', ))
 
     @staticmethod
     def _cpu_dtype(cfg):

@@ -5,7 +5,7 @@ from torch import nn
 
 from mmkd.engine.schedules import Constant
 from mmkd.registry import MODELS, SCHEDULES
-from mmkd.utils.checks import build_checked, check_arguments, choose
+from mmkd.utils.checks import build_checked, check_arguments, check_number, choose
 
 from .tap import describe
 
@@ -48,8 +48,14 @@ class Link:
         link.key = key
         if link.source == link.target:
             raise ValueError(f'{key}: source and target are both {link.source!r}')
-        if not isinstance(link.weight, (int, float)) or not 0 <= link.weight < float('inf'):
-            raise ValueError(f'{key}.weight: expected a number >= 0, got {link.weight!r}')
+        check_number(link.weight, f'{key}.weight')
+        for name in ('source', 'target', 'source_tap', 'target_tap', 'name'):
+            if not isinstance(getattr(link, name), str):
+                raise ValueError(f'{key}.{name}: expected a name, got {getattr(link, name)!r}')
+        if not isinstance(link.detach, bool):
+            raise ValueError(f'{key}.detach: expected True or False, got {link.detach!r}')
+        if isinstance(link.connector_cfg, dict) and 'type' not in link.connector_cfg:
+            raise ValueError(f"{key}.connector: expected a config with 'type', got {link.connector_cfg!r}")
         link.schedule = Constant() if link.schedule_cfg is None else build_checked(
             SCHEDULES, link.schedule_cfg, f'{key}.schedule')
         return link

@@ -4,7 +4,8 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
-from mmkd.utils.checks import check_arguments, choose
+from mmkd.utils.checks import check_arguments, check_number, choose
+from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.random_stream import RandomStream
 
 TRAININGS = ('online', 'frozen', 'ema')
@@ -69,8 +70,18 @@ class Member:
             raise ValueError(f"{key}.checkpoint: a frozen member needs the checkpoint that it is")
         if training != 'ema' and config is None:
             raise ValueError(f"{key}.config: expected a 'package::path', a config file or a model dict")
-        if not 0 < momentum <= 1:
-            raise ValueError(f'{key}.momentum: expected a value in (0, 1], got {momentum}')
+        check_number(momentum, f'{key}.momentum', 0, 1)
+        if momentum == 0:
+            raise ValueError(f'{key}.momentum: expected a value in (0, 1], got 0: the average would never move')
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
+            raise ValueError(f'{key}.seed: expected an integer in [0, 2**32), got {seed!r}')
+        for argument, value in (('checkpoint', checkpoint), ('of', of)):
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f'{key}.{argument}: expected a string, got {value!r}')
+        if not isinstance(options or {}, dict):
+            raise ValueError(f"{key}.options: expected a dict of dotted keys and values, got {options!r}")
+        if not isinstance(config, (str, dict, type(None))):
+            raise ValueError(f"{key}.config: expected a 'package::path', a config file or a model dict, got {config!r}")
         self.seed = seed
         self.stream = None
         self.config = None if training == 'ema' else self._resolve(config, options or {})
@@ -104,7 +115,7 @@ class Member:
             self._check_option(config.model, option)
         try:
             config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
-        except TypeError as error:
+        except (TypeError, KeyError, IndexError, AssertionError) as error:
             raise ValueError(f'{self.key}.options: {error}') from error
         if scope:
             config.model.setdefault('_scope_', scope)
@@ -116,16 +127,22 @@ class Member:
     def _check_option(self, model, option):
         # The last name may be new (an argument left at its default), those on the way must be there.
         node = model
-        for part in option.split('.')[:-1]:
+        key = f'{self.key}.options[{option!r}]'
+        *way, last = option.split('.')
+        for part in way:
             if isinstance(node, (list, tuple)):
-                node = node[int(part)]
+                node = node[int(choose(part, range(len(node)), key))]
+            elif not isinstance(node, dict):
+                raise ValueError(f'{key}: {part!r} is below a value that is no dict: {node!r}')
             else:
-                choose(part, node, f'{self.key}.options[{option!r}]')
+                choose(part, node, key)
                 node = node[part]
+        if isinstance(node, (list, tuple)):
+            choose(last, range(len(node)), key)
 
     def build(self, seed):
         """Build the network inside the member's own random stream, started at its seed (or `seed` if it has none)."""
         self.seed = seed if self.seed is None else self.seed
         self.stream = RandomStream(self.seed)
-        with self.stream():
+        with self.stream(), naming_keys(self.config, f'{self.key}.config'):
             return MMENGINE_MODELS.build(self.config.copy())

@@ -124,6 +124,8 @@ class OnlineDistiller(BaseModel):
             sharing.setdefault('students', self._students(teacher))
             expanded = sharing_links(list(self.plans), task=self.task, **sharing)
             configs = {f'model.sharing ({sharing["type"]})[{i}]': cfg for i, cfg in enumerate(expanded)}
+        if not isinstance(links, (list, tuple)):
+            raise ValueError(f'model.links: expected a list of dicts, got {links!r}')
         own = [Link.from_config(cfg, f'model.links[{i}]') for i, cfg in enumerate(links)]
         replaced = {link.place for link in own}
         planned = [Link.from_config(cfg, key) for key, cfg in configs.items()]

@@ -5,7 +5,7 @@ Biomedical Imaging" (arXiv 2212.02931), whose P-only rows are those of Niyaz & B
 With Peer-To-Peer Mutual Learning For Model Compression" (arXiv 2110.11023). The papers have two students; for more, mmkd
 alternates the styles: the 1st, 3rd, ... student learns from the teacher by P (predictions), the 2nd, 4th, ... by F (features).
 """
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_number, choose
 
 # preset: (what the teacher sends to a student, what its peers send to it)
 PRESETS = {
@@ -58,6 +58,8 @@ def sharing_links(members, type, weight=1.0, tau=1.0, schedule=None, kd_weight=1
         ValueError: For an unknown preset or member, a missing teacher, or peers where there is one student.
     """
     from_teacher, from_peers = PRESETS[choose(type, PRESETS, 'model.sharing.type')]
+    for name, value in dict(weight=weight, kd_weight=kd_weight, ml_weight=ml_weight, feature_weight=feature_weight).items():
+        check_number(value, f'model.sharing.{name}')
     if students is None:
         students = [name for name in members if name != teacher]
     for name in students:

@@ -1,0 +1,66 @@
+import copy
+
+import numpy as np
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+
+from mmkd.registry import DATASETS
+
+from .unreadable import UnreadableImage, load_whole
+
+# So many items are tried in place of one; where all fail, it is the data set and not a file.
+TRIES = 50
+KEY = 'unreadable'  # of the meta information of an item that stands in for others: their messages
+
+
+@DATASETS.register_module()
+class SkipUnreadable:
+    """A training set that puts another image in place of one that cannot be used, and goes on.
+
+    Wrap the data set itself, inside `RepeatDataset` and the like: `dataset=dict(type='mmkd.SkipUnreadable', dataset=dict(...))`.
+    Without the wrapper mmkd's own data sets stop with one message that names the file. Unusable is a file (image or label map)
+    that is missing, empty, cut off or no image; other faults of an item stop the training as ever.
+
+    What stands in depends on the item's index alone and draws from no random stream, so that runs with the same seed, with any
+    number of workers, and resumed ones see the same images. `mmkd.UnreadableHook` names each file in the log once and counts.
+
+    Args:
+        dataset (dict): Config of any data set of OpenMMLab's that is for training.
+
+    Raises:
+        ValueError: If the data set is one for evaluation (`test_mode`), which must measure every image.
+        UnreadableImage: If 50 items in a row cannot be used.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        if getattr(self.dataset, 'test_mode', False):
+            raise ValueError('mmkd.SkipUnreadable: the data set has test_mode=True; an evaluation must not leave out images')
+
+    @property
+    def metainfo(self):
+        """dict: The data set's."""
+        return copy.deepcopy(self.dataset.metainfo)
+
+    def full_init(self):
+        self.dataset.full_init()
+
+    def get_data_info(self, idx):
+        return self.dataset.get_data_info(idx)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, idx):
+        """Load the item, or the first usable one of a fixed row of others."""
+        others = np.random.default_rng(idx).integers(len(self), size=TRIES)
+        faults = []
+        for place in (idx, *others.tolist()):
+            try:
+                item = load_whole(self.dataset, place, self.dataset.__getitem__)
+            except UnreadableImage as fault:
+                faults.append(str(fault))
+                continue
+            if faults:
+                item['data_samples'].set_metainfo({KEY: faults})
+            return item
+        raise UnreadableImage(f'{faults[0]}, nor can {TRIES} others be used that were to stand in for it')

@@ -1,0 +1,123 @@
+"""Errors of mmengine's builders, told by the key of the config that they come from."""
+import inspect
+import re
+from contextlib import contextmanager, suppress
+
+import mmengine.registry
+from mmengine.registry import Registry
+
+from .checks import choose
+
+UNKNOWN_TYPE = re.compile(r'(\S+) is not in the (\S+?)::(.+?) registry')
+UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
+MISSING_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) missing \d+ required .*?arguments?: '(\w+)'")
+ROOTS = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
+
+
+@contextmanager
+def naming_keys(cfg, prefix=''):
+    """Turn a builder's error about an unknown type or argument into a ValueError that names its key in `cfg`.
+
+    Args:
+        cfg (dict): What is built inside the block.
+        prefix (str): The key of `cfg` itself.
+
+    Raises:
+        ValueError: With key, value and the nearest valid name. Errors that tell no place in `cfg` pass unchanged.
+    """
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        _explain(str(error.args[0]) if error.args else '', cfg, prefix, error)
+        raise
+
+
+def _explain(text, cfg, prefix, error):
+    found = UNKNOWN_TYPE.search(text)
+    if found:
+        name, scope, kind = found.groups()
+        key = next((f'{path}.type' for path, node in _dicts(cfg, prefix) if node.get('type') == name), None)
+        default = cfg.get('default_scope')
+        if default is not None and default not in {scope for root in ROOTS for scope in root.children}:
+            key, name, names = 'default_scope', default, {scope for root in ROOTS for scope in root.children}
+        else:
+            names = _names(kind, name.rpartition('.')[0])
+        if key is not None:
+            _refuse(name, names, key, error)
+    found = UNKNOWN_ARGUMENT.search(text)
+    if found:
+        owner, argument = found.groups()
+        for path, node in _owners(cfg, prefix, owner):
+            if argument in node:
+                _refuse(argument, _parameters(node.get('type'), owner), f'{path}.{argument}'.lstrip('.'), error)
+    found = MISSING_ARGUMENT.search(text)
+    if found:
+        owner, argument = found.groups()
+        for path, node in _owners(cfg, prefix, owner):
+            if argument not in node:
+                raise ValueError(f'{path}: {argument!r} must be given') from error
+
+
+def _refuse(name, names, key, error):
+    try:
+        choose(name, sorted(set(names) - {name}), key)
+    except ValueError as refusal:
+        raise refusal from error
+
+
+def _dicts(node, path):
+    """Yield (path, dict) of a config's dicts, outer ones first."""
+    if isinstance(node, dict) or hasattr(node, '_cfg_dict'):
+        yield path, node
+        for key in node:
+            yield from _dicts(node[key], f'{path}.{key}'.lstrip('.'))
+    elif isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _dicts(item, f'{path}[{i}]')
+
+
+def _owners(cfg, prefix, owner):
+    """Yield the places that a class named `owner`, or one that inherits from it, is built from."""
+    for path, node in _dicts(cfg, prefix):
+        kind = node.get('type')
+        if kind is None and owner == 'DataLoader' and path.endswith('_dataloader'):
+            yield path, node
+        elif kind is not None and owner in (cls.__name__ for cls in inspect.getmro(_class(kind) or object)):
+            yield path, node
+
+
+def _class(kind):
+    if not isinstance(kind, str):
+        return kind if inspect.isclass(kind) else None
+    for root in ROOTS:
+        for registry in (root, *root.children.values()):
+            with suppress(KeyError):
+                found = registry.module_dict.get(kind.rpartition('.')[2])
+                if inspect.isclass(found):
+                    return found
+    return None
+
+
+def _parameters(kind, owner):
+    """The names of the arguments of a class and of those it passes the rest of its arguments on to."""
+    if owner == 'DataLoader':
+        from torch.utils.data import DataLoader
+        kind = DataLoader
+    names = set()
+    for cls in inspect.getmro(_class(kind) or object):
+        parameters = inspect.signature(cls.__init__).parameters.values() if cls is not object else ()
+        names.update(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != 'self')
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+def _names(kind, scope):
+    """The names of a kind of registry, those of a `scope` with it in front."""
+    names = []
+    for root in ROOTS:
+        if root.name == kind:
+            for registry in (root, *root.children.values()):
+                if not scope or registry.scope == scope:
+                    names += [f'{scope}.{name}' if scope else name for name in registry.module_dict]
+    return names
