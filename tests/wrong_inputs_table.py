@@ -521,7 +521,8 @@ LINES = [
          '--cfg-options', 'custom_hooks.first'),
     line('train-options-value', '--cfg-options with a wrong value', (TRAIN, 'det.py', '--cfg-options', 'model.sharing.tau=-1'),
          'tau', 'positive number'),
-    line('train-work-dir', 'work folder that is a file', (TRAIN, 'det.py', '--work-dir', 'taken'), 'taken: File exists (a folder is to be made there)', prepare=blocked),
+    line('train-work-dir', 'work folder that is a file', (TRAIN, 'det.py', '--work-dir', 'taken'),
+         'taken: File exists (a folder is to be made there)', prepare=blocked),
     line('train-scale', '--auto-scale-lr without base_batch_size', (TRAIN, 'config.py', '--auto-scale-lr'),
          'auto_scale_lr.base_batch_size', prepare=lambda f, s: (f / 'config.py').write_text(
              "_base_ = './det.py'\nauto_scale_lr = dict(_delete_=True)\n")),
