@@ -1,4 +1,4 @@
-"""Steps of small distillers on this rank's share of a batch, for test_distributed.py; under torchrun rank 0 saves what came of it.
+"""Steps of small distillers on this rank's share of a batch, for test_distributed.py; rank 0 saves what came of it.
 
     torchrun --nproc_per_node=2 tests/distributed_worker.py OUT.pth
 

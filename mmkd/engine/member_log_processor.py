@@ -47,7 +47,8 @@ class MemberLogProcessor(LogProcessor):
         if not names or not members:
             return tag, text
         columns = list(dict.fromkeys(key for metrics in members.values() for key in metrics))
-        rows = [['member', *columns], *([name, *(self._cell(key, metrics) for key in columns)] for name, metrics in members.items())]
+        rows = [['member', *columns]]
+        rows += [[name, *(self._cell(key, metrics) for key in columns)] for name, metrics in members.items()]
         return tag, '\n'.join([self._header(text, rest), align(rows, '  ')])
 
     @staticmethod

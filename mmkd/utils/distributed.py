@@ -78,12 +78,13 @@ def check_parallel(cfg):
                          "normalises by its own images; norm_cfg type 'GN' does not depend on them)")
     if not (cfg.get('model') or {}).get('members'):
         return
-    for key, valid in (('model_wrapper_cfg', ['MMDistributedDataParallel']), ('strategy', ['SingleDeviceStrategy', 'DDPStrategy'])):
+    supported = dict(model_wrapper_cfg=['MMDistributedDataParallel'], strategy=['SingleDeviceStrategy', 'DDPStrategy'])
+    for key, valid in supported.items():
         kind = (cfg.get(key) or {}).get('type', valid[0])
         name = kind if isinstance(kind, str) else kind.__name__
         if name.split('.')[-1] not in valid:
-            raise ValueError(f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an OnlineDistiller, whose members '
-                             f'have an optimiser each; valid: {", ".join(valid)}')
+            raise ValueError(f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an OnlineDistiller, whose '
+                             f'members have an optimiser each; valid: {", ".join(valid)}')
 
 
 def check_sync_bn(networks):
@@ -97,8 +98,8 @@ def check_sync_bn(networks):
     for member, network in networks.items():
         for name, module in network.named_modules():
             if isinstance(module, torch.nn.SyncBatchNorm):
-                raise ValueError(f"model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its norm_cfg's "
-                                 "type to 'BN' or 'GN' by `options`")
+                raise ValueError(f"model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its "
+                                 "norm_cfg's type to 'BN' or 'GN' by `options`")
 
 
 def mean_over_ranks(value):

@@ -19,8 +19,8 @@ spec.loader.exec_module(worker)
 
 def torchrun(*command, processes=2, cwd=None):
     environment = dict(os.environ, OMP_NUM_THREADS='1')
-    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--standalone', *command],
-                          capture_output=True, text=True, cwd=cwd, env=environment, timeout=600)
+    launch = [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--standalone']
+    return subprocess.run([*launch, *command], capture_output=True, text=True, cwd=cwd, env=environment, timeout=600)
 
 
 @pytest.fixture(scope='module')

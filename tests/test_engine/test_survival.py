@@ -304,7 +304,7 @@ def test_a_validation_that_a_kill_cut_off_is_done_after_all(toolkit, data, tmp_p
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
-    """SIGKILL ten times in a training that saves every second iteration; `--resume` each time; the end equals the unbroken run's."""
+    """SIGKILL ten times in a training that saves every second iteration, `--resume` each time: it ends as the unbroken run."""
     import random
     import re
 
@@ -346,5 +346,6 @@ def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
     one, other = (weights(latest_whole(tmp_path / name / 'work')) for name in ('whole', 'killed'))
     assert one['meta']['iter'] == other['meta']['iter'] == 60
     unequal = [key for key, value in one['state_dict'].items() if not torch.equal(value, other['state_dict'][key])]
-    print(f'10 kills, {sum(torn > 0 for *_, torn in kills)} while a file was written; weights that differ at the end: {len(unequal)}')
+    writing = sum(torn > 0 for *_, torn in kills)
+    print(f'10 kills, {writing} while a file was written; weights that differ at the end: {len(unequal)}')
     assert not unequal, unequal[:5]

@@ -1,4 +1,4 @@
-"""What can be checked of the Dockerfiles without an engine; with `-m slow` the CPU image's RUN steps are run in a clean folder."""
+"""What can be checked of the Dockerfiles without an engine; `-m slow` runs the CPU image's setup in a clean folder."""
 import json
 import os
 import re

@@ -16,8 +16,8 @@ class SafeCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, safe against a kill or a full disk at any moment.
 
     Checkpoints are written to a temporary file, flushed and renamed; the old one is removed after the new one is whole (mmengine
-    removes it first); `last_checkpoint` is written alike. The checkpoints of earlier preemptions (`PreemptionHook`) go, too, once a
-    later one is whole. Arguments as mmengine's, less `backend_args`.
+    removes it first); `last_checkpoint` is written alike. The checkpoints of earlier preemptions (`PreemptionHook`) go, too, once
+    a later one is whole. Arguments as mmengine's, less `backend_args`.
 
     Raises:
         OSError: If a checkpoint cannot be written (a full disk, a quota); the message names the one to resume from.

@@ -8,8 +8,8 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     """Epoch-based training that also goes on from a checkpoint in the middle of an epoch.
 
     The batches that the interrupted run has had are drawn again and dropped; then the random states of the checkpoint are
-    restored (`MemberHook`), so that what follows equals the unbroken run. Resumed at the end of an epoch, the validation due then is
-    done (again): a kill may have come before it. Arguments as mmengine's `EpochBasedTrainLoop`.
+    restored (`MemberHook`), so that what follows equals the unbroken run. Resumed at the end of an epoch, the validation due then
+    is done (again): a kill may have come before it. Arguments as mmengine's `EpochBasedTrainLoop`.
 
     Raises:
         ValueError: If the training data give no batch at all, and if the checkpoint's iteration lies outside its epoch: it

@@ -340,8 +340,8 @@ class OnlineDistiller(BaseModel):
                 continue
             place, target = (link.source, link.source_tap), values[link.target, link.target_tap]
             if torch.is_grad_enabled() and not requires_grad(target):
-                raise ValueError(f'{link.key}.target_tap: {link.target_tap!r} of {link.target!r} has no gradient, so the link teaches '
-                                 'nothing: its layers are frozen, or it lies inside a reentrant activation checkpoint (with_cp, '
+                raise ValueError(f'{link.key}.target_tap: {link.target_tap!r} of {link.target!r} has no gradient, so the link '
+                                 'teaches nothing: its layers are frozen, or it lies inside a reentrant activation checkpoint (with_cp, '
                                  'activation_checkpointing); tap the checkpointed module itself or a later one')
             source = values[place]
             if link.detach:
