@@ -22,7 +22,10 @@ work_dir = 'work'
 CLASSIFICATION = '''_base_ = '{root}/configs/mmkd/msi_resnet_kdml_demo.py'
 _narrow = {{'backbone.base_channels': 4, 'backbone.stem_channels': 4, 'head.in_channels': 32}}
 model = dict(members=dict(teacher=dict(options=_narrow), student1=dict(options=_narrow), student2=dict(options=_narrow)))
-train_dataloader = dict(batch_size=4, drop_last=False, dataset=dict(dataset=dict(data_root='{data}/')))
+train_dataloader = dict(
+    batch_size=4, drop_last=False, dataset=dict(
+        type='mmkd.FolderClassification', data_root='{data}/', data_prefix='images/train', ann_file='labels/train.txt',
+        classes=('no polyp', 'polyp'), pipeline={{{{_base_.train_pipeline}}}}, _delete_=True))
 val_dataloader = dict(batch_size=4, dataset=dict(data_root='{data}/'))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=1, val_interval=1)
