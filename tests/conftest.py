@@ -120,6 +120,7 @@ def small_config(data, work_dir, **changes):
     cfg.work_dir, cfg.launcher = str(work_dir), 'none'
     cfg.train_cfg.update(max_epochs=2, val_interval=1)
     cfg.default_hooks.logger.interval = 1
+    cfg.visualizer.name = f'test_{next(COUNTER)}'  # mmengine has one a name and process, with the first one's folder
     cfg.merge_from_dict(changes)
     return cfg
 

@@ -50,6 +50,7 @@ def small(task, root, work_dir, skip=True, workers=0):
         for member in cfg.model.members.values():
             member.options.update(narrow)
         for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            loader.dataset = loader.dataset.get('dataset', loader.dataset)  # without what balances the classes
             loader.batch_size, loader.dataset.data_root = 4, f'{root}/'
             loader.dataset.pop('img_suffix', None)
         if task == 'seg':

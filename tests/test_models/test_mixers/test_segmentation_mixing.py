@@ -126,7 +126,12 @@ def test_links_count_positions_valid_in_both_label_maps(toolkit):
     partners = model.mixer(inputs, samples).partners
     masks, link = [], model.links[0][0]
     compute = link.compute
-    link.compute = lambda module, target, source, mask: masks.append(mask) or compute(module, target, source, mask)
+
+    def seen(module, target, source, mask, weight):
+        masks.append(mask)
+        return compute(module, target, source, mask, weight)
+
+    link.compute = seen
     model(inputs, samples, mode='loss')
     own = torch.stack([sample.gt_sem_seg.data != 255 for sample in samples])
     assert torch.equal(masks[0] > 0, own & own[partners]) and set(masks[0].unique().tolist()) == {0.0, 1.0}
