@@ -1,9 +1,10 @@
 # MetaMixer (arXiv 2303.07951) between two CIFAR-style ResNet-18 on CIFAR-100, 200 epochs, on a GPU.
 # Data: mmpretrain downloads them to data/cifar100
-_base_ = ['../_base_/schedules/adamw_100e.py', '../_base_/classification_runtime.py']
-data_root = 'data/cifar100/'
+_base_ = [
+    '../_base_/datasets/cifar100_classification.py', '../_base_/schedules/adamw_100e.py', '../_base_/classification_runtime.py'
+]
 _cifar = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
-_hundred = {'head.num_classes': 100, 'head.topk': (1, 5), 'data_preprocessor.num_classes': 100}
+_hundred = {'head.num_classes': 100, 'head.topk': (1, ), 'data_preprocessor.num_classes': 100}
 model = dict(
     type='mmkd.OnlineDistiller',
     data_preprocessor=dict(
@@ -14,34 +15,8 @@ model = dict(
     sharing=dict(type='ml_p', tau=4.0, schedule=dict(type='SigmoidRamp', end=0.3)),
     mixer=dict(type='MetaMixer', depths=(0, 1, 2, 3), alpha=1.0, local_alpha=1.0),
     ensemble=dict(members=['student1', 'student2']))
-train_pipeline = [
-    dict(type='RandomCrop', crop_size=32, padding=4),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackInputs'),
-]
-val_pipeline = [dict(type='PackInputs')]
-tta_pipeline = [
-    dict(
-        type='TestTimeAug',
-        transforms=[[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)], [dict(type='PackInputs')]])
-]
 # Pairs of one class, which local mixing needs: of 100 classes a random batch has few.
-train_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=False,
-    drop_last=True,
-    sampler=dict(type='mmkd.ClassPairedSampler'),
-    dataset=dict(type='CIFAR100', data_root=data_root, split='train', pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CIFAR100', data_root=data_root, split='test', pipeline=val_pipeline))
-test_dataloader = val_dataloader
-val_evaluator = [dict(type='Accuracy', topk=(1, 5))]
-test_evaluator = val_evaluator
+train_dataloader = dict(sampler=dict(type='mmkd.ClassPairedSampler', _delete_=True))
 train_cfg = dict(max_epochs=200, val_interval=10)
 optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True, _delete_=True), paramwise_cfg=None,
