@@ -47,7 +47,7 @@ MpiDefault=none
 ReturnToService=2
 InactiveLimit=0
 KillWait=30
-NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
+NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc --all) State=UNKNOWN
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 EOF
     export SLURM_CONF="$DIR/slurm.conf"
