@@ -83,7 +83,7 @@ def files_by_stem(folder, what):
 
 
 def is_whole(path):
-    """Whether an image file is complete: OpenCV fills what is missing of a cut one with grey, Pillow refuses it."""
+    """Whether an image file is complete: Pillow refuses a cut one, OpenCV depends on its version (4.12 refuses)."""
     try:
         with Image.open(path) as image:
             image.load()
