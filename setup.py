@@ -1,4 +1,5 @@
 """Packaging of mmkd; `configs/` and `tools/` are shipped inside the package as `mmkd/.mim`, as OpenMMLab packages do."""
+
 import re
 import shutil
 from pathlib import Path
@@ -23,7 +24,12 @@ class BuildWithMim(build_py):
             return  # the checkout's own folders are used
         for folder in ('configs', 'tools'):
             target = Path(self.build_lib) / 'mmkd' / '.mim' / folder
-            shutil.copytree(ROOT / folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(
+                ROOT / folder,
+                target,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns('__pycache__'),
+            )
 
 
 version = re.search(r"__version__ = '(.+)'", (ROOT / 'mmkd' / 'version.py').read_text()).group(1)

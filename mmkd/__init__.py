@@ -2,6 +2,7 @@
 
 `custom_imports = dict(imports=['mmkd'])` in a config registers everything.
 """
+
 from .utils import torchvision_shim
 
 torchvision_shim.install()  # before anything imports torchvision

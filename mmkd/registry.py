@@ -1,4 +1,5 @@
 """mmkd's registries: children of mmengine's with scope `mmkd`, and three of mmkd's own."""
+
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -18,11 +19,18 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='mmkd',
-    locations=['mmkd.engine.optimizers'])
+    locations=['mmkd.engine.optimizers'],
+)
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmkd', locations=['mmkd.datasets'])
-DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmkd', locations=['mmkd.datasets'])
-LOG_PROCESSORS = Registry('log processor', parent=MMENGINE_LOG_PROCESSORS, scope='mmkd', locations=['mmkd.engine'])
-VISBACKENDS = Registry('vis backend', parent=MMENGINE_VISBACKENDS, scope='mmkd', locations=['mmkd.visualization'])
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmkd', locations=['mmkd.datasets']
+)
+LOG_PROCESSORS = Registry(
+    'log processor', parent=MMENGINE_LOG_PROCESSORS, scope='mmkd', locations=['mmkd.engine']
+)
+VISBACKENDS = Registry(
+    'vis backend', parent=MMENGINE_VISBACKENDS, scope='mmkd', locations=['mmkd.visualization']
+)
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmkd', locations=['mmkd.evaluation'])
 
 # Pure functions of training progress that scale a link's weight.

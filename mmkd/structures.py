@@ -15,13 +15,18 @@ class DensePrediction:
     """
 
     cls_logits: Tensor
-    obj_logits: Optional[Tensor]
+    obj_logits: Tensor | None
     boxes: Tensor
 
     def detach(self):
         """Cut out of the graph."""
         objectness = None if self.obj_logits is None else self.obj_logits.detach()
-        return replace(self, cls_logits=self.cls_logits.detach(), obj_logits=objectness, boxes=self.boxes.detach())
+        return replace(
+            self,
+            cls_logits=self.cls_logits.detach(),
+            obj_logits=objectness,
+            boxes=self.boxes.detach(),
+        )
 
     @property
     def requires_grad(self):

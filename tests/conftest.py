@@ -1,4 +1,5 @@
 """Small real networks and batches that the tests share."""
+
 import itertools
 import os
 import random
@@ -23,24 +24,27 @@ NARROW = {
     'bbox_head.feat_channels': 32,
     'bbox_head.num_classes': 1,
 }
-WIDER = dict(NARROW, **{
-    'backbone.widen_factor': 0.25,
-    'neck.in_channels': [64, 128, 256],
-    'neck.out_channels': 48,
-    'bbox_head.in_channels': 48,
-    'bbox_head.feat_channels': 32,
-})
+WIDER = dict(
+    NARROW,
+    **{
+        'backbone.widen_factor': 0.25,
+        'neck.in_channels': [64, 128, 256],
+        'neck.out_channels': 48,
+        'bbox_head.in_channels': 48,
+        'bbox_head.feat_channels': 32,
+    },
+)
 YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
 RTMDET = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 PLAIN = dict(type='DetDataPreprocessor', pad_size_divisor=32)
 
 # A plain toolbox's tool, in a process where mmkd can't be imported and torchvision's operators are declared if need be.
-PLAIN_PROCESS = f'''import runpy, sys
+PLAIN_PROCESS = f"""import runpy, sys
 runpy.run_path({str(ROOT / 'mmkd/utils/torchvision_shim.py')!r})['install']()
 sys.modules['mmkd'] = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
-'''
+"""
 
 
 def yolox(**kwargs):
@@ -59,6 +63,7 @@ def members(students=2, teacher=True, **kwargs):
 def make_distiller(init=True, **kwargs):
     """Build an OnlineDistiller from config keys."""
     from mmengine.registry import MODELS
+
     kwargs.setdefault('members', members())
     kwargs.setdefault('data_preprocessor', dict(PLAIN))
     model = MODELS.build(dict(type='mmkd.OnlineDistiller', **kwargs))
@@ -70,15 +75,29 @@ def make_distiller(init=True, **kwargs):
 def make_batch(n=2, size=64, seed=0):
     """A loader's batch as mmdet collates it: raw uint8 images and data samples with a box or two."""
     from mmdet.structures import DetDataSample
+
     generator = torch.Generator().manual_seed(seed)
     batch = dict(inputs=[], data_samples=[])
     for i in range(n):
-        batch['inputs'].append(torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8))
+        batch['inputs'].append(
+            torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8)
+        )
         corner = torch.rand(1 + i % 2, 2, generator=generator) * size * 0.4
-        boxes = torch.cat([corner, corner + size * (0.2 + 0.3 * torch.rand(len(corner), 2, generator=generator))], 1)
-        sample = DetDataSample(metainfo=dict(img_id=i, img_shape=(size, size), ori_shape=(size, size), scale_factor=(1., 1.)))
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
-        sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        boxes = torch.cat(
+            [corner, corner + size * (0.2 + 0.3 * torch.rand(len(corner), 2, generator=generator))],
+            1,
+        )
+        sample = DetDataSample(
+            metainfo=dict(
+                img_id=i, img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0)
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long)
+        )
+        sample.ignored_instances = InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+        )
         batch['data_samples'].append(sample)
     return batch
 
@@ -86,6 +105,7 @@ def make_batch(n=2, size=64, seed=0):
 def optim_wrapper(model, **cfg):
     """The members' optimisers."""
     from mmengine.optim import build_optim_wrapper
+
     cfg.setdefault('optimizer', dict(type='SGD', lr=0.01, momentum=0.9))
     return build_optim_wrapper(model, dict(constructor='mmkd.MemberOptimWrapperConstructor', **cfg))
 
@@ -95,6 +115,7 @@ def data(tmp_path_factory):
     """A synthetic set of 12 and 6 frames of 64 px."""
     root = tmp_path_factory.mktemp('data') / 'polyps'
     from mmkd.datasets.synthetic import write_synthetic_polyps
+
     write_synthetic_polyps(root, train=12, val=6, size=64)
     return root
 
@@ -102,6 +123,7 @@ def data(tmp_path_factory):
 def small_config(data, work_dir, **changes):
     """The demo config with narrower members, on 64 px frames."""
     from mmengine.config import Config
+
     cfg = Config.fromfile(ROOT / 'configs/mmkd/polyp_yolox_kdml_demo.py')
     root = f'{data}/'
     train = cfg.train_dataloader.dataset.dataset
@@ -114,13 +136,18 @@ def small_config(data, work_dir, **changes):
             if step.type == 'Resize':
                 step.scale = (64, 64)
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = f'{root}annotations/val.json'
-    cfg.model.members.teacher.options = {**WIDER, 'test_cfg.score_thr': 0.0}  # hardly trained: keep every box
+    cfg.model.members.teacher.options = {
+        **WIDER,
+        'test_cfg.score_thr': 0.0,
+    }  # hardly trained: keep every box
     for name in ('student1', 'student2'):
         cfg.model.members[name].options = {**NARROW, 'test_cfg.score_thr': 0.0}
     cfg.work_dir, cfg.launcher = str(work_dir), 'none'
     cfg.train_cfg.update(max_epochs=2, val_interval=1)
     cfg.default_hooks.logger.interval = 1
-    cfg.visualizer.name = f'test_{next(COUNTER)}'  # mmengine has one a name and process, with the first one's folder
+    cfg.visualizer.name = (
+        f'test_{next(COUNTER)}'  # mmengine has one a name and process, with the first one's folder
+    )
     cfg.merge_from_dict(changes)
     return cfg
 
@@ -132,9 +159,13 @@ def unformatted_configs(tmp_path_factory):
     (stub / 'yapf/yapflib').mkdir(parents=True)
     (stub / 'yapf/__init__.py').write_text("__version__ = '0.43.0'\n")
     (stub / 'yapf/yapflib/__init__.py').write_text('')
-    (stub / 'yapf/yapflib/yapf_api.py').write_text('def FormatCode(text, *args, **kwargs):\n    return text, True\n')
+    (stub / 'yapf/yapflib/yapf_api.py').write_text(
+        'def FormatCode(text, *args, **kwargs):\n    return text, True\n'
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, *args, **kwargs: (text, True))
+        patch.setattr(
+            'yapf.yapflib.yapf_api.FormatCode', lambda text, *args, **kwargs: (text, True)
+        )
         patch.setenv('PYTHONPATH', str(stub), prepend=os.pathsep)
         yield
 
@@ -143,6 +174,7 @@ def unformatted_configs(tmp_path_factory):
 def fresh_state():
     """Each test starts from seed 0, mmdet's scope and an empty message hub."""
     from mmdet.utils import register_all_modules
+
     register_all_modules(init_default_scope=False)
     DefaultScope.get_instance(f'test-{next(COUNTER)}', scope_name='mmdet')
     MessageHub._instance_dict.clear()
@@ -156,4 +188,7 @@ def fresh_state():
 def toolkit():
     """The helpers above, for tests (no relative imports between test files)."""
     import types
-    return types.SimpleNamespace(**{name: value for name, value in globals().items() if not name.startswith('_')})
+
+    return types.SimpleNamespace(
+        **{name: value for name, value in globals().items() if not name.startswith('_')}
+    )

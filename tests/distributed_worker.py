@@ -4,6 +4,7 @@
 
 Norms are group norms, connectors' too: a batch norm in training mode sees its own rank's images (SyncBN, on GPUs, sees all).
 """
+
 import copy
 import sys
 from pathlib import Path
@@ -26,64 +27,114 @@ STEPS, BATCH = 3, 8
 
 def detection(sharing):
     def member(options, seed):
-        norms = {f'{place}.norm_cfg': dict(GN, _delete_=True) for place in ('backbone', 'neck', 'bbox_head')}
+        norms = {
+            f'{place}.norm_cfg': dict(GN, _delete_=True)
+            for place in ('backbone', 'neck', 'bbox_head')
+        }
         return toolkit.yolox(options={**options, **norms, 'test_cfg.score_thr': 0.0}, seed=seed)
-    return dict(members=dict(teacher=member(toolkit.WIDER, 10), student1=member(toolkit.NARROW, 1),
-                             student2=member(toolkit.NARROW, 2)),
-                sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP), data_preprocessor=dict(toolkit.PLAIN))
+
+    return dict(
+        members=dict(
+            teacher=member(toolkit.WIDER, 10),
+            student1=member(toolkit.NARROW, 1),
+            student2=member(toolkit.NARROW, 2),
+        ),
+        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP),
+        data_preprocessor=dict(toolkit.PLAIN),
+    )
 
 
 def segmentation(sharing):
     def member(width, seed):
         options = {
-            'data_preprocessor': seg_preprocessor(), 'backbone.base_channels': width, 'backbone.norm_cfg': GN,
-            'backbone.num_stages': 3, 'backbone.strides': (2, 1, 1), 'backbone.enc_num_convs': (1, 1, 1),
-            'backbone.dec_num_convs': (1, 1), 'backbone.downsamples': (True, True), 'backbone.enc_dilations': (1, 1, 1),
-            'backbone.dec_dilations': (1, 1), 'decode_head.norm_cfg': GN, 'decode_head.in_index': 2,
-            'decode_head.in_channels': width, 'decode_head.channels': width, 'decode_head.num_classes': 2,
-            'decode_head.dropout_ratio': 0.0, 'auxiliary_head': None, 'test_cfg.mode': 'whole',
+            'data_preprocessor': seg_preprocessor(),
+            'backbone.base_channels': width,
+            'backbone.norm_cfg': GN,
+            'backbone.num_stages': 3,
+            'backbone.strides': (2, 1, 1),
+            'backbone.enc_num_convs': (1, 1, 1),
+            'backbone.dec_num_convs': (1, 1),
+            'backbone.downsamples': (True, True),
+            'backbone.enc_dilations': (1, 1, 1),
+            'backbone.dec_dilations': (1, 1),
+            'decode_head.norm_cfg': GN,
+            'decode_head.in_index': 2,
+            'decode_head.in_channels': width,
+            'decode_head.channels': width,
+            'decode_head.num_classes': 2,
+            'decode_head.dropout_ratio': 0.0,
+            'auxiliary_head': None,
+            'test_cfg.mode': 'whole',
         }
-        return dict(config='mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py', options=options, seed=seed)
-    return dict(members=dict(teacher=member(8, 10), student1=member(4, 1), student2=member(4, 2)),
-                sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP), data_preprocessor=seg_preprocessor())
+        return dict(
+            config='mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py', options=options, seed=seed
+        )
+
+    return dict(
+        members=dict(teacher=member(8, 10), student1=member(4, 1), student2=member(4, 2)),
+        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP),
+        data_preprocessor=seg_preprocessor(),
+    )
 
 
 def seg_preprocessor():
-    return dict(type='SegDataPreProcessor', _scope_='mmseg', size=(64, 64), mean=[127.] * 3, std=[60.] * 3)
+    return dict(
+        type='SegDataPreProcessor', _scope_='mmseg', size=(64, 64), mean=[127.0] * 3, std=[60.0] * 3
+    )
 
 
 def classification(sharing):
     def member(width, seed):
-        options = {'data_preprocessor': cls_preprocessor(), 'backbone.base_channels': width, 'backbone.stem_channels': width,
-                   'backbone.norm_cfg': GN, 'head.in_channels': 8 * width, 'head.num_classes': 3, 'head.topk': (1, )}
-        return dict(config='mmpretrain::resnet/resnet18_8xb16_cifar10.py', options=options, seed=seed)
-    return dict(members=dict(teacher=member(8, 10), student1=member(4, 1), student2=member(4, 2)),
-                sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP), data_preprocessor=cls_preprocessor())
+        options = {
+            'data_preprocessor': cls_preprocessor(),
+            'backbone.base_channels': width,
+            'backbone.stem_channels': width,
+            'backbone.norm_cfg': GN,
+            'head.in_channels': 8 * width,
+            'head.num_classes': 3,
+            'head.topk': (1,),
+        }
+        return dict(
+            config='mmpretrain::resnet/resnet18_8xb16_cifar10.py', options=options, seed=seed
+        )
+
+    return dict(
+        members=dict(teacher=member(8, 10), student1=member(4, 1), student2=member(4, 2)),
+        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP),
+        data_preprocessor=cls_preprocessor(),
+    )
 
 
 def cls_preprocessor():
-    return dict(type='ClsDataPreprocessor', _scope_='mmpretrain', mean=[127.] * 3, std=[60.] * 3)
+    return dict(type='ClsDataPreprocessor', _scope_='mmpretrain', mean=[127.0] * 3, std=[60.0] * 3)
 
 
 def detection_batch(n, seed):
     batch = toolkit.make_batch(n, seed=seed)
     for sample in batch['data_samples']:
         boxes = sample.gt_instances.bboxes.tolist()
-        sample.set_metainfo(dict(instances=[dict(bbox=box, bbox_label=0, ignore_flag=0) for box in boxes]))
+        sample.set_metainfo(
+            dict(instances=[dict(bbox=box, bbox_label=0, ignore_flag=0) for box in boxes])
+        )
     return batch
 
 
 def segmentation_batch(n, seed):
     """Squares on noise; images ignore other shares of their pixels, one nearly all."""
     from mmseg.structures import SegDataSample
+
     generator = torch.Generator().manual_seed(seed)
     batch = dict(inputs=[], data_samples=[])
     for i in range(n):
         labels = torch.zeros(1, 64, 64, dtype=torch.long)
-        labels[:, 8 + i:40, 10:50 - i] = 1
+        labels[:, 8 + i : 40, 10 : 50 - i] = 1
         image = torch.randint(0, 128, (3, 64, 64), generator=generator) + 100 * labels
-        labels[:, :(0, 10, 30, 60, 0, 0, 20, 5)[i % 8]] = 255
-        sample = SegDataSample(metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64), pad_shape=(64, 64), img_path=f'{i}.png'))
+        labels[:, : (0, 10, 30, 60, 0, 0, 20, 5)[i % 8]] = 255
+        sample = SegDataSample(
+            metainfo=dict(
+                img_shape=(64, 64), ori_shape=(64, 64), pad_shape=(64, 64), img_path=f'{i}.png'
+            )
+        )
         sample.gt_sem_seg = PixelData(data=labels)
         batch['inputs'].append(image.to(torch.uint8))
         batch['data_samples'].append(sample)
@@ -92,10 +143,17 @@ def segmentation_batch(n, seed):
 
 def classification_batch(n, seed):
     from mmpretrain.structures import DataSample
+
     generator = torch.Generator().manual_seed(seed)
     labels = [i % 3 for i in range(n)]
-    images = [(torch.randint(0, 100, (3, 32, 32), generator=generator) + 70 * label).to(torch.uint8) for label in labels]
-    samples = [DataSample(metainfo=dict(img_shape=(32, 32), ori_shape=(32, 32))).set_gt_label(label) for label in labels]
+    images = [
+        (torch.randint(0, 100, (3, 32, 32), generator=generator) + 70 * label).to(torch.uint8)
+        for label in labels
+    ]
+    samples = [
+        DataSample(metainfo=dict(img_shape=(32, 32), ori_shape=(32, 32))).set_gt_label(label)
+        for label in labels
+    ]
     return dict(inputs=images, data_samples=samples)
 
 
@@ -103,7 +161,7 @@ def classification_batch(n, seed):
 TASKS = {
     'mmdet': (detection, detection_batch, dict(type='CocoMetric', metric='bbox')),
     'mmseg': (segmentation, segmentation_batch, dict(type='IoUMetric', iou_metrics=['mDice'])),
-    'mmpretrain': (classification, classification_batch, dict(type='Accuracy', topk=(1, ))),
+    'mmpretrain': (classification, classification_batch, dict(type='Accuracy', topk=(1,))),
 }
 # name: toolbox, sharing, micro-batches a step, bf16
 CASES = {
@@ -119,7 +177,7 @@ CASES = {
 def part(batch, index, parts):
     """The share `index` of `parts` of a batch, in equal, contiguous pieces."""
     size = len(batch['inputs']) // parts
-    return {key: value[index * size:(index + 1) * size] for key, value in batch.items()}
+    return {key: value[index * size : (index + 1) * size] for key, value in batch.items()}
 
 
 def run(case, rank=0, world=1):
@@ -137,50 +195,65 @@ def run(case, rank=0, world=1):
     start = copy.deepcopy(model.state_dict())
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
     options = dict(type='AmpOptimWrapper', dtype='bfloat16') if bf16 else {}
-    wrapper = toolkit.optim_wrapper(wrapped, optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulate, **options)
+    wrapper = toolkit.optim_wrapper(
+        wrapped, optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulate, **options
+    )
     wrapper.initialize_count_status(wrapped, 0, STEPS * accumulate)
     losses = []
     for step in range(STEPS):
         model.progress = step / STEPS
         own = part(make_batch(BATCH, seed=step), rank, world)
         logs = [wrapped.train_step(part(own, i, accumulate), wrapper) for i in range(accumulate)]
-        sums = torch.stack([torch.stack([log[f'{name}/loss'] for name in wrapper.keys()]) for log in logs]).mean(0)
+        sums = torch.stack(
+            [torch.stack([log[f'{name}/loss'] for name in wrapper.keys()]) for log in logs]
+        ).mean(0)
         if world > 1:
             dist.all_reduce(sums)
         losses.append(sums / world)
     metrics = evaluate(model, make_batch, metric, rank, world)
-    return dict(start=start, weights=model.state_dict(), losses=torch.stack(losses), metrics=metrics)
+    return dict(
+        start=start, weights=model.state_dict(), losses=torch.stack(losses), metrics=metrics
+    )
 
 
 def evaluate(model, make_batch, metric, rank, world):
     model.eval()
     evaluators = {name: Evaluator(dict(metric)) for name in model.evaluated}
     for evaluator in evaluators.values():
-        evaluator.dataset_meta = dict(classes=('polyp', ) if metric['type'] == 'CocoMetric' else ('background', 'polyp'))
+        evaluator.dataset_meta = dict(
+            classes=('polyp',) if metric['type'] == 'CocoMetric' else ('background', 'polyp')
+        )
     for index in range(rank, 8, world):  # as mmengine's sampler deals them out
-        batch = {key: value[index:index + 1] for key, value in make_batch(8, seed=99).items()}
+        batch = {key: value[index : index + 1] for key, value in make_batch(8, seed=99).items()}
         for name, samples in model.predict_members(copy.deepcopy(batch)).items():
             evaluators[name].process(samples, batch)
-    return {f'{name}/{key}': float(value) for name, evaluator in evaluators.items()
-            for key, value in evaluator.evaluate(8).items()}
+    return {
+        f'{name}/{key}': float(value)
+        for name, evaluator in evaluators.items()
+        for key, value in evaluator.evaluate(8).items()
+    }
 
 
 def buffers_are_shared(rank, world):
     """Before an evaluation every rank gets the first one's batch norm statistics."""
     from mmkd.utils.distributed import share_buffers
+
     DefaultScope.get_instance('buffers', scope_name='mmdet')
     model = toolkit.make_distiller()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     for buffer in model.buffers():
         buffer.add_(rank)
     share_buffers(model)
-    assert len(before) > 50 and all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert len(before) > 50 and all(
+        torch.equal(buffer, before[name]) for name, buffer in model.named_buffers()
+    )
 
 
 def main():
     from mmdet.utils import register_all_modules
 
     from mmkd.utils.distributed import init_cpu_distributed
+
     register_all_modules(False)
     init_cpu_distributed('pytorch')
     rank, world = dist.get_rank(), dist.get_world_size()
@@ -188,7 +261,9 @@ def main():
     for case in CASES:
         results[case] = run(case, rank, world)
         sums = [None] * world
-        dist.all_gather_object(sums, {k: v.double().sum().item() for k, v in results[case]['weights'].items()})
+        dist.all_gather_object(
+            sums, {k: v.double().sum().item() for k, v in results[case]['weights'].items()}
+        )
         assert all(one == sums[0] for one in sums), f'{case}: the ranks end at different weights'
     buffers_are_shared(rank, world)
     if rank == 0:

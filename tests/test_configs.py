@@ -27,7 +27,9 @@ def load(name):
 def header(name):
     """The comment that a config starts with."""
     lines = (FOLDER / f'{name}.py').read_text().splitlines()
-    return ' '.join(line.lstrip('# ') for line in itertools.takewhile(lambda line: line.startswith('#'), lines))
+    return ' '.join(
+        line.lstrip('# ') for line in itertools.takewhile(lambda line: line.startswith('#'), lines)
+    )
 
 
 CONTROLS = [name for name in NAMES if header(name).startswith('Control')]
@@ -45,7 +47,11 @@ def base_of(name):
 def flatten(value, prefix=''):
     """Dotted keys and values of a config."""
     if isinstance(value, dict) and value:
-        return {k: v for key, item in value.items() for k, v in flatten(item, f'{prefix}.{key}' if prefix else key).items()}
+        return {
+            k: v
+            for key, item in value.items()
+            for k, v in flatten(item, f'{prefix}.{key}' if prefix else key).items()
+        }
     return {prefix: value}
 
 
@@ -62,7 +68,9 @@ def sizes(pipeline):
 
 def test_each_method_for_yolox_has_its_controls():
     assert {method(name) for name in YOLOX} == {'kdml', 'kd', 'ml', 'individual'}
-    assert set(CONTROLS) >= {name for name in YOLOX if name not in KDML} and not set(CONTROLS) & set(KDML)
+    assert set(CONTROLS) >= {name for name in YOLOX if name not in KDML} and not set(
+        CONTROLS
+    ) & set(KDML)
     assert all(base_of(name) in NAMES for name in CONTROLS)
 
 
@@ -74,28 +82,43 @@ def test_the_model_builds_and_every_student_learns(name):
     assert students == (['student1'] if one else ['student1', 'student2'])
     if 'individual' not in name:
         assert {link.target for link, _ in model.links} == set(students)
-    parameters = {member: sum(p.numel() for p in model.network(member).parameters()) for member in model.plans}
+    parameters = {
+        member: sum(p.numel() for p in model.network(member).parameters()) for member in model.plans
+    }
     assert len({parameters[member] for member in students}) == 1
     assert 'teacher' not in parameters or parameters['teacher'] > 2 * parameters['student1']
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if 'variants' in Config.fromfile(FOLDER / f'{name}.py')])
+@pytest.mark.parametrize(
+    'name', [name for name in NAMES if 'variants' in Config.fromfile(FOLDER / f'{name}.py')]
+)
 def test_the_variants_of_a_study_build_and_the_baseline_has_no_links(name):
     from mmkd.apis.study import run_config
+
     counts = {}
     for variant in load(name).variants:
         model = MODELS.build(run_config(FOLDER / f'{name}.py', variant, 0).model)
-        counts[variant] = len(model.links), sum(p.numel() for p in model.network('student1').parameters())
+        counts[variant] = (
+            len(model.links),
+            sum(p.numel() for p in model.network('student1').parameters()),
+        )
     assert counts['baseline'][0] == 0 and max(count for count, _ in counts.values()) > 0
     if 'self_taught' in counts:
-        assert counts['self_taught'][0] == 0 and counts['self_taught'][1] == counts['all'][1] > counts['baseline'][1]
+        assert (
+            counts['self_taught'][0] == 0
+            and counts['self_taught'][1] == counts['all'][1] > counts['baseline'][1]
+        )
 
 
 @pytest.mark.parametrize('name', ['student_centric_plain', 'student_centric_plain_tiny'])
 def test_the_plain_networks_have_5_and_11_layers(name):
     model = MODELS.build(load(name).model)
-    layers = {member: sum(type(m).__name__ in ('Conv2d', 'Linear') for m in model.network(member).modules())
-              for member in model.plans}
+    layers = {
+        member: sum(
+            type(m).__name__ in ('Conv2d', 'Linear') for m in model.network(member).modules()
+        )
+        for member in model.plans
+    }
     assert layers == dict(student1=5, teacher=11)
 
 
@@ -113,18 +136,24 @@ def test_members_and_links_are_those_of_the_methods_name(name):
 @pytest.mark.parametrize('name', CONTROLS)
 def test_a_control_differs_from_its_base_in_what_is_shared_only(name):
     own, base = flatten(load(name).to_dict()), flatten(load(base_of(name)).to_dict())
-    different = sorted(key for key in own.keys() | base.keys() if own.get(key, '-') != base.get(key, '-'))
+    different = sorted(
+        key for key in own.keys() | base.keys() if own.get(key, '-') != base.get(key, '-')
+    )
     if 'no teacher' in header(name):
         assert own['model.members.teacher'] is None
         different = [key for key in different if not key.startswith('model.members.teacher')]
     assert different == ['model.sharing.type']
 
 
-@pytest.mark.parametrize('name', [name for name in NAMES if re.search(r' at \d+ px|\d epochs', header(name))])
+@pytest.mark.parametrize(
+    'name', [name for name in NAMES if re.search(r' at \d+ px|\d epochs', header(name))]
+)
 def test_headers_tell_the_truth(name):
     cfg, text = load(name), header(name)
     for size in map(int, re.findall(r' at (\d+) px', text)):
-        assert [sizes(dataset.pipeline) for dataset in datasets(cfg).values()] == [[(size, size)]] * 3
+        assert [sizes(dataset.pipeline) for dataset in datasets(cfg).values()] == [
+            [(size, size)]
+        ] * 3
     for epochs in map(int, re.findall(r'(\d+) epochs', text)):
         assert cfg.train_cfg.max_epochs == epochs
 
@@ -139,8 +168,13 @@ def test_detection_pipelines_give_squares_of_one_size(name, height, width, tmp_p
     cv2.imwrite(str(tmp_path / 'x.png'), np.full((height, width, 3), 90, dtype=np.uint8))
     sides = set()
     for kind, pipeline in pipelines.items():
-        frame = dict(img_path=str(tmp_path / 'x.png'), img_id=0, height=height, width=width,
-                     instances=[dict(bbox=[20, 20, 50, 45], bbox_label=0, ignore_flag=0)])
+        frame = dict(
+            img_path=str(tmp_path / 'x.png'),
+            img_id=0,
+            height=height,
+            width=width,
+            instances=[dict(bbox=[20, 20, 50, 45], bbox_label=0, ignore_flag=0)],
+        )
         packed = Compose(pipeline)(frame)
         channels, side, other = packed['inputs'].shape
         assert channels == 3 and side == other and side % 32 == 0
@@ -149,7 +183,12 @@ def test_detection_pipelines_give_squares_of_one_size(name, height, width, tmp_p
         assert sample.ori_shape == (height, width)
         assert sample.scale_factor[0] == pytest.approx(side / max(height, width), rel=0.02)
         boxes = sample.gt_instances.bboxes.tensor
-        assert len(boxes) == 1 and (boxes[:, 2:] > boxes[:, :2] + 5).all() and boxes.min() >= 0 and boxes.max() <= side, kind
+        assert (
+            len(boxes) == 1
+            and (boxes[:, 2:] > boxes[:, :2] + 5).all()
+            and boxes.min() >= 0
+            and boxes.max() <= side
+        ), kind
     assert len(sides) == 1
 
 
@@ -159,9 +198,14 @@ def test_loaders_evaluators_and_schedules_agree(name):
     train, val, _ = datasets(cfg).values()
     assert train.data_root == val.data_root == cfg.data_root and train != val
     assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator
-    assert [s.T_max for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR'] == [cfg.train_cfg.max_epochs]
+    assert [s.T_max for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR'] == [
+        cfg.train_cfg.max_epochs
+    ]
     assert cfg.train_cfg.val_interval <= cfg.train_cfg.max_epochs
     if name in YOLOX:
-        assert train.ann_file != val.ann_file and cfg.val_evaluator.ann_file == cfg.data_root + val.ann_file
+        assert (
+            train.ann_file != val.ann_file
+            and cfg.val_evaluator.ann_file == cfg.data_root + val.ann_file
+        )
         assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
         assert cfg.param_scheduler[-1].eta_min == pytest.approx(cfg.optim_wrapper.optimizer.lr / 20)

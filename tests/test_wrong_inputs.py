@@ -2,6 +2,7 @@
 
 The table as Markdown, with what the tools say: python tests/wrong_inputs.py
 """
+
 import json
 import pickle
 import re
@@ -21,10 +22,15 @@ SCRIPT = Path(__file__).with_name('wrong_inputs.py')
 @pytest.fixture(scope='module')
 def results(request, tmp_path_factory):
     """What came of the selected cases, run in one go."""
-    ids = [item.callspec.params['case'].id for item in request.session.items
-           if item.path == request.path and hasattr(item, 'callspec')]
+    ids = [
+        item.callspec.params['case'].id
+        for item in request.session.items
+        if item.path == request.path and hasattr(item, 'callspec')
+    ]
     file = tmp_path_factory.mktemp('wrong') / 'results.json'
-    done = subprocess.run([sys.executable, str(SCRIPT), *ids, '--json', str(file)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *ids, '--json', str(file)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return {result['id']: result for result in json.loads(file.read_text())}
 
@@ -52,7 +58,10 @@ def test_the_pickle_runs_where_it_is_loaded_without_care(tmp_path, monkeypatch):
 
 
 def test_every_tool_has_wrong_inputs():
-    tools = {path.relative_to(SCRIPT.parents[1]).as_posix() for path in (SCRIPT.parents[1] / 'tools').iterdir()
-             if path.suffix in ('.py', '.sh')}
+    tools = {
+        path.relative_to(SCRIPT.parents[1]).as_posix()
+        for path in (SCRIPT.parents[1] / 'tools').iterdir()
+        if path.suffix in ('.py', '.sh')
+    }
     setup = {f'tools/{name}.sh' for name in ('quickstart', 'run_tests', 'setup_env', 'slurm_tasks')}
     assert tools - setup == {case.command[0] for case in CASES}

@@ -3,6 +3,7 @@
 Prints a Markdown table of what was wrong and what the tool said. tests/test_wrong_inputs.py checks it against `expected`.
 One process imports the libraries once; each case is a fork of it that runs a tool from its first line.
 """
+
 import argparse
 import contextlib
 import json
@@ -23,16 +24,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from wrong_inputs_table import CASES, ROOT  # noqa: E402
 
 LIMIT = 120  # seconds a case may take
-ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable,
-                   PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])))
+ENVIRONMENT = dict(
+    os.environ,
+    OMP_NUM_THREADS='1',
+    PYTHON=sys.executable,
+    PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')])),
+)
 
 
 def without_yapf():
     """Keep yapf, which takes seconds a config, out of this process: configs say the same unformatted."""
     api = types.ModuleType('yapf.yapflib.yapf_api')
     api.FormatCode = lambda text, *args, **kwargs: (text, True)
-    for name, module in (('yapf', types.ModuleType('yapf')), ('yapf.yapflib', types.ModuleType('yapf.yapflib')),
-                         ('yapf.yapflib.yapf_api', api)):
+    for name, module in (
+        ('yapf', types.ModuleType('yapf')),
+        ('yapf.yapflib', types.ModuleType('yapf.yapflib')),
+        ('yapf.yapflib.yapf_api', api),
+    ):
         sys.modules[name] = module
     sys.modules['yapf'].__version__ = '0.43.0'
 
@@ -59,6 +67,7 @@ def run_forked(command, cwd):
             status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         except BaseException:
             import traceback
+
             traceback.print_exc()
         finally:
             with contextlib.suppress(Exception):
@@ -85,8 +94,14 @@ def run_forked(command, cwd):
 def run_process(command, cwd):
     """Run a shell script, or a Python tool as a process of its own."""
     start = ['bash'] if command[0].endswith('.sh') else [sys.executable]
-    done = subprocess.run([*start, str(ROOT / command[0]), *command[1:]], cwd=cwd, env=ENVIRONMENT, capture_output=True,
-                          text=True, timeout=LIMIT)
+    done = subprocess.run(
+        [*start, str(ROOT / command[0]), *command[1:]],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -94,7 +109,7 @@ def message_of(stderr):
     """The part of stderr that is the tool's message: from its last `error:` on."""
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
     starts = [i for i, line in enumerate(lines) if 'error: ' in line]
-    return '\n'.join(lines[starts[-1]:] if starts else lines[-8:])
+    return '\n'.join(lines[starts[-1] :] if starts else lines[-8:])
 
 
 def files_in(folder):
@@ -107,6 +122,7 @@ def prepare(folder):
     from mmengine.config import Config
 
     from mmkd.datasets.synthetic import write_synthetic_polyps
+
     base = folder / 'base'
     base.mkdir()
     with contextlib.redirect_stdout(sys.stderr):
@@ -116,6 +132,7 @@ def prepare(folder):
     cfg.train_cfg.max_epochs = 1
     cfg.dump(base / 'det.py')
     from wrong_inputs_table import CLASSIFICATION, SEGMENTATION
+
     for name, text in (('seg', SEGMENTATION), ('cls', CLASSIFICATION)):
         (base / f'{name}.py').write_text(text.format(root=ROOT, data=base / 'data'))
         Config.fromfile(base / f'{name}.py')
@@ -141,12 +158,24 @@ def run_case(case, folder, base):
     new = sorted(files_in(place) - before)
     # A log folder and the config's copy are no results.
     results = [name for name in new if '__pycache__' not in name and not name.startswith('work')]
-    results += [name for name in new if name.startswith('work') and name.endswith(('.pth', '.pkl', 'last_checkpoint'))]
+    results += [
+        name
+        for name in new
+        if name.startswith('work') and name.endswith(('.pth', '.pkl', 'last_checkpoint'))
+    ]
     results += [name for name in new if Path(name).name.startswith('.')]
     ran = (place / 'ran').exists()  # what the pickle of `RunsCode` makes
     shutil.rmtree(place)
-    return dict(id=case.id, status=status, message=message_of(err), out=out, err=err, left=sorted(set(results)), ran=ran,
-                seconds=round(time.time() - start, 2))
+    return dict(
+        id=case.id,
+        status=status,
+        message=message_of(err),
+        out=out,
+        err=err,
+        left=sorted(set(results)),
+        ran=ran,
+        seconds=round(time.time() - start, 2),
+    )
 
 
 def run_number(number, folder, base):
@@ -154,7 +183,9 @@ def run_number(number, folder, base):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('ids', nargs='*', help='cases to run (default: all)')
     parser.add_argument('--json', help='write everything that came to this file')
     args = parser.parse_args()
@@ -165,6 +196,7 @@ def main():
     import mmseg.models  # noqa: F401
 
     import mmkd  # noqa: F401
+
     sys.stderr = stderr
     cases = [case for case in CASES if not args.ids or case.id in args.ids]
     folder = Path(tempfile.mkdtemp(prefix='wrong_inputs_')).resolve()
@@ -181,7 +213,9 @@ def main():
     print('| what was wrong | exit | what the tool said |\n|---|---|---|')
     for case, result in zip(cases, results):
         said = result['message'] if result['status'] else 'works'
-        said = ' '.join(said.replace(str(folder), '...').split('\n(raised in')[0].split()).replace('|', '\\|')
+        said = ' '.join(said.replace(str(folder), '...').split('\n(raised in')[0].split()).replace(
+            '|', '\\|'
+        )
         print(f'| {case.what} | {result["status"]} | {said} |')
 
 

@@ -1,4 +1,5 @@
 """Folders of images and masks (Kvasir-SEG, CVC-ClinicDB) to COCO boxes and label maps: IMAGES MASKS OUT [options]"""
+
 import argparse
 import signal
 import sys
@@ -13,17 +14,33 @@ def parse_args():
     parser.add_argument('images', help='folder of images')
     parser.add_argument('masks', help='folder of masks with the same file stems')
     parser.add_argument('out', help='folder to write, e.g. data/kvasir')
-    parser.add_argument('--split', action='append', default=[], metavar='NAME=LIST.txt',
-                        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; repeat '
-                        'for each (default: a random cut into train and val)')
-    parser.add_argument('--train-ratio', type=float, default=0.9,
-                        help='share of train in the random cut (default: 0.9)')
+    parser.add_argument(
+        '--split',
+        action='append',
+        default=[],
+        metavar='NAME=LIST.txt',
+        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; repeat '
+        'for each (default: a random cut into train and val)',
+    )
+    parser.add_argument(
+        '--train-ratio',
+        type=float,
+        default=0.9,
+        help='share of train in the random cut (default: 0.9)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the random cut (default: 0)')
-    parser.add_argument('--min-area', type=float, metavar='SHARE_OR_PIXELS',
-                        help="components below it are specks and dropped: below 1 a share of the image's area, else "
-                        f'pixels (default: {SPECK_SHARE} of the area, and {SPECK_PIXELS} pixels at least)')
-    parser.add_argument('--strict', action='store_true',
-                        help='fail where a file cannot be used, instead of leaving it out')
+    parser.add_argument(
+        '--min-area',
+        type=float,
+        metavar='SHARE_OR_PIXELS',
+        help="components below it are specks and dropped: below 1 a share of the image's area, else "
+        f'pixels (default: {SPECK_SHARE} of the area, and {SPECK_PIXELS} pixels at least)',
+    )
+    parser.add_argument(
+        '--strict',
+        action='store_true',
+        help='fail where a file cannot be used, instead of leaving it out',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace OUT')
     return parser.parse_args()
 
@@ -43,7 +60,9 @@ def main():
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job leaves nothing half-written either
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a stopped job leaves nothing half-written either
     try:
         run_tool(main)
     except KeyboardInterrupt:

@@ -1,4 +1,5 @@
 """Folders of histology tiles (Kather's MSIMUT and MSS) to lists for training, split by patient: FOLDER OUT [options]"""
+
 import argparse
 import signal
 import sys
@@ -10,18 +11,36 @@ from mmkd.datasets.tiles import convert_tiles
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('folder', help='folder with one folder of images a class, or with TRAIN and TEST that have '
-                        'these (then that split is kept)')
+    parser.add_argument(
+        'folder',
+        help='folder with one folder of images a class, or with TRAIN and TEST that have '
+        'these (then that split is kept)',
+    )
     parser.add_argument('out', help='folder to write, e.g. data/msi')
-    parser.add_argument('--classes', nargs='+', default=['MSS', 'MSIMUT'], metavar='NAME',
-                        help='names of the class folders, in the order of labels (default: MSS MSIMUT)')
-    parser.add_argument('--train-ratio', type=float, default=0.8,
-                        help='share of train in the random cut by patient (default: 0.8)')
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        default=['MSS', 'MSIMUT'],
+        metavar='NAME',
+        help='names of the class folders, in the order of labels (default: MSS MSIMUT)',
+    )
+    parser.add_argument(
+        '--train-ratio',
+        type=float,
+        default=0.8,
+        help='share of train in the random cut by patient (default: 0.8)',
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the random cut (default: 0)')
-    parser.add_argument('--copy', action='store_true',
-                        help='copy the tiles to OUT/images, for file systems without links (default: a link to FOLDER)')
-    parser.add_argument('--strict', action='store_true',
-                        help='fail where a file cannot be used, instead of leaving it out')
+    parser.add_argument(
+        '--copy',
+        action='store_true',
+        help='copy the tiles to OUT/images, for file systems without links (default: a link to FOLDER)',
+    )
+    parser.add_argument(
+        '--strict',
+        action='store_true',
+        help='fail where a file cannot be used, instead of leaving it out',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace OUT')
     return parser.parse_args()
 
@@ -33,7 +52,9 @@ def main():
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job leaves nothing half-written either
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a stopped job leaves nothing half-written either
     try:
         run_tool(main)
     except KeyboardInterrupt:

@@ -1,4 +1,5 @@
 """Write the built-in set of synthetic endoscopy-like frames: python tools/make_synthetic.py [--out DIR] [options]"""
+
 import argparse
 import signal
 import sys
@@ -9,20 +10,29 @@ from mmkd.datasets.synthetic import write_synthetic_polyps
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument('--out', default='data/synthetic_polyps', help='folder to write')
     parser.add_argument('--train', type=int, default=320, help='training frames')
     parser.add_argument('--val', type=int, default=80, help='validation frames')
     parser.add_argument('--size', type=int, default=160, help='height and width in pixels')
     parser.add_argument('--seed', type=int, default=0, help='seed of the set')
-    parser.add_argument('--overwrite', action='store_true', help='write in any case, in place of a set there')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='write in any case, in place of a set there'
+    )
     args = parser.parse_args()
     written = write_synthetic_polyps(**vars(args))
-    print(f'\n{Path(args.out).absolute()}: ' + ('written' if written else 'there already, with these arguments'))
+    print(
+        f'\n{Path(args.out).absolute()}: '
+        + ('written' if written else 'there already, with these arguments')
+    )
 
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job leaves nothing half-written either
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # a stopped job leaves nothing half-written either
     try:
         run_tool(main)
     except KeyboardInterrupt:

@@ -1,4 +1,5 @@
 """Table, curves, a sheet of test images and plain students of a finished training: python tools/report.py WORK_DIR"""
+
 import argparse
 
 from mmkd.apis.command_line import positive, run_tool
@@ -8,8 +9,12 @@ from mmkd.apis.report import report
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('work_dir', help='work folder of the training')
-    parser.add_argument('--checkpoint', help="checkpoint (default: the ensemble's best, else the last)")
-    parser.add_argument('--images', type=positive, default=6, help='images on the sheet (default: 6)')
+    parser.add_argument(
+        '--checkpoint', help="checkpoint (default: the ensemble's best, else the last)"
+    )
+    parser.add_argument(
+        '--images', type=positive, default=6, help='images on the sheet (default: 6)'
+    )
     args = parser.parse_args()
     table, files = report(args.work_dir, args.checkpoint, args.images)
     print(f'\n{table}\n\nFiles:')

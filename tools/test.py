@@ -1,4 +1,5 @@
 """Evaluate the members and the ensemble of an mmkd config in one pass: python tools/test.py CONFIG CHECKPOINT [options]."""
+
 import argparse
 
 from mmengine.dist import is_main_process
@@ -8,7 +9,6 @@ from mmkd.apis.command_line import add_run_arguments, load_config, metric_table,
 from mmkd.utils.checkpoint import check_members, load_file, member_state
 from mmkd.utils.checks import choose
 from mmkd.utils.config_errors import naming_keys
-
 
 DUMPS = {'mmdet': 'DumpDetResults'}  # masks compressed
 
@@ -32,12 +32,22 @@ def parse_args():
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     add_run_arguments(parser)
-    parser.add_argument('--member', nargs='+', metavar='NAME', help="evaluate only these ('ensemble' among them)")
-    parser.add_argument('--out', metavar='FILE.pkl', help="dump predictions, a file for each: FILE_<member>.pkl")
-    parser.add_argument('--show-dir', metavar='DIR',
-                        help="draw predictions (the ensemble's, or the last --member's) into DIR, for detection WORK_DIR/<time>/DIR")
-    parser.add_argument('--tta', action='store_true',
-                        help="test-time augmentation: the toolbox's, as `tta_model` and `tta_pipeline` of the config have it")
+    parser.add_argument(
+        '--member', nargs='+', metavar='NAME', help="evaluate only these ('ensemble' among them)"
+    )
+    parser.add_argument(
+        '--out', metavar='FILE.pkl', help='dump predictions, a file for each: FILE_<member>.pkl'
+    )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help="draw predictions (the ensemble's, or the last --member's) into DIR, for detection WORK_DIR/<time>/DIR",
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: the toolbox's, as `tta_model` and `tta_pipeline` of the config have it",
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a picture is shown')
     return parser.parse_args()
@@ -54,8 +64,10 @@ def main():
         choose(name, [*members, 'ensemble'], '--member')
     if members:
         if not any(key.startswith('members.') for key in checkpoint.get('state_dict', {})):
-            raise ValueError(f"{args.checkpoint}: a checkpoint without members (an exported one?) cannot serve {args.config}; "
-                             'test an exported student with the config beside it')
+            raise ValueError(
+                f'{args.checkpoint}: a checkpoint without members (an exported one?) cannot serve {args.config}; '
+                'test an exported student with the config beside it'
+            )
         for name in members:
             if cfg.model.members[name].get('training') != 'frozen':
                 member_state(checkpoint, name, args.checkpoint)
@@ -66,11 +78,20 @@ def main():
     if args.show or args.show_dir:
         draw(cfg, args)
     if args.out is not None:
-        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
-        cfg.test_evaluator = [*metrics, dict(type=DUMPS.get(cfg.get('default_scope'), 'DumpResults'), out_file_path=args.out)]
+        metrics = (
+            cfg.test_evaluator
+            if isinstance(cfg.test_evaluator, (list, tuple))
+            else [cfg.test_evaluator]
+        )
+        cfg.test_evaluator = [
+            *metrics,
+            dict(type=DUMPS.get(cfg.get('default_scope'), 'DumpResults'), out_file_path=args.out),
+        ]
     if args.tta:
         if args.show or args.show_dir:
-            raise ValueError("--tta: the toolboxes' drawing hooks cannot draw augmented batches; leave out --show and --show-dir")
+            raise ValueError(
+                "--tta: the toolboxes' drawing hooks cannot draw augmented batches; leave out --show and --show-dir"
+            )
         for key in ('tta_model', 'tta_pipeline'):
             if key not in cfg:
                 raise ValueError(f'--tta: {args.config} has no {key!r}')
@@ -83,7 +104,11 @@ def main():
         metrics = runner.test()
     if members and is_main_process():
         rows = args.member or [*members, 'ensemble']
-        columns = {key.split('/', 1)[1]: key.split('/')[-1] for key in metrics if key.startswith(f'{rows[0]}/')}
+        columns = {
+            key.split('/', 1)[1]: key.split('/')[-1]
+            for key in metrics
+            if key.startswith(f'{rows[0]}/')
+        }
         print(metric_table(metrics, rows, columns))
 
 

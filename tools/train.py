@@ -1,4 +1,5 @@
 """Train the members of an mmkd config together (or any MM config): python tools/train.py CONFIG [options]."""
+
 import argparse
 
 from mmengine.registry import RUNNERS
@@ -13,10 +14,21 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     add_run_arguments(parser)
-    parser.add_argument('--amp', action='store_true', help='mixed precision (on a machine without GPU: bfloat16)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rates to the batch size in use')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from this checkpoint, or from the latest of the work folder if none is named')
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision (on a machine without GPU: bfloat16)'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rates to the batch size in use',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the latest of the work folder if none is named',
+    )
     return parser.parse_args()
 
 
@@ -26,6 +38,7 @@ def main():
     check_optimisers(cfg)
     if args.amp:
         import torch
+
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         if torch.cuda.is_available():
             cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
@@ -43,8 +56,12 @@ def main():
             cfg.load_from = args.resume
         cfg.resume = cfg.load_from is not None
     checkpoint = load_file(cfg.load_from, '--resume') if cfg.resume else None
-    if checkpoint is not None and not (isinstance(checkpoint, dict) and {'meta', 'optimizer', 'state_dict'} <= set(checkpoint)):
-        raise ValueError(f'--resume: {cfg.load_from!r} is no checkpoint of a training (it has no optimiser states)')
+    if checkpoint is not None and not (
+        isinstance(checkpoint, dict) and {'meta', 'optimizer', 'state_dict'} <= set(checkpoint)
+    ):
+        raise ValueError(
+            f'--resume: {cfg.load_from!r} is no checkpoint of a training (it has no optimiser states)'
+        )
     with naming_keys(cfg):
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
         if checkpoint is not None:

@@ -1,7 +1,8 @@
 """Draw test images: ground truth, each member, the ensemble, their disagreement; and the maps that the links' taps read.
 
-  python tools/visualize.py CONFIG CHECKPOINT --out DIR [--indices 0 1 2 | --names file1 file2]
+python tools/visualize.py CONFIG CHECKPOINT --out DIR [--indices 0 1 2 | --names file1 file2]
 """
+
 import argparse
 from pathlib import Path
 
@@ -17,12 +18,21 @@ from mmkd.visualization import feature_panels, member_panels
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint of the training')
     parser.add_argument('--out', required=True, help='folder of the pictures')
-    parser.add_argument('--indices', type=int, nargs='+', help='places in the test set (default: 0 to 5)')
-    parser.add_argument('--names', nargs='+', metavar='FILE', help='file names in the test set, instead of --indices')
+    parser.add_argument(
+        '--indices', type=int, nargs='+', help='places in the test set (default: 0 to 5)'
+    )
+    parser.add_argument(
+        '--names',
+        nargs='+',
+        metavar='FILE',
+        help='file names in the test set, instead of --indices',
+    )
     parser.add_argument('--no-features', action='store_true', help='leave out the maps of the taps')
     add_run_arguments(parser)
     return parser.parse_args()

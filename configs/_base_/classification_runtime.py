@@ -7,6 +7,9 @@ custom_hooks = [
     dict(type='mmkd.UnreadableHook'),
     dict(type='mmkd.BestMemberHook', metric='accuracy/top1'),
 ]
-default_hooks = dict(checkpoint=dict(save_best='ensemble/accuracy/top1'), visualization=dict(type='VisualizationHook'))
+default_hooks = dict(
+    checkpoint=dict(save_best='ensemble/accuracy/top1'),
+    visualization=dict(type='VisualizationHook'),
+)
 visualizer = dict(type='UniversalVisualizer')
 tta_model = dict(type='AverageClsScoreTTA')

@@ -7,6 +7,8 @@ custom_hooks = [
     dict(type='mmkd.UnreadableHook'),
     dict(type='mmkd.BestMemberHook', metric='mDice'),
 ]
-default_hooks = dict(checkpoint=dict(save_best='ensemble/mDice'), visualization=dict(type='SegVisualizationHook'))
+default_hooks = dict(
+    checkpoint=dict(save_best='ensemble/mDice'), visualization=dict(type='SegVisualizationHook')
+)
 visualizer = dict(type='SegLocalVisualizer')
 tta_model = dict(type='SegTTAModel')

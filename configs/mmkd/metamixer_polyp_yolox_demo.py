@@ -4,4 +4,5 @@ _base_ = './polyp_yolox_kdml_demo.py'
 model = dict(
     members=dict(teacher=None),
     sharing=dict(type='ml_p', tau=4.0),
-    mixer=dict(type='MetaMixer', depths=(0, )))
+    mixer=dict(type='MetaMixer', depths=(0,)),
+)

@@ -7,11 +7,16 @@ model = dict(
     members=dict(
         teacher=dict(config=_b2, options={'decode_head.num_classes': 2}),
         student1=dict(config=_b0, options={'decode_head.num_classes': 2}, _delete_=True, seed=1),
-        student2=dict(config=_b0, options={'decode_head.num_classes': 2}, _delete_=True, seed=2)))
+        student2=dict(config=_b0, options={'decode_head.num_classes': 2}, _delete_=True, seed=2),
+    )
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', T_max=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', T_max=100, eta_min=1e-6, by_epoch=True, convert_to_iter_based=True
+    ),
 ]
 optim_wrapper = dict(
     optimizer=dict(lr=6e-5, weight_decay=0.01),
-    paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=10.), 'connectors': dict(lr_mult=10.)}))
+    paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=10.0), 'connectors': dict(lr_mult=10.0)}),
+)

@@ -14,20 +14,30 @@ _stages = {
     'decode_head.in_index': 3,
     'auxiliary_head': None,
     'decode_head.init_cfg': dict(type='Normal', std=0.3, override=dict(name='conv_seg')),
-    'test_cfg.mode': 'whole'
+    'test_cfg.mode': 'whole',
 }
-_teacher = dict(_stages, **{'backbone.base_channels': 24, 'decode_head.in_channels': 24, 'decode_head.channels': 24})
-_student = dict(_stages, **{'backbone.base_channels': 8, 'decode_head.in_channels': 8, 'decode_head.channels': 8})
+_teacher = dict(
+    _stages,
+    **{'backbone.base_channels': 24, 'decode_head.in_channels': 24, 'decode_head.channels': 24},
+)
+_student = dict(
+    _stages,
+    **{'backbone.base_channels': 8, 'decode_head.in_channels': 8, 'decode_head.channels': 8},
+)
 model = dict(
     data_preprocessor=dict(size=_scale),
     members=dict(
         teacher=dict(options=dict(_teacher, _delete_=True)),
         student1=dict(options=dict(_student, _delete_=True)),
-        student2=dict(options=dict(_student, _delete_=True))))
+        student2=dict(options=dict(_student, _delete_=True)),
+    ),
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='Resize', scale=_scale, keep_ratio=False),  # first: the rest costs less on small images
+    dict(
+        type='Resize', scale=_scale, keep_ratio=False
+    ),  # first: the rest costs less on small images
     dict(type='RandomFlip', prob=0.5),
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='PhotoMetricDistortion'),
@@ -48,7 +58,8 @@ tta_pipeline = [
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
             [dict(type='LoadAnnotations')],
             [dict(type='PackSegInputs')],
-        ])
+        ],
+    ),
 ]
 train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=val_pipeline))
@@ -57,6 +68,8 @@ train_cfg = dict(max_epochs=20, val_interval=5)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', T_max=20, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', T_max=20, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True
+    ),
 ]
 auto_scale_lr = dict(base_batch_size=16)

@@ -4,8 +4,16 @@ _scale = (64, 64)
 model = dict(
     data_preprocessor=dict(size=_scale),
     members=dict(
-        teacher=dict(options={'backbone.base_channels': 16, 'decode_head.in_channels': 16, 'decode_head.channels': 16})),
-    sharing=dict(feature_weight=1.0))
+        teacher=dict(
+            options={
+                'backbone.base_channels': 16,
+                'decode_head.in_channels': 16,
+                'decode_head.channels': 16,
+            }
+        )
+    ),
+    sharing=dict(feature_weight=1.0),
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -25,5 +33,7 @@ test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=8, val_interval=8)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', T_max=8, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', T_max=8, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True
+    ),
 ]

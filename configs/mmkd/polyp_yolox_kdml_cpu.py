@@ -6,20 +6,24 @@ _narrow = {
     'neck.in_channels': [64, 128, 256],
     'neck.out_channels': 64,
     'bbox_head.in_channels': 64,
-    'bbox_head.feat_channels': 64
+    'bbox_head.feat_channels': 64,
 }
 model = dict(
     data_preprocessor=dict(batch_augments=None),
     members=dict(
         teacher=dict(config='mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'),
         student1=dict(options=_narrow),
-        student2=dict(options=_narrow)))
+        student2=dict(options=_narrow),
+    ),
+)
 
 _scale = (160, 160)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=_scale, keep_ratio=True),  # first: the rest costs less on small images
+    dict(
+        type='Resize', scale=_scale, keep_ratio=True
+    ),  # first: the rest costs less on small images
     dict(type='Pad', size=_scale, pad_val=dict(img=(114.0, 114.0, 114.0))),
     dict(type='YOLOXHSVRandomAug'),
     dict(type='RandomFlip', prob=0.5),
@@ -31,7 +35,10 @@ val_pipeline = [
     dict(type='Resize', scale=_scale, keep_ratio=True),
     dict(type='Pad', size=_scale, pad_val=dict(img=(114.0, 114.0, 114.0))),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=val_pipeline))
@@ -40,6 +47,8 @@ train_cfg = dict(max_epochs=24, val_interval=6)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', T_max=24, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', T_max=24, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True
+    ),
 ]
 auto_scale_lr = dict(base_batch_size=16)

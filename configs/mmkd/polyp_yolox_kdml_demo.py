@@ -15,15 +15,27 @@ val_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=_scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(
     num_workers=0,
     dataset=dict(
-        type='RepeatDataset', times=2, _delete_=True,
+        type='RepeatDataset',
+        times=2,
+        _delete_=True,
         dataset=dict(
-            type='mmkd.PolypDetection', data_root=data_root, ann_file='annotations/train.json',
-            data_prefix=dict(img='images/train/'), filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)))
+            type='mmkd.PolypDetection',
+            data_root=data_root,
+            ann_file='annotations/train.json',
+            data_prefix=dict(img='images/train/'),
+            filter_cfg=dict(filter_empty_gt=False),
+            pipeline=train_pipeline,
+        ),
+    ),
+)
 val_dataloader = dict(num_workers=0, dataset=dict(data_root=data_root, pipeline=val_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
@@ -31,5 +43,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(max_epochs=4, val_interval=1)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', T_max=4, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR', T_max=4, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True
+    ),
 ]

@@ -1,4 +1,5 @@
 """Cost of one joint training step against the members' plain steps, in one run."""
+
 import resource
 import statistics
 import time
@@ -28,7 +29,11 @@ def cached_batches(cfg, count):
 
 def copy_batch(batch):
     """Copy what a training step may change: the list of images and the data samples."""
-    return dict(batch, inputs=list(batch['inputs']), data_samples=[sample.clone() for sample in batch['data_samples']])
+    return dict(
+        batch,
+        inputs=list(batch['inputs']),
+        data_samples=[sample.clone() for sample in batch['data_samples']],
+    )
 
 
 class Step:

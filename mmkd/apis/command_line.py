@@ -1,4 +1,5 @@
 """What the tools share: arguments, configs, and errors as one message with a non-zero exit status."""
+
 import argparse
 import copy
 import os
@@ -13,12 +14,21 @@ from mmkd.utils.distributed import check_parallel, init_cpu_distributed
 from mmkd.utils.text import align
 
 # What a wrong input raises, in mmkd or in the toolboxes; other errors are faults of a program and keep their traceback.
-INPUT_ERRORS = (ValueError, KeyError, TypeError, OSError, ImportError, AssertionError, FloatingPointError)
+INPUT_ERRORS = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OSError,
+    ImportError,
+    AssertionError,
+    FloatingPointError,
+)
 # What each launcher sets, and the script that starts it.
 LAUNCHERS = dict(
     pytorch=('RANK', 'dist_{tool}.sh CONFIG PROCESSES'),
     slurm=('SLURM_PROCID', 'slurm_{tool}.sh PARTITION JOB CONFIG'),
-    mpi=('OMPI_COMM_WORLD_RANK or PMI_RANK', ''))
+    mpi=('OMPI_COMM_WORLD_RANK or PMI_RANK', ''),
+)
 
 
 class Options(DictAction):
@@ -33,10 +43,22 @@ class Options(DictAction):
 
 def add_run_arguments(parser):
     """Add the arguments that train.py and test.py share with every OpenMMLab tool."""
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)')
-    parser.add_argument('--cfg-options', nargs='+', action=Options, default={},
-                        help='values that replace the config\'s: key=value, key="[a,b]", a.b.c=value')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=Options,
+        default={},
+        help='values that replace the config\'s: key=value, key="[a,b]", a.b.c=value',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -54,8 +76,10 @@ def load_config(path, args):
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if init_cpu_distributed(args.launcher):
         # mmengine fills in `device_ids`, which torch refuses for modules on the CPU.
-        cfg.model_wrapper_cfg = dict(dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False),
-                                     **cfg.get('model_wrapper_cfg') or {})
+        cfg.model_wrapper_cfg = dict(
+            dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False),
+            **cfg.get('model_wrapper_cfg') or {},
+        )
     return cfg
 
 
@@ -68,7 +92,9 @@ def read_config(path):
     except SyntaxError as error:
         raise ValueError(f'{path}, line {error.lineno}: {error.msg}') from error
     except ImportError as error:
-        raise ValueError(f'{path}: {error.__cause__ or error} (custom_imports; is its folder in PYTHONPATH?)') from error
+        raise ValueError(
+            f'{path}: {error.__cause__ or error} (custom_imports; is its folder in PYTHONPATH?)'
+        ) from error
     except Exception as error:  # a config is a program, and may raise anything
         raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
 
@@ -104,8 +130,10 @@ def check_loaders(cfg):
 def check_optimisers(cfg):
     """Raise a ValueError where an OnlineDistiller would be trained with one optimiser for all."""
     if 'members' in cfg.model and not (cfg.get('optim_wrapper') or {}).get('constructor'):
-        raise ValueError('optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have an optimiser '
-                         "each: 'mmkd.MemberOptimWrapperConstructor'")
+        raise ValueError(
+            'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have an optimiser '
+            "each: 'mmkd.MemberOptimWrapperConstructor'"
+        )
 
 
 def positive(text):
@@ -123,13 +151,22 @@ def run_tool(main):
         if os.environ.get('MMKD_TRACEBACK') == '1':
             traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1]
-        text = str(error.args[0] if isinstance(error, KeyError) and error.args else error) or type(error).__name__
+        text = (
+            str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            or type(error).__name__
+        )
         if isinstance(error, OSError) and error.filename and error.strerror:
-            text = f'{error.filename}: {error.strerror}' + (' (a folder is to be made there)' if error.errno == EEXIST else '')
-        if 'in DataLoader worker process' in text.split('\n')[0]:  # the worker's traceback, which ends in the message
+            text = f'{error.filename}: {error.strerror}' + (
+                ' (a folder is to be made there)' if error.errno == EEXIST else ''
+            )
+        if (
+            'in DataLoader worker process' in text.split('\n')[0]
+        ):  # the worker's traceback, which ends in the message
             text = text.strip().splitlines()[-1].partition(': ')[2]
-        print(f'\nerror: {text}\n(raised in {Path(where.filename).name}:{where.lineno}; MMKD_TRACEBACK=1 shows the way there)',
-              file=sys.stderr)
+        print(
+            f'\nerror: {text}\n(raised in {Path(where.filename).name}:{where.lineno}; MMKD_TRACEBACK=1 shows the way there)',
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -1,17 +1,18 @@
 """Plain checkpoints and plain configs of members, for machines without mmkd."""
+
 import copy
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
-from mmkd.version import __version__
 from mmkd.models.distillers.member import Member
 from mmkd.models.distillers.preprocessing import shared_preprocessor_config
 from mmkd.registry import DATA_SAMPLERS, DATASETS
 from mmkd.utils.checkpoint import member_state
 from mmkd.utils.checks import choose
 from mmkd.utils.files import write_atomically
+from mmkd.version import __version__
 
 # What a member's preprocessing keeps of its own; the rest (padding) is the shared one it was trained and measured with.
 OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_value', 'pad_val')
@@ -21,7 +22,11 @@ def member_plans(cfg):
     """Return the `Member`s of a config's model by name; an ema member gets the config of the member it averages."""
     if 'members' not in cfg.get('model', {}):
         raise ValueError('model.members: the config is none of an OnlineDistiller')
-    plans = {name: Member.from_config(name, member) for name, member in cfg.model.members.items() if member is not None}
+    plans = {
+        name: Member.from_config(name, member)
+        for name, member in cfg.model.members.items()
+        if member is not None
+    }
     for plan in plans.values():
         if plan.config is None:
             plan.config = plans[choose(plan.of, plans, f'{plan.key}.of')].config
@@ -64,12 +69,16 @@ def plain_config(cfg, name):
         ensemble = plain.model.get('ensemble') or {}
         sharing = plain.model.get('sharing')
         teacher = sharing.get('teacher', 'teacher') if isinstance(sharing, dict) else 'teacher'
-        names = ensemble.get('members') or [n for n, p in plans.items() if p.training == 'online' and n != teacher]
+        names = ensemble.get('members') or [
+            n for n, p in plans.items() if p.training == 'online' and n != teacher
+        ]
         plain.model.members = {n: dict(config=plain_model_config(cfg, plans, n)) for n in names}
         plain.model.ensemble = dict(ensemble, members=list(names))
         for key in ('sharing', 'links', 'mixer'):
             plain.model.pop(key, None)
-        plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook']
+        plain.custom_hooks = [
+            h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook'
+        ]
         return plain
     plain.model = plain_model_config(cfg, plans, name)
     plain.pop('custom_imports', None)
@@ -83,11 +92,16 @@ def plain_config(cfg, name):
         checkpoint.type = 'CheckpointHook'
     if str(plain.get('log_processor', {}).get('type')).startswith('mmkd.'):
         plain.log_processor.type = 'LogProcessor'
-    for backend in [*plain.get('vis_backends', []), *(plain.get('visualizer') or {}).get('vis_backends', [])]:
+    for backend in [
+        *plain.get('vis_backends', []),
+        *(plain.get('visualizer') or {}).get('vis_backends', []),
+    ]:
         if backend.get('type') == 'mmkd.MLflowVisBackend':
             backend.type = 'MLflowVisBackend'
     plain.val_cfg, plain.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
-    plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if not str(h.get('type')).startswith('mmkd.')]
+    plain.custom_hooks = [
+        h for h in plain.get('custom_hooks', []) if not str(h.get('type')).startswith('mmkd.')
+    ]
     if 'optim_wrapper' in plain:
         plain.optim_wrapper.pop('constructor', None)
         plain.optim_wrapper.pop('max_skips', None)
@@ -100,7 +114,9 @@ def plain_config(cfg, name):
     for key in ('val_evaluator', 'test_evaluator'):
         metrics = plain.get(key)
         if isinstance(metrics, (list, tuple)):  # mmkd's own metrics are left out
-            plain[key] = [metric for metric in metrics if not str(metric.get('type')).startswith('mmkd.')]
+            plain[key] = [
+                metric for metric in metrics if not str(metric.get('type')).startswith('mmkd.')
+            ]
     _make_datasets_plain(plain._cfg_dict)
     left = [line.strip() for line in plain.pretty_text.splitlines() if 'mmkd.' in line]
     if left:
@@ -115,7 +131,11 @@ def _make_datasets_plain(node):
             node.clear()
             node.update(inner)
         kind = node.get('type')
-        own = (DATASETS.get(kind) or DATA_SAMPLERS.get(kind)) if str(kind).startswith('mmkd.') else None
+        own = (
+            (DATASETS.get(kind) or DATA_SAMPLERS.get(kind))
+            if str(kind).startswith('mmkd.')
+            else None
+        )
         if own is not None:
             for key, value in own.plain_config().items():
                 node[key] = value if key == 'type' else node.get(key, value)
@@ -144,8 +164,11 @@ def export_member(cfg, state_dict, name, out, dataset_meta=None):
         raise ValueError(f'OUT: expected a path that ends in .pth, got {str(out)!r}')
     plain = plain_config(cfg, name)
     if name == 'ensemble':
-        state = {f'members.{n}.{k}': v for n in plain.model.members
-                 for k, v in member_state(dict(state_dict=state_dict), n, 'checkpoint').items()}
+        state = {
+            f'members.{n}.{k}': v
+            for n in plain.model.members
+            for k, v in member_state(dict(state_dict=state_dict), n, 'checkpoint').items()
+        }
     else:
         state = member_state(dict(state_dict=state_dict), name, 'checkpoint')
     state = {key: value.detach().cpu().clone() for key, value in state.items()}

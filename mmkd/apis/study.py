@@ -1,4 +1,5 @@
 """The same config trained under several sharing presets, or variants of its own, and seeds, and the table of their results."""
+
 import json
 import os
 import statistics
@@ -33,7 +34,10 @@ def run_config(config, row, seed):
         if not PRESETS[row][0] and row != 'individual':
             cfg.merge_from_dict({'model.members.teacher': None})
     options = {'randomness.seed': seed, 'default_hooks.checkpoint.max_keep_ckpts': 1}
-    for name, member in cfg.model.members.items():  # by name and not by place, which a dumped config changes
+    for (
+        name,
+        member,
+    ) in cfg.model.members.items():  # by name and not by place, which a dumped config changes
         if member is not None:
             options[f'model.members.{name}.seed'] = 100 * seed + crc32(name.encode()) % 100
     cfg.merge_from_dict(options)
@@ -64,8 +68,12 @@ def run_once(config, row, seed, out, extra):
     write_atomically(file, lambda path: run_config(config, row, seed).dump(path))
     command = [sys.executable, str(TRAIN), str(file), '--work-dir', str(folder)]
     with open(folder / 'train.log', 'w') as log:
-        done = subprocess.run([*command, '--cfg-options', *extra] if extra else command, stdout=log, stderr=subprocess.STDOUT,
-                              env=os.environ)
+        done = subprocess.run(
+            [*command, '--cfg-options', *extra] if extra else command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ,
+        )
     if done.returncode:
         raise ValueError(f'training {row}, seed {seed}, failed: see {folder / "train.log"}')
     metrics = last_metrics(folder)
@@ -75,7 +83,10 @@ def run_once(config, row, seed, out, extra):
 
 def table(results, members, metric, title='preset'):
     """Format `results` {row: [metrics of each seed]} as a Markdown table of means and standard deviations."""
-    lines = [f'| {title} | ' + ' | '.join(members) + ' | seeds |', '|---' * (len(members) + 2) + '|']
+    lines = [
+        f'| {title} | ' + ' | '.join(members) + ' | seeds |',
+        '|---' * (len(members) + 2) + '|',
+    ]
     for row, runs in results.items():
         cells = []
         for member in members:
@@ -106,7 +117,9 @@ def study(config, presets, seeds, metric, out, extra=(), variants=None):
         known, flag, title = cfg.get('variants') or {}, '--variants', 'variant'
         rows = variants or list(known)
         if not known:
-            raise ValueError(f'{config}: no variants to train: expected variants = dict(name=dict(...changes...), ...)')
+            raise ValueError(
+                f'{config}: no variants to train: expected variants = dict(name=dict(...changes...), ...)'
+            )
     for row in rows:
         choose(row, known, flag)
     results = {row: [] for row in rows}

@@ -30,8 +30,10 @@ class ClassPairedSampler(Sampler):
         for index in range(len(dataset)):
             label = dataset.get_data_info(index).get('gt_label')
             if label is None:
-                raise ValueError(f"sampler: ClassPairedSampler pairs images by 'gt_label', which {type(dataset).__name__} "
-                                 'lacks')
+                raise ValueError(
+                    f"sampler: ClassPairedSampler pairs images by 'gt_label', which {type(dataset).__name__} "
+                    'lacks'
+                )
             key = frozenset(label) if isinstance(label, (list, tuple)) else int(label)
             self.groups.setdefault(key, []).append(index)
         pairs = sum((len(group) + 1) // 2 for group in self.groups.values())
@@ -49,7 +51,7 @@ class ClassPairedSampler(Sampler):
         pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
         total = self.num_pairs * self.world_size
         pairs = (pairs * -(-total // len(pairs)))[:total]
-        return iter([index for pair in pairs[self.rank::self.world_size] for index in pair])
+        return iter([index for pair in pairs[self.rank :: self.world_size] for index in pair])
 
     def __len__(self):
         """The number of indices of this rank."""

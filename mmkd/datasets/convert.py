@@ -1,4 +1,5 @@
 """From folders of images and masks to COCO boxes and MMSegmentation's layout."""
+
 import shutil
 import unicodedata
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ SPLITS = ('train', 'val', 'test')
 @dataclass
 class Report:
     """What a conversion found: counts by split, and the names of files it could not use."""
+
     images: dict = field(default_factory=dict)
     boxes: dict = field(default_factory=dict)
     negatives: dict = field(default_factory=dict)
@@ -42,16 +44,22 @@ class Report:
         """Return the counts by split, then a line for each kind of finding, with names."""
         lines = [f'{"split":8}{"images":>8}{"boxes":>8}{"without polyp":>15}']
         for split in self.images:
-            lines.append(f'{split:8}{self.images[split]:8}{self.boxes[split]:8}{self.negatives[split]:15}')
-        for what, names in (('unreadable, left out', self.unreadable),
-                            ('mask of another size, left out', self.other_size),
-                            ('image without mask, left out', self.without_mask),
-                            ('mask without image', self.without_image),
-                            ('in no split list, left out', self.in_no_list),
-                            ('empty mask, kept as negative', self.empty),
-                            ('mask of specks alone, kept as negative', self.specks_only)):
+            lines.append(
+                f'{split:8}{self.images[split]:8}{self.boxes[split]:8}{self.negatives[split]:15}'
+            )
+        for what, names in (
+            ('unreadable, left out', self.unreadable),
+            ('mask of another size, left out', self.other_size),
+            ('image without mask, left out', self.without_mask),
+            ('mask without image', self.without_image),
+            ('in no split list, left out', self.in_no_list),
+            ('empty mask, kept as negative', self.empty),
+            ('mask of specks alone, kept as negative', self.specks_only),
+        ):
             if names:
-                lines.append(f'{what}: {len(names)}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}')
+                lines.append(
+                    f'{what}: {len(names)}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}'
+                )
         return '\n'.join(lines)
 
 
@@ -72,13 +80,19 @@ def files_by_stem(folder, what):
         raise FileNotFoundError(f'{what}: no folder {str(folder)!r} (from {Path.cwd()})')
     files = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith('.'):
+        if (
+            path.suffix.lower() in IMAGE_SUFFIXES
+            and path.is_file()
+            and not path.name.startswith('.')
+        ):
             stem = stem_of(path.name)
             if stem in files:
                 raise ValueError(f'{what}: {files[stem].name} and {path.name} have the same stem')
             files[stem] = path
     if not files:
-        raise FileNotFoundError(f'{what}: no image ({", ".join(IMAGE_SUFFIXES)}) in {str(folder)!r}')
+        raise FileNotFoundError(
+            f'{what}: no image ({", ".join(IMAGE_SUFFIXES)}) in {str(folder)!r}'
+        )
     return files
 
 
@@ -149,14 +163,19 @@ def read_splits(lists, stems):
             raise FileNotFoundError(f'--split {split}: no file {str(path)!r} (from {Path.cwd()})')
         lines = Path(path).read_text(encoding='utf-8-sig', errors='replace').splitlines()
         names = [unicodedata.normalize('NFC', line.strip()) for line in lines if line.strip()]
-        splits[split] = [n if n in stems or Path(n).suffix.lower() not in IMAGE_SUFFIXES else stem_of(n) for n in names]
+        splits[split] = [
+            n if n in stems or Path(n).suffix.lower() not in IMAGE_SUFFIXES else stem_of(n)
+            for n in names
+        ]
         if not names:
             raise ValueError(f'--split {split}: {str(path)!r} lists no names')
         unknown = [stem for stem in splits[split] if stem not in stems]
         if unknown:
             listed = ', '.join(unknown[:10]) + (', ...' if len(unknown) > 10 else '')
-            raise ValueError(f'--split {split}: {len(unknown)} of {len(names)} names in {str(path)!r} have no image: '
-                             f'{listed}')
+            raise ValueError(
+                f'--split {split}: {len(unknown)} of {len(names)} names in {str(path)!r} have no image: '
+                f'{listed}'
+            )
         for stem in splits[split]:
             if stem in seen:
                 raise ValueError(f'--split: {stem!r} is in {seen[stem]!r} and again in {split!r}')
@@ -164,8 +183,17 @@ def read_splits(lists, stems):
     return splits
 
 
-def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min_area=None, strict=False,
-                   overwrite=False):
+def convert_polyps(
+    images,
+    masks,
+    out,
+    splits=None,
+    train_ratio=0.9,
+    seed=0,
+    min_area=None,
+    strict=False,
+    overwrite=False,
+):
     """Convert a folder of images and one of masks, matched by file stem, whole or not at all.
 
     Written: `images/<split>/` (copies), `masks/<split>/*.png` (label maps: 0 background, 1 polyp),
@@ -191,7 +219,9 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min
     if not 0 < train_ratio < 1:
         raise ValueError(f'--train-ratio: expected a share in (0, 1), got {train_ratio}')
     if min_area is not None and not 0 <= min_area < float('inf'):
-        raise ValueError(f"--min-area: expected a share of the image's area below 1, or pixels, got {min_area}")
+        raise ValueError(
+            f"--min-area: expected a share of the image's area below 1, or pixels, got {min_area}"
+        )
     target = Path(out).resolve()
     for what, folder in (('IMAGES', images), ('MASKS', masks)):
         source = Path(folder).resolve()
@@ -201,7 +231,9 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min
     both = [stem for stem in image_files if stem in mask_files]
     if not both:
         image, mask = (next(iter(files.values())).name for files in (image_files, mask_files))
-        raise ValueError(f'no image has a mask of the same stem: IMAGES has {image}, ..., MASKS has {mask}, ...')
+        raise ValueError(
+            f'no image has a mask of the same stem: IMAGES has {image}, ..., MASKS has {mask}, ...'
+        )
     report = Report()
     report.without_mask = [image_files[stem].name for stem in image_files if stem not in mask_files]
     report.without_image = [mask_files[stem].name for stem in mask_files if stem not in image_files]
@@ -212,13 +244,17 @@ def convert_polyps(images, masks, out, splits=None, train_ratio=0.9, seed=0, min
     else:
         order = np.random.default_rng(seed).permutation(len(both))
         cut = round(len(both) * train_ratio)
-        splits = dict(train=[both[i] for i in sorted(order[:cut])], val=[both[i] for i in sorted(order[cut:])])
+        splits = dict(
+            train=[both[i] for i in sorted(order[:cut])], val=[both[i] for i in sorted(order[cut:])]
+        )
     with whole_folder(out, overwrite) as folder:
         for split, stems in splits.items():
             pairs = [(image_files[stem], mask_files[stem]) for stem in stems if stem in mask_files]
             _convert_split(folder, split, pairs, min_area, report)
         if strict and report.left_out:
-            raise ValueError(f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}')
+            raise ValueError(
+                f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}'
+            )
         for split, count in report.images.items():
             if not count:
                 raise ValueError(f'split {split!r}: no usable image with a mask\n{report.table()}')
@@ -232,8 +268,11 @@ def _convert_split(folder, split, pairs, min_area, report):
     for path, mask_path in track_iter_progress(pairs):
         image, mask = read_image(path) if is_whole(path) else None, read_mask(mask_path)
         if image is None or mask is None:
-            bad = [f'{kind} {file.name}' for kind, file, content in (('image', path, image), ('mask', mask_path, mask))
-                   if content is None]
+            bad = [
+                f'{kind} {file.name}'
+                for kind, file, content in (('image', path, image), ('mask', mask_path, mask))
+                if content is None
+            ]
             report.unreadable.append(' and '.join(bad))
             continue
         if image.shape[:2] != mask.shape:
@@ -244,12 +283,28 @@ def _convert_split(folder, split, pairs, min_area, report):
         if not boxes:
             negatives += 1
             (report.specks_only if mask.any() else report.empty).append(path.name)
-        record = dict(id=len(records), file_name=path.name, height=mask.shape[0], width=mask.shape[1])
+        record = dict(
+            id=len(records), file_name=path.name, height=mask.shape[0], width=mask.shape[1]
+        )
         for x, y, w, h, area in boxes:
-            annotations.append(dict(id=len(annotations) + 1, image_id=record['id'], category_id=1, iscrowd=0,
-                                    bbox=[x, y, w, h], area=area))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=record['id'],
+                    category_id=1,
+                    iscrowd=0,
+                    bbox=[x, y, w, h],
+                    area=area,
+                )
+            )
         shutil.copyfile(path, folder / 'images' / split / path.name)
-        write_image(folder / 'masks' / split / f'{path.stem}.png', polyps)  # MMSegmentation looks for the image's stem
+        write_image(
+            folder / 'masks' / split / f'{path.stem}.png', polyps
+        )  # MMSegmentation looks for the image's stem
         records.append(record)
     write_json(folder / 'annotations' / f'{split}.json', coco(records, annotations))
-    report.images[split], report.boxes[split], report.negatives[split] = len(records), len(annotations), negatives
+    report.images[split], report.boxes[split], report.negatives[split] = (
+        len(records),
+        len(annotations),
+        negatives,
+    )

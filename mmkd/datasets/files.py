@@ -1,4 +1,5 @@
 """Reading and writing of images and of whole data set folders."""
+
 import contextlib
 import json
 import shutil
@@ -49,9 +50,17 @@ def whole_folder(out, overwrite=False):
     """
     out = Path(out).resolve()
     if out.exists() and not overwrite:
-        raise FileExistsError(f'{out} is there already; remove it, name another folder, or use --overwrite')
-    if out.exists() and not (out / 'annotations').is_dir() and (out.is_file() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is no data set of mmkd's (it has no annotations/): --overwrite leaves it alone")
+        raise FileExistsError(
+            f'{out} is there already; remove it, name another folder, or use --overwrite'
+        )
+    if (
+        out.exists()
+        and not (out / 'annotations').is_dir()
+        and (out.is_file() or any(out.iterdir()))
+    ):
+        raise FileExistsError(
+            f"{out} is no data set of mmkd's (it has no annotations/): --overwrite leaves it alone"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))

@@ -5,8 +5,10 @@ from mmkd.registry import DATASETS
 from .missing import require
 from .unreadable import StopAtUnreadable
 
-HELP = ('Expected: one folder a class below it, or a list of `name label` lines (ann_file). Tiles of MSI and MSS: '
-        '`python tools/convert_tiles.py FOLDER {root}`. configs/mmkd/msi_resnet_kdml_demo.py needs no data of yours.')
+HELP = (
+    'Expected: one folder a class below it, or a list of `name label` lines (ann_file). Tiles of MSI and MSS: '
+    '`python tools/convert_tiles.py FOLDER {root}`. configs/mmkd/msi_resnet_kdml_demo.py needs no data of yours.'
+)
 
 
 @DATASETS.register_module()
@@ -36,9 +38,13 @@ class FolderClassification(StopAtUnreadable, CustomDataset):
             for number, line in enumerate(file, 1):
                 name, _, label = line.strip().rpartition(' ')
                 if not name or not label.isdigit():
-                    raise ValueError(f"{self.ann_file}, line {number}: expected 'name label', got {line.strip()!r}")
+                    raise ValueError(
+                        f"{self.ann_file}, line {number}: expected 'name label', got {line.strip()!r}"
+                    )
                 if self.CLASSES is not None and int(label) >= len(self.CLASSES):
-                    raise ValueError(f'{self.ann_file}, line {number}: label {label} of {len(self.CLASSES)} classes')
+                    raise ValueError(
+                        f'{self.ann_file}, line {number}: label {label} of {len(self.CLASSES)} classes'
+                    )
         if not number:
             raise ValueError(f'{self.ann_file} lists no image')
 

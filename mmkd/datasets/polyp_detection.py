@@ -10,14 +10,17 @@ from mmkd.registry import DATASETS
 from .missing import require
 from .unreadable import StopAtUnreadable
 
-HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
-        'or `python tools/make_synthetic.py --out {root}`. '
-        'configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.')
+HELP = (
+    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
+    'or `python tools/make_synthetic.py --out {root}`. '
+    'configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.'
+)
 # What mmdet reads of each entry; without a check it fails with a bare KeyError.
 ENTRIES = dict(
     images=('id', 'file_name', 'height', 'width'),
     annotations=('id', 'image_id', 'category_id', 'bbox', 'area'),
-    categories=('id', 'name'))
+    categories=('id', 'name'),
+)
 
 
 @DATASETS.register_module()
@@ -32,15 +35,19 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
             used.
     """
 
-    METAINFO = dict(classes=('polyp', ), palette=[(220, 20, 60)])
+    METAINFO = dict(classes=('polyp',), palette=[(220, 20, 60)])
 
     def load_data_list(self):
         """Check the files, then load the annotations as mmdet does."""
         folder = self.data_prefix.get('img')
         if not folder:
-            raise ValueError(f"data_prefix: expected dict(img='images/train/') or the like, got {self.data_prefix}")
+            raise ValueError(
+                f"data_prefix: expected dict(img='images/train/') or the like, got {self.data_prefix}"
+            )
         for what, path in (('annotation file', self.ann_file), ('image folder', folder)):
-            require(path, what, HELP.format(root=self.data_root or 'data/kvasir'), self.backend_args)
+            require(
+                path, what, HELP.format(root=self.data_root or 'data/kvasir'), self.backend_args
+            )
         self._check_annotations()
         return super().load_data_list()
 
@@ -55,15 +62,21 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
             if not isinstance(entries, list):
                 raise ValueError(f'{wrong}expected a dict with a list {name!r}')
             for i, entry in enumerate(entries):
-                missing = [key for key in keys if key not in entry] if isinstance(entry, dict) else list(keys)
+                missing = (
+                    [key for key in keys if key not in entry]
+                    if isinstance(entry, dict)
+                    else list(keys)
+                )
                 if missing:
                     raise ValueError(f'{wrong}{name}[{i}] has no {missing[0]!r}')
         # pycocotools drops what it does not know: a file of another class would be one without any box.
         known = [category['name'] for category in content['categories']]
         unknown = [name for name in self.metainfo['classes'] if name not in known]
         if unknown:
-            raise ValueError(f'{_absolute(self.ann_file)}: no category {unknown[0]!r} (it has {known}); '
-                             'set metainfo=dict(classes=...) to the names in the file')
+            raise ValueError(
+                f'{_absolute(self.ann_file)}: no category {unknown[0]!r} (it has {known}); '
+                'set metainfo=dict(classes=...) to the names in the file'
+            )
 
         if not content['images']:
             raise ValueError(f'{_absolute(self.ann_file)} lists no images')
@@ -77,12 +90,21 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
         for i, entry in enumerate(content['annotations']):
             for key, known in (('image_id', sizes), ('category_id', categories)):
                 if entry[key] not in known:
-                    raise ValueError(f'{path}: annotations[{i}] has {key} {entry[key]}, which no entry of '
-                                     f'{"images" if key == "image_id" else "categories"} has')
+                    raise ValueError(
+                        f'{path}: annotations[{i}] has {key} {entry[key]}, which no entry of '
+                        f'{"images" if key == "image_id" else "categories"} has'
+                    )
             box = entry['bbox']
-            if not isinstance(box, list) or len(box) != 4 or not all(
-                    isinstance(value, (int, float)) and math.isfinite(value) for value in box):
-                raise ValueError(f'{path}: annotations[{i}] has bbox {box}, expected [x, y, width, height] in pixels')
+            if (
+                not isinstance(box, list)
+                or len(box) != 4
+                or not all(
+                    isinstance(value, (int, float)) and math.isfinite(value) for value in box
+                )
+            ):
+                raise ValueError(
+                    f'{path}: annotations[{i}] has bbox {box}, expected [x, y, width, height] in pixels'
+                )
             (x, y, w, h), (width, height) = box, sizes[entry['image_id']]
             if w < 1 or h < 1 or min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
                 unusable.append(f'annotations[{i}]: bbox {box} in an image of {width} x {height}')
@@ -90,8 +112,11 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
             text = f'{path}: {len(unusable)} of {len(content["annotations"])} boxes are below one pixel or outside their image, '
             if len(unusable) == len(content['annotations']):
                 raise ValueError(f'{text}none is left: {unusable[0]}')
-            print_log(f'{text}they are left out: {", ".join(unusable[:5])}{", ..." if len(unusable) > 5 else ""}',
-                      logger='current', level=30)
+            print_log(
+                f'{text}they are left out: {", ".join(unusable[:5])}{", ..." if len(unusable) > 5 else ""}',
+                logger='current',
+                level=30,
+            )
 
     @classmethod
     def plain_config(cls):

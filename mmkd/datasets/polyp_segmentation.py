@@ -10,9 +10,11 @@ from mmkd.registry import DATASETS
 from .missing import require
 from .unreadable import StopAtUnreadable, read_whole
 
-HELP = ('Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
-        'or `python tools/make_synthetic.py --out {root}`. '
-        'configs/mmkd/polyp_unet_mixed_demo.py needs no data of yours.')
+HELP = (
+    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
+    'or `python tools/make_synthetic.py --out {root}`. '
+    'configs/mmkd/polyp_unet_mixed_demo.py needs no data of yours.'
+)
 
 
 @DATASETS.register_module()
@@ -32,35 +34,64 @@ class PolypSegmentation(StopAtUnreadable, BaseSegDataset):
         """Check the folders, then list them as mmseg does."""
         folders = dict((kind, self.data_prefix.get(kind)) for kind in ('img_path', 'seg_map_path'))
         for kind, folder in folders.items():
-            require(folder, f'folder of {"images" if kind == "img_path" else "label maps"} (data_prefix.{kind})',
-                    HELP.format(root=self.data_root or 'data/kvasir'), self.backend_args)
+            require(
+                folder,
+                f'folder of {"images" if kind == "img_path" else "label maps"} (data_prefix.{kind})',
+                HELP.format(root=self.data_root or 'data/kvasir'),
+                self.backend_args,
+            )
         data_list = super().load_data_list()
         if not data_list:
-            raise FileNotFoundError(f'no image that ends in {self.img_suffix!r} in {Path(folders["img_path"]).absolute()} '
-                                    '(img_suffix)')
-        maps = set(fileio.list_dir_or_file(folders['seg_map_path'], list_dir=False, recursive=True,
-                                           backend_args=self.backend_args))
-        missing = [item['img_path'] for item in data_list
-                   if str(Path(item['seg_map_path']).relative_to(folders['seg_map_path'])) not in maps]
+            raise FileNotFoundError(
+                f'no image that ends in {self.img_suffix!r} in {Path(folders["img_path"]).absolute()} '
+                '(img_suffix)'
+            )
+        maps = set(
+            fileio.list_dir_or_file(
+                folders['seg_map_path'],
+                list_dir=False,
+                recursive=True,
+                backend_args=self.backend_args,
+            )
+        )
+        missing = [
+            item['img_path']
+            for item in data_list
+            if str(Path(item['seg_map_path']).relative_to(folders['seg_map_path'])) not in maps
+        ]
         if missing:
-            raise FileNotFoundError(f'{len(missing)} of {len(data_list)} images have no label map in '
-                                    f'{Path(folders["seg_map_path"]).absolute()}: {[Path(m).name for m in missing[:5]]}')
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(data_list)} images have no label map in '
+                f'{Path(folders["seg_map_path"]).absolute()}: {[Path(m).name for m in missing[:5]]}'
+            )
         return data_list
 
     def prepare_data(self, idx):
         """Load an item as mmseg does; label maps that do not fit their image or the classes are named."""
         info = self.get_data_info(idx)
-        image, labels = (_size(read_whole(info[key], self.backend_args)) for key in ('img_path', 'seg_map_path'))
+        image, labels = (
+            _size(read_whole(info[key], self.backend_args)) for key in ('img_path', 'seg_map_path')
+        )
         if image != labels and None not in (image, labels):
-            raise ValueError(f'{info["seg_map_path"]}: the label map has {labels[0]} x {labels[1]} pixels, its image '
-                             f'{image[0]} x {image[1]}')
+            raise ValueError(
+                f'{info["seg_map_path"]}: the label map has {labels[0]} x {labels[1]} pixels, its image '
+                f'{image[0]} x {image[1]}'
+            )
         item = super().prepare_data(idx)
-        truth = item['data_samples'].get('gt_sem_seg') if isinstance(item, dict) and 'data_samples' in item else None
+        truth = (
+            item['data_samples'].get('gt_sem_seg')
+            if isinstance(item, dict) and 'data_samples' in item
+            else None
+        )
         if truth is not None and not self.reduce_zero_label:
-            wrong = truth.data[(truth.data != self.ignore_index) & (truth.data >= len(self.metainfo['classes']))]
+            wrong = truth.data[
+                (truth.data != self.ignore_index) & (truth.data >= len(self.metainfo['classes']))
+            ]
             if len(wrong):
-                raise ValueError(f'{info["seg_map_path"]}: label {int(wrong[0])} of {len(self.metainfo["classes"])} classes '
-                                 f'{self.metainfo["classes"]}; {self.ignore_index} is ignored')
+                raise ValueError(
+                    f'{info["seg_map_path"]}: label {int(wrong[0])} of {len(self.metainfo["classes"])} classes '
+                    f'{self.metainfo["classes"]}; {self.ignore_index} is ignored'
+                )
         return item
 
     @classmethod

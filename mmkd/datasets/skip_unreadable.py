@@ -34,7 +34,9 @@ class SkipUnreadable:
     def __init__(self, dataset):
         self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if getattr(self.dataset, 'test_mode', False):
-            raise ValueError('mmkd.SkipUnreadable: the data set has test_mode=True; an evaluation must not leave out images')
+            raise ValueError(
+                'mmkd.SkipUnreadable: the data set has test_mode=True; an evaluation must not leave out images'
+            )
 
     @property
     def metainfo(self):
@@ -63,4 +65,6 @@ class SkipUnreadable:
             if faults:
                 item['data_samples'].set_metainfo({KEY: faults})
             return item
-        raise UnreadableImage(f'{faults[0]}, nor can {TRIES} others be used that were to stand in for it')
+        raise UnreadableImage(
+            f'{faults[0]}, nor can {TRIES} others be used that were to stand in for it'
+        )

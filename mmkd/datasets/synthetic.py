@@ -1,4 +1,5 @@
 """Synthetic endoscopy-like frames with polyps, for demos and tests without data."""
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ class SyntheticFrame:
 
     Label 1 is a frame with polyp. The boxes are tight: x2 and y2 are the first column and row after the polyp.
     """
+
     image: np.ndarray
     mask: np.ndarray
     boxes: np.ndarray
@@ -32,10 +34,14 @@ def _smooth_noise(rng, size, cells):
 def _mucosa(rng, size, x, y):
     tint = np.array([rng.uniform(70, 110), rng.uniform(85, 125), rng.uniform(175, 215)], np.float32)
     light = 1 + 0.16 * _smooth_noise(rng, size, 4) + 0.05 * _smooth_noise(rng, size, 12)
-    for _ in range(rng.integers(1, 4)):  # folds: a bright ridge beside its dark shadow, along an arc
+    for _ in range(
+        rng.integers(1, 4)
+    ):  # folds: a bright ridge beside its dark shadow, along an arc
         cx, cy, radius = rng.uniform(-1.5, 1.5, 2).tolist() + [rng.uniform(0.6, 1.8)]
         distance = (np.hypot(x - cx, y - cy) - radius) / rng.uniform(0.05, 0.12)
-        light += rng.uniform(0.08, 0.2) * (np.exp(-distance**2) - np.exp(-(distance + 1.6)**2))
+        light += rng.uniform(0.08, 0.2) * (
+            np.exp(-(distance**2)) - np.exp(-((distance + 1.6) ** 2))
+        )
     veins = np.abs(_smooth_noise(rng, size, 9)) < 0.03
     light -= 0.08 * cv2.GaussianBlur(veins.astype(np.float32), (0, 0), 0.8)
     return tint * light[..., None]
@@ -52,23 +58,33 @@ def _add_polyp(rng, image, taken, x, y):
         u = ((x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)) / a
         v = (-(x - cx) * np.sin(turn) + (y - cy) * np.cos(turn)) / b
         angle = np.arctan2(v, u)
-        wobble = sum(rng.uniform(-0.06, 0.06) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (2, 3, 5))
+        wobble = sum(
+            rng.uniform(-0.06, 0.06) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (2, 3, 5)
+        )
         r = np.hypot(u, v) / (1 + wobble)
         mask = r < 1
-        if mask.sum() >= 30 and not (cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) & taken).any():
+        if (
+            mask.sum() >= 30
+            and not (cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) & taken).any()
+        ):
             break
     else:
         return None
     contrast = rng.uniform(0.35, 1.0)  # some are hard to see
     dome = np.sqrt(np.clip(1 - r**2, 0, 1))
     side = 0.5 * (u * rng.uniform(-1, 1) + v * rng.uniform(-1, 1))
-    shade = 1 + contrast * (0.35 * dome - 0.1 + 0.18 * side - 0.3 * np.exp(-((r - 1) / 0.12)**2))
+    shade = 1 + contrast * (
+        0.35 * dome - 0.1 + 0.18 * side - 0.3 * np.exp(-(((r - 1) / 0.12) ** 2))
+    )
     texture = 1 + 0.05 * contrast * _smooth_noise(rng, size, 24)
     shift = [rng.uniform(-0.1, 0.15), rng.uniform(-0.12, 0.05), rng.uniform(-0.02, 0.12)]
     tint = 1 + contrast * np.array(shift, np.float32)
     soft = 1 / (1 + np.exp(np.clip((r - 1) * 14, -30, 30)))
-    rim_shadow = 1 - 0.25 * contrast * np.exp(-(np.clip(r - 1, 0, None) / 0.2)**2)
-    factor = soft[..., None] * (shade * texture)[..., None] * tint + (1 - soft[..., None]) * rim_shadow[..., None]
+    rim_shadow = 1 - 0.25 * contrast * np.exp(-((np.clip(r - 1, 0, None) / 0.2) ** 2))
+    factor = (
+        soft[..., None] * (shade * texture)[..., None] * tint
+        + (1 - soft[..., None]) * rim_shadow[..., None]
+    )
     image *= factor.astype(np.float32)
     return mask
 
@@ -100,7 +116,9 @@ def render_frame(seed, index, size=160):
             boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     for _ in range(rng.integers(2, 9)):  # specular highlights
         cx, cy = rng.uniform(-0.8, 0.8, 2)
-        spot = np.exp(-(((x - cx) / rng.uniform(0.01, 0.04))**2 + ((y - cy) / rng.uniform(0.01, 0.04))**2))
+        spot = np.exp(
+            -(((x - cx) / rng.uniform(0.01, 0.04)) ** 2 + ((y - cy) / rng.uniform(0.01, 0.04)) ** 2)
+        )
         image += 190 * spot[..., None]
     vignette = 1 / (1 + np.exp((np.hypot(x, y) - rng.uniform(1.05, 1.2)) * 14))
     image = image * (0.75 + 0.3 * np.exp(-(x**2 + y**2)))[..., None] * vignette[..., None]
@@ -109,10 +127,13 @@ def render_frame(seed, index, size=160):
         image=image.clip(0, 255).astype(np.uint8),
         mask=mask,
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        label=int(bool(boxes)))
+        label=int(bool(boxes)),
+    )
 
 
-def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=160, seed=0, overwrite=False):
+def write_synthetic_polyps(
+    out='data/synthetic_polyps', train=320, val=80, size=160, seed=0, overwrite=False
+):
     """Write a set for detection (COCO), segmentation (label maps) and classification (lists), whole or not at all.
 
     A set that is there already with the same arguments is left as it is.
@@ -135,14 +156,18 @@ def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=
     if min(train, val) < 1:
         raise ValueError(f'train, val: expected one frame at least, got {train}, {val}')
     if size < 32 or seed < 0:
-        raise ValueError(f'size, seed: expected 32 pixels at least and a seed of 0 or more, got {size}, {seed}')
+        raise ValueError(
+            f'size, seed: expected 32 pixels at least and a seed of 0 or more, got {size}, {seed}'
+        )
     meta = Path(out) / 'meta.json'
     if meta.is_file() and not overwrite:
         there = json.loads(meta.read_text())
         if there == arguments:
             return False
-        raise FileExistsError(f'{Path(out).absolute()} holds a set made with {there}, asked for is {arguments}; '
-                              'name another folder, or use --overwrite')
+        raise FileExistsError(
+            f'{Path(out).absolute()} holds a set made with {there}, asked for is {arguments}; '
+            'name another folder, or use --overwrite'
+        )
     with whole_folder(out, overwrite) as folder:
         first = 0
         for split, count in (('train', train), ('val', val)):
@@ -157,8 +182,16 @@ def write_synthetic_polyps(out='data/synthetic_polyps', train=320, val=80, size=
                 images.append(dict(id=index, file_name=name, height=size, width=size))
                 labels.append(f'{name} {frame.label}\n')
                 for x, y, w, h, area in components(frame.mask, 0)[0]:
-                    annotations.append(dict(id=len(annotations) + 1, image_id=index, category_id=1, iscrowd=0,
-                                            bbox=[x, y, w, h], area=area))
+                    annotations.append(
+                        dict(
+                            id=len(annotations) + 1,
+                            image_id=index,
+                            category_id=1,
+                            iscrowd=0,
+                            bbox=[x, y, w, h],
+                            area=area,
+                        )
+                    )
             write_json(folder / 'annotations' / f'{split}.json', coco(images, annotations))
             (folder / 'labels').mkdir(exist_ok=True)
             (folder / 'labels' / f'{split}.txt').write_text(''.join(labels))

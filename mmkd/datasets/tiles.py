@@ -1,4 +1,5 @@
 """From class folders of histology tiles to lists of `name label` lines, split by patient."""
+
 import difflib
 import io
 import os
@@ -25,6 +26,7 @@ PATIENT = re.compile(r'(?<![A-Z0-9])TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])', r
 
 class Tile(NamedTuple):
     """A tile's path relative to FOLDER, its class number, its published split ('' if none) and its patient."""
+
     name: str
     label: int
     split: str
@@ -34,6 +36,7 @@ class Tile(NamedTuple):
 @dataclass
 class Report:
     """What a conversion found: counts by split and class, and the names of files and folders it could not use."""
+
     classes: list
     split: str
     tiles: dict = field(default_factory=dict)
@@ -54,20 +57,31 @@ class Report:
         lines = []
         if self.tiles:
             width = max(len(name) for name in ('class', *self.classes)) + 2
-            lines = [f'split: {self.split}', f'{"split":8}{"class":{width}}{"tiles":>8}{"patients":>10}']
+            lines = [
+                f'split: {self.split}',
+                f'{"split":8}{"class":{width}}{"tiles":>8}{"patients":>10}',
+            ]
             for split, tiles in self.tiles.items():
-                for name, tile_count, patient_count in zip(self.classes, tiles, self.patients[split]):
+                for name, tile_count, patient_count in zip(
+                    self.classes, tiles, self.patients[split]
+                ):
                     lines.append(f'{split:8}{name:{width}}{tile_count:8}{patient_count:10}')
         if self.without_code:
-            lines.append(f'no patient code (TCGA-xx-xxxx) in the name, each file counts as its own patient: '
-                         f'{self.without_code}')
-        for what, names in (('unreadable, left out', self.unreadable),
-                            ('name that no list can hold, left out', self.unlistable),
-                            ('LEAK: patient in both published splits, kept', self.leaks),
-                            ('patient with tiles of several classes', self.two_classes),
-                            ('folder that is none of the classes, not read', self.not_read)):
+            lines.append(
+                f'no patient code (TCGA-xx-xxxx) in the name, each file counts as its own patient: '
+                f'{self.without_code}'
+            )
+        for what, names in (
+            ('unreadable, left out', self.unreadable),
+            ('name that no list can hold, left out', self.unlistable),
+            ('LEAK: patient in both published splits, kept', self.leaks),
+            ('patient with tiles of several classes', self.two_classes),
+            ('folder that is none of the classes, not read', self.not_read),
+        ):
             if names:
-                lines.append(f'{what}: {len(names)}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}')
+                lines.append(
+                    f'{what}: {len(names)}: {", ".join(names[:20])}{", ..." if len(names) > 20 else ""}'
+                )
         return '\n'.join(lines)
 
 
@@ -86,7 +100,9 @@ def is_tile(path):
         with Image.open(io.BytesIO(data)) as image:
             image.load()
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
-    except Exception:  # a broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error, ...
+    except (
+        Exception
+    ):  # a broken file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error, ...
         return False
 
 
@@ -107,7 +123,10 @@ def printable(name):
 def _entries(folder):
     """Return the visible entries of a folder, sorted by name."""
     try:
-        return sorted((path for path in folder.iterdir() if not path.name.startswith('.')), key=lambda path: path.name)
+        return sorted(
+            (path for path in folder.iterdir() if not path.name.startswith('.')),
+            key=lambda path: path.name,
+        )
     except OSError as error:
         raise ValueError(f'{folder}: cannot read it: {error.strerror}') from error
 
@@ -118,8 +137,12 @@ def _subfolders(folder):
 
 def _images(folder):
     # A link to a file that is gone is no file, but a tile that somebody expects: it is reported as unreadable.
-    return [path for path in _entries(folder)
-            if path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink() and not path.is_dir())]
+    return [
+        path
+        for path in _entries(folder)
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and (path.is_file() or path.is_symlink() and not path.is_dir())
+    ]
 
 
 def _class_error(folder, name, problem):
@@ -129,7 +152,9 @@ def _class_error(folder, name, problem):
     nearest = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     hint = f'; did you mean {lower[nearest[0]]!r}?' if nearest else ''
     listed = ', '.join(found[:30]) + (', ...' if len(found) > 30 else '')
-    return ValueError(f'--classes: {problem} in {str(folder)!r}{hint} (folders found: {listed or "none"})')
+    return ValueError(
+        f'--classes: {problem} in {str(folder)!r}{hint} (folders found: {listed or "none"})'
+    )
 
 
 def find_splits(folder, classes):
@@ -148,19 +173,25 @@ def find_splits(folder, classes):
         if split is None or path.name in classes:
             continue
         if split in published:
-            raise ValueError(f'FOLDER: {published[split].name} and {path.name} in {str(folder)!r} are both {split}; '
-                             'move one away')
+            raise ValueError(
+                f'FOLDER: {published[split].name} and {path.name} in {str(folder)!r} are both {split}; '
+                'move one away'
+            )
         published[split] = path
     if not published:
         return {'': folder}
     names = ', '.join(path.name for path in published.values())
     beside = [path.name for path in found if path.name in classes]
     if beside:
-        raise ValueError(f'FOLDER: {str(folder)!r} has split folders ({names}) and class folders '
-                         f'({", ".join(beside)}); move the ones or the others away')
+        raise ValueError(
+            f'FOLDER: {str(folder)!r} has split folders ({names}) and class folders '
+            f'({", ".join(beside)}); move the ones or the others away'
+        )
     if len(published) < 2:
-        raise ValueError(f'FOLDER: {str(folder)!r} has {names} but not both TRAIN and TEST (folders found: '
-                         f'{", ".join(path.name for path in found)}); for a random cut name {names} as FOLDER')
+        raise ValueError(
+            f'FOLDER: {str(folder)!r} has {names} but not both TRAIN and TEST (folders found: '
+            f'{", ".join(path.name for path in found)}); for a random cut name {names} as FOLDER'
+        )
     return {split: published[split] for split in SPLITS}
 
 
@@ -183,14 +214,20 @@ def find_tiles(folder, places, classes):
         not_read += [path.name for path in _subfolders(folder) if path not in places.values()]
     for split, place in places.items():
         found = _subfolders(place)
-        not_read += [path.relative_to(folder).as_posix() for path in found if path.name not in classes]
+        not_read += [
+            path.relative_to(folder).as_posix() for path in found if path.name not in classes
+        ]
         for label, name in enumerate(classes):
             path = place / name
-            if path not in found:  # and not is_dir(), which takes any letter case on some file systems
+            if (
+                path not in found
+            ):  # and not is_dir(), which takes any letter case on some file systems
                 raise _class_error(place, name, f'no folder {name!r}')
             images = _images(path)
             if not images:
-                raise _class_error(place, name, f'no image ({", ".join(IMAGE_SUFFIXES)}) in folder {name!r}')
+                raise _class_error(
+                    place, name, f'no image ({", ".join(IMAGE_SUFFIXES)}) in folder {name!r}'
+                )
             not_read += [inner.relative_to(folder).as_posix() for inner in _subfolders(path)]
             names = [image.relative_to(folder).as_posix() for image in images]
             tiles += [Tile(image, label, split, patient_of(image) or image) for image in names]
@@ -223,12 +260,20 @@ def split_by_patient(tiles, train_ratio, seed):
         patients = [patients[i] for i in generator.permutation(len(patients))]
         shares = np.cumsum([counts[patient].total() for patient in patients], dtype=float)
         cut = int(np.abs(shares / shares[-1] - train_ratio).argmin()) + 1
-        train.update(patients[:max(1, min(cut, len(patients) - 1))])
+        train.update(patients[: max(1, min(cut, len(patients) - 1))])
     return train
 
 
-def convert_tiles(folder, out, classes=('MSS', 'MSIMUT'), train_ratio=0.8, seed=0, strict=False, overwrite=False,
-                  copy=False):
+def convert_tiles(
+    folder,
+    out,
+    classes=('MSS', 'MSIMUT'),
+    train_ratio=0.8,
+    seed=0,
+    strict=False,
+    overwrite=False,
+    copy=False,
+):
     """Convert class folders of tiles to lists for mmpretrain's `CustomDataset`, whole or not at all.
 
     Read: `<class>/` folders of images, or `TRAIN/<class>/` and `TEST/<class>/` (any letter case), whose split is kept.
@@ -256,7 +301,9 @@ def convert_tiles(folder, out, classes=('MSS', 'MSIMUT'), train_ratio=0.8, seed=
     """
     classes = list(classes)
     if len(classes) < 2 or len(set(classes)) < len(classes):
-        raise ValueError(f'--classes: expected two names or more, each once, got {" ".join(classes) or "none"}')
+        raise ValueError(
+            f'--classes: expected two names or more, each once, got {" ".join(classes) or "none"}'
+        )
     if not 0 < train_ratio < 1:
         raise ValueError(f'--train-ratio: expected a share in (0, 1), got {train_ratio}')
     if seed < 0:
@@ -269,24 +316,39 @@ def convert_tiles(folder, out, classes=('MSS', 'MSIMUT'), train_ratio=0.8, seed=
     places = find_splits(source, classes)
     tiles, not_read = find_tiles(source, places, classes)
     published = '' not in places
-    report = Report(classes, f'as published ({", ".join(path.name for path in places.values())})' if published else
-                    f'random, by patient (train ratio {train_ratio}, seed {seed})', not_read=not_read)
+    report = Report(
+        classes,
+        f'as published ({", ".join(path.name for path in places.values())})'
+        if published
+        else f'random, by patient (train ratio {train_ratio}, seed {seed})',
+        not_read=not_read,
+    )
     with whole_folder(out, overwrite) as new:
         tiles = _usable(source, tiles, report)
         if strict and report.left_out:
-            raise ValueError(f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}')
+            raise ValueError(
+                f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}'
+            )
         if published:
             splits = {split: [tile for tile in tiles if tile.split == split] for split in SPLITS}
         else:
             train = split_by_patient(tiles, train_ratio, seed)
-            splits = dict(train=[tile for tile in tiles if tile.patient in train],
-                          val=[tile for tile in tiles if tile.patient not in train])
+            splits = dict(
+                train=[tile for tile in tiles if tile.patient in train],
+                val=[tile for tile in tiles if tile.patient not in train],
+            )
         _count(splits, report)
         for split, counts in report.tiles.items():
             if not all(counts):
                 name = classes[counts.index(0)]
-                advice = '' if published else '; a cut by patient takes two patients in each class at least'
-                raise ValueError(f'split {split!r}: no usable tile of class {name!r}{advice}\n{report.table()}')
+                advice = (
+                    ''
+                    if published
+                    else '; a cut by patient takes two patients in each class at least'
+                )
+                raise ValueError(
+                    f'split {split!r}: no usable tile of class {name!r}{advice}\n{report.table()}'
+                )
         try:
             _write(new, target, source, splits, report, copy)
         except OSError as error:
@@ -309,8 +371,12 @@ def _usable(source, tiles, report):
 def _count(splits, report):
     patients = {}
     for split, tiles in splits.items():
-        patients[split] = [{tile.patient for tile in tiles if tile.label == i} for i in range(len(report.classes))]
-        report.tiles[split] = [sum(tile.label == i for tile in tiles) for i in range(len(report.classes))]
+        patients[split] = [
+            {tile.patient for tile in tiles if tile.label == i} for i in range(len(report.classes))
+        ]
+        report.tiles[split] = [
+            sum(tile.label == i for tile in tiles) for i in range(len(report.classes))
+        ]
         report.patients[split] = [len(found) for found in patients[split]]
         report.without_code += sum(tile.patient == tile.name for tile in tiles)
     report.leaks = sorted(set.intersection(*(set().union(*found) for found in patients.values())))
@@ -331,9 +397,13 @@ def _write(new, target, source, splits, report, copy):
             # Relative, so that it holds where a folder with both is moved or mounted elsewhere.
             (new / 'images').symlink_to(os.path.relpath(source, target), target_is_directory=True)
         except (OSError, NotImplementedError) as error:
-            raise ValueError(f'{target}: cannot make a link to {source} there ({error}); use --copy') from error
+            raise ValueError(
+                f'{target}: cannot make a link to {source} there ({error}); use --copy'
+            ) from error
     (new / 'meta').mkdir()
     for split, tiles in splits.items():
         lines = ''.join(f'{tile.name} {tile.label}\n' for tile in tiles)
         (new / 'meta' / f'{split}.txt').write_text(lines, encoding='utf-8')
-    write_json(new / 'annotations' / 'tiles.json', asdict(report))  # annotations/ also marks a set that may be replaced
+    write_json(
+        new / 'annotations' / 'tiles.json', asdict(report)
+    )  # annotations/ also marks a set that may be replaced

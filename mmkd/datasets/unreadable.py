@@ -1,4 +1,5 @@
 """Image files that cannot be used, and data sets that say so."""
+
 import os
 
 import cv2

@@ -26,14 +26,24 @@ class MemberLogProcessor(LogProcessor):
         members, rest = self._split(tag, names, mode)
         if 'eta' in runner.message_hub.runtime_info:
             rest['eta'] = datetime.timedelta(seconds=int(runner.message_hub.get_info('eta')))
-        own = dict.fromkeys(key for terms in members.values() for key in terms if '[' not in key and key != 'base_lr')
+        own = dict.fromkeys(
+            key
+            for terms in members.values()
+            for key in terms
+            if '[' not in key and key != 'base_lr'
+        )
         own = sorted(own, key=lambda key: {'lr': 0, 'loss': 1, 'grad_norm': 2}.get(key, 3))
         rows = [['member', *own]]
         links = ['links']
         for name, terms in members.items():
             rows.append([name, *(self._cell(key, terms) for key in own)])
-            links.append('  '.join(f'{key.removeprefix("loss_")} {self._format(value)}' for key, value in terms.items()
-                                   if '[' in key))
+            links.append(
+                '  '.join(
+                    f'{key.removeprefix("loss_")} {self._format(value)}'
+                    for key, value in terms.items()
+                    if '[' in key
+                )
+            )
         lines = align(rows, '  ').split('\n')
         if any(links[1:]):
             lines = [f'{line}  {link}'.rstrip() for line, link in zip(lines, links)]
@@ -48,7 +58,10 @@ class MemberLogProcessor(LogProcessor):
             return tag, text
         columns = list(dict.fromkeys(key for metrics in members.values() for key in metrics))
         rows = [['member', *columns]]
-        rows += [[name, *(self._cell(key, metrics) for key in columns)] for name, metrics in members.items()]
+        rows += [
+            [name, *(self._cell(key, metrics) for key in columns)]
+            for name, metrics in members.items()
+        ]
         return tag, '\n'.join([self._header(text, rest), align(rows, '  ')])
 
     @staticmethod
@@ -73,13 +86,19 @@ class MemberLogProcessor(LogProcessor):
     def _header(self, text, values):
         """The beginning of mmengine's line, `Epoch(train)  [1][20/40]`, and what belongs to no member."""
         place = re.match(r'\S+(\s*\[[^\]]*\])+', text).group()
-        ordered = sorted(values, key=lambda key: {'eta': 0, 'time': 1, 'data_time': 2, 'memory': 3}.get(key, 4))
+        ordered = sorted(
+            values, key=lambda key: {'eta': 0, 'time': 1, 'data_time': 2, 'memory': 3}.get(key, 4)
+        )
         return '  '.join([place, *(f'{key}: {self._format(values[key])}' for key in ordered)])
 
     def _cell(self, key, values):
         if key not in values:
             return '-'
-        return f'{values[key]:.{self.num_digits}e}' if key.endswith('lr') else self._format(values[key])
+        return (
+            f'{values[key]:.{self.num_digits}e}'
+            if key.endswith('lr')
+            else self._format(values[key])
+        )
 
     def _format(self, value):
         return f'{value:.{self.num_digits}f}' if isinstance(value, float) else str(value)

@@ -30,9 +30,17 @@ class BinaryClassification(BaseMetric):
         for sample in data_samples:
             score = sample['pred_score'].float().cpu().numpy()
             if len(score) != 2:
-                raise ValueError(f'BinaryClassification: for two classes, got scores of {len(score)}')
+                raise ValueError(
+                    f'BinaryClassification: for two classes, got scores of {len(score)}'
+                )
             label = int(sample['gt_label'][0])
-            self.results.append((float(score[self.positive]), int(score.argmax() == self.positive), int(label == self.positive)))
+            self.results.append(
+                (
+                    float(score[self.positive]),
+                    int(score.argmax() == self.positive),
+                    int(label == self.positive),
+                )
+            )
 
     def compute_metrics(self, results):
         """Return the metrics of (score, predicted, true) of all images."""
@@ -44,5 +52,6 @@ class BinaryClassification(BaseMetric):
             sensitivity=recall_score(true, predicted, zero_division=np.nan),
             specificity=tn / (tn + fp) if tn + fp else np.nan,
             precision=precision_score(true, predicted, zero_division=0),
-            accuracy=(tp + tn) / len(true))
+            accuracy=(tp + tn) / len(true),
+        )
         return {name: 100 * float(value) for name, value in metrics.items()}

@@ -127,10 +127,14 @@ def task_of(networks, name=None):
     """
     if name is not None:
         return TASKS.get(choose(name, TASKS.module_dict, 'model.task'))(networks)
-    found = {member: [task for task in TASKS.module_dict.values() if task.fits(network)]
-             for member, network in networks.items()}
+    found = {
+        member: [task for task in TASKS.module_dict.values() if task.fits(network)]
+        for member, network in networks.items()
+    }
     tasks = {task for candidates in found.values() for task in candidates}
     if len(tasks) != 1 or not all(found.values()):
         kinds = {member: type(network).__name__ for member, network in networks.items()}
-        raise ValueError(f'model.members: all must be networks of one task ({", ".join(TASKS.module_dict)}), got {kinds}')
+        raise ValueError(
+            f'model.members: all must be networks of one task ({", ".join(TASKS.module_dict)}), got {kinds}'
+        )
     return tasks.pop()(networks)

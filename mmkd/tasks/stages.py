@@ -1,4 +1,5 @@
 """Where a backbone's stages end."""
+
 from torch import nn
 
 
@@ -12,7 +13,11 @@ def backbone_stages(backbone):
         list[str]: Empty for other backbones.
     """
     names = getattr(backbone, 'res_layers', None)
-    if isinstance(names, (list, tuple)) and names and all(isinstance(getattr(backbone, n, None), nn.Module) for n in names):
+    if (
+        isinstance(names, (list, tuple))
+        and names
+        and all(isinstance(getattr(backbone, n, None), nn.Module) for n in names)
+    ):
         return [f'backbone.{name}' for name in names]
     stages = getattr(backbone, 'stages', None)
     if not isinstance(stages, nn.ModuleList):

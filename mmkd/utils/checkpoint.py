@@ -1,4 +1,5 @@
 """Loading of checkpoints without executing pickles."""
+
 import pickle
 import re
 import warnings
@@ -20,11 +21,17 @@ def _history_method(owner, name):
 
 # What mmengine's checkpoints hold beside tensors and plain containers.
 SAFE_GLOBALS = [
-    HistoryBuffer, np.ndarray, np.dtype,
-    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'}, (_history_method, 'builtins.getattr'),
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
+    (_history_method, 'builtins.getattr'),
     # The module's name before and since numpy 2, whichever is installed.
-    *((getattr(_multiarray, name), f'numpy.{core}.multiarray.{name}') for core in ('core', '_core')
-      for name in ('_reconstruct', 'scalar')),
+    *(
+        (getattr(_multiarray, name), f'numpy.{core}.multiarray.{name}')
+        for core in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    ),
 ]
 
 
@@ -40,6 +47,7 @@ def load_file(source, key):
     """
     if source.startswith(('http://', 'https://')):
         from torch.hub import get_dir
+
         path = Path(get_dir()) / 'checkpoints' / source.split('/')[-1]
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +64,17 @@ def load_file(source, key):
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
-        reason = (f'it names {found.group(1)}, and loading it could run code' if found else
-                  'its bytes are none of tensors and plain values')
-        raise ValueError(f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason}') from error
-    except Exception as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
+        reason = (
+            f'it names {found.group(1)}, and loading it could run code'
+            if found
+            else 'its bytes are none of tensors and plain values'
+        )
+        raise ValueError(
+            f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason}'
+        ) from error
+    except (
+        Exception
+    ) as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {reason}') from error
 
@@ -67,12 +82,15 @@ def load_file(source, key):
 def member_state(checkpoint, name, key):
     """Return the network's state dict of a checkpoint: a plain one, or member `name` of an mmkd one."""
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
+    ):
         raise ValueError(f"{key}: the checkpoint has no 'state_dict' of named tensors")
     if any(k.startswith('members.') for k in state):
         prefix = f'members.{name}.'
-        found = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+        found = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         if not found:
             names = sorted({k.split('.')[1] for k in state if k.startswith('members.')})
             raise ValueError(f'{key}: the checkpoint holds members {names}, none named {name!r}')
@@ -97,14 +115,22 @@ def load_member(network, source, name, key, strict):
     missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
     fitting = {k: v for k, v in state.items() if k in own and k not in unfit}
     if not fitting or (strict and (unfit or unknown or missing)):
-        raise ValueError(f'{key}: {source!r} does not fit the network: {len(missing)} weights missing {missing[:3]}, '
-                         f'{len(unknown)} unknown {unknown[:3]}, {len(unfit)} of another shape '
-                         f'{[(k, tuple(state[k].shape), tuple(own[k].shape)) for k in unfit[:3]]}')
+        raise ValueError(
+            f'{key}: {source!r} does not fit the network: {len(missing)} weights missing {missing[:3]}, '
+            f'{len(unknown)} unknown {unknown[:3]}, {len(unfit)} of another shape '
+            f'{[(k, tuple(state[k].shape), tuple(own[k].shape)) for k in unfit[:3]]}'
+        )
     network.load_state_dict(fitting, strict=False)
     left = unfit + missing
-    print_log(f'{name}: started from {source}: {len(fitting)} of {len(own)} weights loaded' +
-              (f'; left at their initial values: {", ".join(left[:12])}{", ..." if len(left) > 12 else ""}' if left else ''),
-              logger='current')
+    print_log(
+        f'{name}: started from {source}: {len(fitting)} of {len(own)} weights loaded'
+        + (
+            f'; left at their initial values: {", ".join(left[:12])}{", ..." if len(left) > 12 else ""}'
+            if left
+            else ''
+        ),
+        logger='current',
+    )
 
 
 def check_members(model, checkpoint, key):
@@ -119,13 +145,21 @@ def check_members(model, checkpoint, key):
     """
     while not hasattr(model, 'plans') and hasattr(model, 'module'):
         model = model.module
-    own = {f'members.{name}': value for name, value in model.members.state_dict().items()} if hasattr(model, 'plans') else {}
+    own = (
+        {f'members.{name}': value for name, value in model.members.state_dict().items()}
+        if hasattr(model, 'plans')
+        else {}
+    )
     state = checkpoint.get('state_dict') or {}
-    unfit = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
+    unfit = [
+        name for name, value in own.items() if name not in state or state[name].shape != value.shape
+    ]
     if unfit:
         names = sorted({name.split('.')[1] for name in unfit})
-        raise ValueError(f'{key} does not fit the networks of {names}: {len(unfit)} of {len(own)} weights are missing or of '
-                         f'another shape: {[name[8:] for name in unfit[:3]]}')
+        raise ValueError(
+            f'{key} does not fit the networks of {names}: {len(unfit)} of {len(own)} weights are missing or of '
+            f'another shape: {[name[8:] for name in unfit[:3]]}'
+        )
 
 
 def latest_whole(work_dir):
@@ -133,7 +167,11 @@ def latest_whole(work_dir):
 
     The newest file counts, not what `last_checkpoint` says: a kill may fall between the two. A warning names each damaged one.
     """
-    found = [path for kind in ('epoch_*.pth', 'iter_*.pth', 'preempted_iter_*.pth') for path in Path(work_dir).glob(kind)]
+    found = [
+        path
+        for kind in ('epoch_*.pth', 'iter_*.pth', 'preempted_iter_*.pth')
+        for path in Path(work_dir).glob(kind)
+    ]
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             load_file(str(path), '--resume')

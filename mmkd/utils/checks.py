@@ -1,4 +1,5 @@
 """Checks of configs that fail early, with the key, the value and the nearest valid name."""
+
 import difflib
 import inspect
 
@@ -27,19 +28,36 @@ def check_arguments(target, arguments, key, given=()):
         given (iterable[str]): Parameters that the caller fills in and the config may not set.
     """
     parameters = list(inspect.signature(target).parameters.values())
-    named = [p for p in parameters if p.name != 'self' and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    named = [
+        p
+        for p in parameters
+        if p.name != 'self' and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for name in arguments:
             choose(name, [p.name for p in named if p.name not in given], f'{key}.{name}')
-    missing = [p.name for p in named if p.default is p.empty and p.name not in arguments and p.name not in given]
+    missing = [
+        p.name
+        for p in named
+        if p.default is p.empty and p.name not in arguments and p.name not in given
+    ]
     if missing:
         raise ValueError(f'{key}: {missing[0]!r} must be given')
 
 
 def check_number(value, key, least=0.0, most=float('inf')):
     """Raise a ValueError unless `value` is a finite number (no text, no bool) in [least, most]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or abs(value) == float('inf'):
-        expected = f'a number in [{least:g}, {most:g}]' if most < float('inf') else f'a number >= {least:g}'
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not least <= value <= most
+        or abs(value) == float('inf')
+    ):
+        expected = (
+            f'a number in [{least:g}, {most:g}]'
+            if most < float('inf')
+            else f'a number >= {least:g}'
+        )
         raise ValueError(f'{key}: expected {expected}, got {value!r}')
 
 

@@ -1,4 +1,5 @@
 """Errors of mmengine's builders, told by the key of the config that they come from."""
+
 import inspect
 import re
 from contextlib import contextmanager, suppress
@@ -36,10 +37,18 @@ def _explain(text, cfg, prefix, error):
     found = UNKNOWN_TYPE.search(text)
     if found:
         name, scope, kind = found.groups()
-        key = next((f'{path}.type' for path, node in _dicts(cfg, prefix) if node.get('type') == name), None)
+        key = next(
+            (f'{path}.type' for path, node in _dicts(cfg, prefix) if node.get('type') == name), None
+        )
         default = cfg.get('default_scope')
-        if default is not None and default not in {scope for root in ROOTS for scope in root.children}:
-            key, name, names = 'default_scope', default, {scope for root in ROOTS for scope in root.children}
+        if default is not None and default not in {
+            scope for root in ROOTS for scope in root.children
+        }:
+            key, name, names = (
+                'default_scope',
+                default,
+                {scope for root in ROOTS for scope in root.children},
+            )
         else:
             names = _names(kind, name.rpartition('.')[0])
         if key is not None:
@@ -49,7 +58,12 @@ def _explain(text, cfg, prefix, error):
         owner, argument = found.groups()
         for path, node in _owners(cfg, prefix, owner):
             if argument in node:
-                _refuse(argument, _parameters(node.get('type'), owner), f'{path}.{argument}'.lstrip('.'), error)
+                _refuse(
+                    argument,
+                    _parameters(node.get('type'), owner),
+                    f'{path}.{argument}'.lstrip('.'),
+                    error,
+                )
     found = MISSING_ARGUMENT.search(text)
     if found:
         owner, argument = found.groups()
@@ -80,9 +94,9 @@ def _owners(cfg, prefix, owner):
     """Yield the places that a class named `owner`, or one that inherits from it, is built from."""
     for path, node in _dicts(cfg, prefix):
         kind = node.get('type')
-        if kind is None and owner == 'DataLoader' and path.endswith('_dataloader'):
-            yield path, node
-        elif kind is not None and owner in (cls.__name__ for cls in inspect.getmro(_class(kind) or object)):
+        if kind is None and owner == 'DataLoader' and path.endswith('_dataloader') or kind is not None and owner in (
+            cls.__name__ for cls in inspect.getmro(_class(kind) or object)
+        ):
             yield path, node
 
 
@@ -102,11 +116,18 @@ def _parameters(kind, owner):
     """The names of the arguments of a class and of those it passes the rest of its arguments on to."""
     if owner == 'DataLoader':
         from torch.utils.data import DataLoader
+
         kind = DataLoader
     names = set()
     for cls in inspect.getmro(_class(kind) or object):
-        parameters = inspect.signature(cls.__init__).parameters.values() if cls is not object else ()
-        names.update(p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != 'self')
+        parameters = (
+            inspect.signature(cls.__init__).parameters.values() if cls is not object else ()
+        )
+        names.update(
+            p.name
+            for p in parameters
+            if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != 'self'
+        )
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return names

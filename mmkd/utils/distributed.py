@@ -11,8 +11,10 @@ from mmkd.utils.checks import choose
 # (MPICH, Intel MPI).
 VARIABLES = {
     'slurm': [('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')],
-    'mpi': [('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-            ('PMI_RANK', 'PMI_SIZE', 'MPI_LOCALRANKID')],
+    'mpi': [
+        ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+        ('PMI_RANK', 'PMI_SIZE', 'MPI_LOCALRANKID'),
+    ],
 }
 
 
@@ -38,34 +40,55 @@ def init_cpu_distributed(launcher):
     choose(launcher, ['none', 'pytorch', *VARIABLES], 'launcher')
     if launcher in VARIABLES:
         _name_ranks(launcher)
-    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    missing = [
+        name
+        for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+        if name not in os.environ
+    ]
     if missing:
-        raise ValueError(f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start the tool with torchrun '
-                         '(tools/dist_train.sh does)')
+        raise ValueError(
+            f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start the tool with torchrun '
+            '(tools/dist_train.sh does)'
+        )
     dist.init_process_group('gloo')
     return True
 
 
 def _name_ranks(launcher):
     """Set torch's variables from the launcher's."""
-    found = next((names for names in VARIABLES[launcher] if names[0] in os.environ and names[1] in os.environ), None)
+    found = next(
+        (
+            names
+            for names in VARIABLES[launcher]
+            if names[0] in os.environ and names[1] in os.environ
+        ),
+        None,
+    )
     if found is None:
         expected = ' or '.join(f'{rank}, {size}' for rank, size, _ in VARIABLES[launcher])
-        raise ValueError(f'--launcher {launcher}: expected {expected} in the environment; start the tool with '
-                         f'{"srun (tools/slurm_train.sh does)" if launcher == "slurm" else "mpirun"}')
+        raise ValueError(
+            f'--launcher {launcher}: expected {expected} in the environment; start the tool with '
+            f'{"srun (tools/slurm_train.sh does)" if launcher == "slurm" else "mpirun"}'
+        )
     rank, size, local = (os.environ.get(name, '0') for name in found)
     os.environ.update(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=local)
     os.environ.setdefault('MASTER_PORT', '29500')
     if 'MASTER_ADDR' in os.environ:
         return
     if launcher == 'slurm':
-        names = subprocess.run(['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], capture_output=True, text=True,
-                               check=True)
+        names = subprocess.run(
+            ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         os.environ['MASTER_ADDR'] = names.stdout.split()[0]
     elif os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE', size) == size:
         os.environ['MASTER_ADDR'] = '127.0.0.1'
     else:
-        raise ValueError('--launcher mpi: several nodes: set MASTER_ADDR to the host of rank 0 (mpirun -x MASTER_ADDR=...)')
+        raise ValueError(
+            '--launcher mpi: several nodes: set MASTER_ADDR to the host of rank 0 (mpirun -x MASTER_ADDR=...)'
+        )
 
 
 def check_parallel(cfg):
@@ -73,18 +96,29 @@ def check_parallel(cfg):
 
     Sharded parameters and engines that own the optimiser know one optimiser for one model; members have one each.
     """
-    if cfg.get('sync_bn') is not None and cfg.get('launcher', 'none') != 'none' and not torch.cuda.is_available():
-        raise ValueError(f"sync_bn: {cfg.sync_bn!r}, but SyncBatchNorm needs GPUs; on CPUs leave it out (each process then "
-                         "normalises by its own images; norm_cfg type 'GN' does not depend on them)")
+    if (
+        cfg.get('sync_bn') is not None
+        and cfg.get('launcher', 'none') != 'none'
+        and not torch.cuda.is_available()
+    ):
+        raise ValueError(
+            f'sync_bn: {cfg.sync_bn!r}, but SyncBatchNorm needs GPUs; on CPUs leave it out (each process then '
+            "normalises by its own images; norm_cfg type 'GN' does not depend on them)"
+        )
     if not (cfg.get('model') or {}).get('members'):
         return
-    supported = dict(model_wrapper_cfg=['MMDistributedDataParallel'], strategy=['SingleDeviceStrategy', 'DDPStrategy'])
+    supported = dict(
+        model_wrapper_cfg=['MMDistributedDataParallel'],
+        strategy=['SingleDeviceStrategy', 'DDPStrategy'],
+    )
     for key, valid in supported.items():
         kind = (cfg.get(key) or {}).get('type', valid[0])
         name = kind if isinstance(kind, str) else kind.__name__
         if name.split('.')[-1] not in valid:
-            raise ValueError(f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an OnlineDistiller, whose '
-                             f'members have an optimiser each; valid: {", ".join(valid)}')
+            raise ValueError(
+                f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an OnlineDistiller, whose '
+                f'members have an optimiser each; valid: {", ".join(valid)}'
+            )
 
 
 def check_sync_bn(networks):
@@ -98,8 +132,10 @@ def check_sync_bn(networks):
     for member, network in networks.items():
         for name, module in network.named_modules():
             if isinstance(module, torch.nn.SyncBatchNorm):
-                raise ValueError(f"model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its "
-                                 "norm_cfg's type to 'BN' or 'GN' by `options`")
+                raise ValueError(
+                    f'model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its '
+                    "norm_cfg's type to 'BN' or 'GN' by `options`"
+                )
 
 
 def mean_over_ranks(value):

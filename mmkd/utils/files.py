@@ -1,4 +1,5 @@
 """Files that are whole or not there."""
+
 import os
 import tempfile
 from pathlib import Path
@@ -10,7 +11,9 @@ def write_atomically(path, write):
     """Call `write(temporary_path)`, flush it to the disk, then rename: the file at `path` is the old one or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix
+    )
     os.close(handle)
     try:
         write(temporary)

@@ -5,6 +5,7 @@ torchvision::nms does not exist`), and with it that of mmpretrain and of mmdet's
 import looks up makes all its Python parts (the transforms) work. This file imports nothing of mmkd: tools/setup_env.sh puts a
 copy into such an environment, so that the plain toolboxes work there too.
 """
+
 import importlib.abc
 import importlib.machinery
 import sys
@@ -31,6 +32,7 @@ def declare_missing_operators():
         bool: Whether they were declared.
     """
     import torch
+
     spec = importlib.machinery.PathFinder.find_spec('torchvision')
     if spec is None or torch.version.cuda is not None:
         return False
@@ -44,12 +46,16 @@ def declare_missing_operators():
         reason = str(error).splitlines()[0]
     for name in ('nms', 'qnms'):
         torch.library.define(f'torchvision::{name}', SCHEMA)
-    warnings.warn(f"torchvision's operators are declared but cannot run beside this CPU-only torch ({reason}); its transforms "
-                  'work')
+    warnings.warn(
+        f"torchvision's operators are declared but cannot run beside this CPU-only torch ({reason}); its transforms "
+        'work'
+    )
     return True
 
 
 def install():
     """Have the operators declared, if need be, when torchvision is first imported."""
-    if 'torchvision' not in sys.modules and not any(type(f).__name__ == '_BeforeTorchvision' for f in sys.meta_path):
+    if 'torchvision' not in sys.modules and not any(
+        type(f).__name__ == '_BeforeTorchvision' for f in sys.meta_path
+    ):
         sys.meta_path.insert(0, _BeforeTorchvision())

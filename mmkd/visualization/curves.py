@@ -16,7 +16,9 @@ def read_scalars(work_dir):
     """
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not files:
-        raise FileNotFoundError(f'no */vis_data/scalars.json in {work_dir}: was it trained with LocalVisBackend?')
+        raise FileNotFoundError(
+            f'no */vis_data/scalars.json in {work_dir}: was it trained with LocalVisBackend?'
+        )
     train, val = {}, {}
     for line in (line for file in files for line in file.read_text().splitlines()):
         record = json.loads(line)
@@ -37,14 +39,26 @@ def draw_curves(work_dir, out, members, metric):
         metric (str): Metric without the member, e.g. `coco/bbox_mAP`.
     """
     train, val = read_scalars(work_dir)
-    panels = [('loss of each member', 'iteration', {n: train[f'{n}/loss'] for n in members if f'{n}/loss' in train}),
-              ("links' terms", 'iteration', {n: v for n, v in train.items() if '[' in n}),
-              (metric, 'epoch', {n: val[f'{n}/{metric}'] for n in members if f'{n}/{metric}' in val})]
+    panels = [
+        (
+            'loss of each member',
+            'iteration',
+            {n: train[f'{n}/loss'] for n in members if f'{n}/loss' in train},
+        ),
+        ("links' terms", 'iteration', {n: v for n, v in train.items() if '[' in n}),
+        (metric, 'epoch', {n: val[f'{n}/{metric}'] for n in members if f'{n}/{metric}' in val}),
+    ]
     figure = Figure(figsize=(15, 4.2), layout='constrained')
     for axes, (title, unit, lines) in zip(figure.subplots(1, 3), panels):
         for name, points in lines.items():
-            axes.plot(list(points), list(points.values()), label=name, linewidth=2.2 if name == 'ensemble' else 1.2,
-                      marker='o' if len(points) < 30 else None, markersize=3)
+            axes.plot(
+                list(points),
+                list(points.values()),
+                label=name,
+                linewidth=2.2 if name == 'ensemble' else 1.2,
+                marker='o' if len(points) < 30 else None,
+                markersize=3,
+            )
         axes.set(title=title, xlabel=unit)
         axes.grid(alpha=0.3)
         if lines:

@@ -19,7 +19,12 @@ class MLflowVisBackend(_MLflowVisBackend):
 
     def add_scalars(self, scalar_dict, step=0, file_path=None, **kwargs):
         """Record scalars."""
-        super().add_scalars({plain_name(name): value for name, value in scalar_dict.items()}, step, file_path, **kwargs)
+        super().add_scalars(
+            {plain_name(name): value for name, value in scalar_dict.items()},
+            step,
+            file_path,
+            **kwargs,
+        )
 
 
 def plain_name(name):

@@ -1,4 +1,5 @@
 """Pictures of what members predict, side by side, drawn with mmengine's Visualizer."""
+
 import cv2
 import numpy as np
 import torch
@@ -6,7 +7,14 @@ from mmengine.visualization import Visualizer
 
 from mmkd.datasets.files import read_image
 
-COLOURS = [(0, 229, 255), (255, 214, 0), (255, 109, 0), (234, 128, 252), (118, 255, 3), (255, 23, 68)]
+COLOURS = [
+    (0, 229, 255),
+    (255, 214, 0),
+    (255, 109, 0),
+    (234, 128, 252),
+    (118, 255, 3),
+    (255, 23, 68),
+]
 TRUTH = (0, 255, 0)
 MIN_SIDE = 256  # smaller images are enlarged, so that lines and text stay readable
 
@@ -26,14 +34,24 @@ def titled(image, title):
 
 def _row(images):
     height = max(image.shape[0] for image in images)
-    return np.concatenate([np.pad(image, ((0, height - image.shape[0]), (0, 4), (0, 0)), constant_values=255)
-                           for image in images], axis=1)
+    return np.concatenate(
+        [
+            np.pad(image, ((0, height - image.shape[0]), (0, 4), (0, 0)), constant_values=255)
+            for image in images
+        ],
+        axis=1,
+    )
 
 
 def stack_rows(rows):
     """Stack pictures of several images, padded to one width, to one picture (H, W, 3)."""
     width = max(row.shape[1] for row in rows)
-    return np.concatenate([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows])
+    return np.concatenate(
+        [
+            np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+            for row in rows
+        ]
+    )
 
 
 @torch.no_grad()
@@ -49,7 +67,9 @@ def member_panels(model, dataset, index):
         ndarray: RGB, uint8 (H, W, 3).
     """
     item = dataset[index]
-    results = model.predict_members(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))
+    results = model.predict_members(
+        dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+    )
     samples = {name: result[0].cpu() for name, result in results.items()}
     image = _load(item['data_samples'].img_path)
     truth = model.task.truth_of(dataset, index, item['data_samples'])
@@ -66,7 +86,12 @@ def member_panels(model, dataset, index):
         panel(name, lambda c, size: model.task.draw(c, size, sample, colour, dataset.metainfo))
     members = {name: sample for name, sample in samples.items() if name != 'ensemble'}
     if len(members) > 1:
-        panel('disagreement', lambda c, size: model.task.draw_disagreement(c, size, members, COLOURS, dataset.metainfo))
+        panel(
+            'disagreement',
+            lambda c, size: model.task.draw_disagreement(
+                c, size, members, COLOURS, dataset.metainfo
+            ),
+        )
     return _row(panels)
 
 
@@ -78,11 +103,19 @@ def feature_panels(model, dataset, index):
         ndarray: RGB, uint8 (H, W, 3); None if no tap of a link gives maps.
     """
     item = dataset[index]
-    data = model.data_preprocessor(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False)
+    data = model.data_preprocessor(
+        dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False
+    )
     image, rows = _load(item['data_samples'].img_path), {}
-    for (name, text), value in sorted(model.read_taps(data['inputs'], data['data_samples']).items()):
+    for (name, text), value in sorted(
+        model.read_taps(data['inputs'], data['data_samples']).items()
+    ):
         for level in value if isinstance(value, list) else [value]:
             if isinstance(level, torch.Tensor) and level.dim() == 4:
-                drawn = Visualizer.draw_featmap(level[0].float().cpu(), image, channel_reduction='squeeze_mean')
-                rows.setdefault(text, []).append(titled(drawn, f'{name}.{text} {tuple(level[0].shape)}'))
+                drawn = Visualizer.draw_featmap(
+                    level[0].float().cpu(), image, channel_reduction='squeeze_mean'
+                )
+                rows.setdefault(text, []).append(
+                    titled(drawn, f'{name}.{text} {tuple(level[0].shape)}')
+                )
     return stack_rows([_row(images) for images in rows.values()]) if rows else None

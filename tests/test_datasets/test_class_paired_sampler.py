@@ -14,7 +14,9 @@ class Labels(list):
         return dict(gt_label=self[index])
 
 
-DATA = Labels([0, 1, 0, 2, 1, 0, 1, 1, 3, 2, 0, 0])  # five of class 0, four of 1, two of 2, one of 3
+DATA = Labels(
+    [0, 1, 0, 2, 1, 0, 1, 1, 3, 2, 0, 0]
+)  # five of class 0, four of 1, two of 2, one of 3
 
 
 def pairs_of(sampler):
@@ -55,13 +57,18 @@ def test_ranks_share_out_whole_pairs(monkeypatch, world):
     assert all(DATA[a] == DATA[b] for share in shares for a, b in share)
     assert {index for share in shares for pair in share for index in pair} == set(range(12))
     monkeypatch.setattr(module, 'get_dist_info', lambda: (0, 1))
-    assert sorted(set(pair for share in shares for pair in share)) == sorted(set(pairs_of(ClassPairedSampler(DATA, seed=3))))
+    assert sorted(set(pair for share in shares for pair in share)) == sorted(
+        set(pairs_of(ClassPairedSampler(DATA, seed=3)))
+    )
 
 
 def test_images_of_several_labels_are_paired_by_their_set():
     several = Labels([[0, 1], [1], [1, 0], [1], [2]])
     assert {frozenset(pair) for pair in pairs_of(ClassPairedSampler(several, seed=0))} == {
-        frozenset([0, 2]), frozenset([1, 3]), frozenset([4])}
+        frozenset([0, 2]),
+        frozenset([1, 3]),
+        frozenset([4]),
+    }
 
 
 def test_it_is_built_by_name_and_reads_repeated_data_sets():
@@ -71,7 +78,9 @@ def test_it_is_built_by_name_and_reads_repeated_data_sets():
         def load_data_list(self):
             return [dict(gt_label=label) for label in DATA]
 
-    sampler = DATA_SAMPLERS.build(dict(type='mmkd.ClassPairedSampler', dataset=RepeatDataset(Data(), 2), seed=0))
+    sampler = DATA_SAMPLERS.build(
+        dict(type='mmkd.ClassPairedSampler', dataset=RepeatDataset(Data(), 2), seed=0)
+    )
     assert len(sampler) == 24 and all(DATA[a % 12] == DATA[b % 12] for a, b in pairs_of(sampler))
 
 
@@ -80,5 +89,7 @@ def test_data_without_labels_are_refused():
         def get_data_info(self, index):
             return dict(instances=[])
 
-    with pytest.raises(ValueError, match="ClassPairedSampler pairs images by 'gt_label', which Boxes lacks"):
+    with pytest.raises(
+        ValueError, match="ClassPairedSampler pairs images by 'gt_label', which Boxes lacks"
+    ):
         ClassPairedSampler(Boxes([1]), seed=0)

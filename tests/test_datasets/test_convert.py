@@ -23,7 +23,7 @@ def blob(*boxes, size=(60, 80)):
     """A mask (H, W) of 0 and 255 with filled rectangles x, y, w, h."""
     mask = np.zeros(size, np.uint8)
     for x, y, w, h in boxes:
-        mask[y:y + h, x:x + w] = 255
+        mask[y : y + h, x : x + w] = 255
     return mask
 
 
@@ -34,15 +34,26 @@ def source(tmp_path):
     for kind in ('images', 'masks'):
         (folder / kind).mkdir(parents=True)
     image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    for name, mask in (('a.jpg', blob((10, 20, 15, 12))), ('none.bmp', blob()), ('d.TIF', blob((0, 0, 80, 60))),
-                       ('pólipo 2.png', blob((5, 5, 20, 10), (50, 30, 8, 9), (70, 50, 2, 2)))):
+    for name, mask in (
+        ('a.jpg', blob((10, 20, 15, 12))),
+        ('none.bmp', blob()),
+        ('d.TIF', blob((0, 0, 80, 60))),
+        ('pólipo 2.png', blob((5, 5, 20, 10), (50, 30, 8, 9), (70, 50, 2, 2))),
+    ):
         write_image(folder / 'images' / name, image)
         write_image(folder / 'masks' / f'{Path(name).stem}.png', mask)
     return folder
 
 
 def run_tool(source, out, *arguments):
-    command = [sys.executable, 'tools/convert_polyp.py', source / 'images', source / 'masks', out, *arguments]
+    command = [
+        sys.executable,
+        'tools/convert_polyp.py',
+        source / 'images',
+        source / 'masks',
+        out,
+        *arguments,
+    ]
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
 
 
@@ -64,35 +75,55 @@ def test_tool_writes_the_layout_and_reports(tmp_path, source):
     write_image(source / 'images' / 'small.png', np.zeros((9, 7, 3), np.uint8))
     write_image(source / 'masks' / 'small.png', blob())
     whole = (source / 'images' / 'a.jpg').read_bytes()
-    (source / 'images' / 'cut.jpg').write_bytes(whole[:len(whole) // 2])
+    (source / 'images' / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
     write_image(source / 'masks' / 'cut.png', blob())
     write_image(source / 'images' / 'text.png', np.zeros((60, 80, 3), np.uint8))
     (source / 'masks' / 'text.png').write_text('no image')
-    paths = lists(tmp_path, train=['a', 'pólipo 2.png', 'small', 'cut', 'text', '', 'alone'], val=['none'])
+    paths = lists(
+        tmp_path, train=['a', 'pólipo 2.png', 'small', 'cut', 'text', '', 'alone'], val=['none']
+    )
     out = tmp_path / 'out'
-    done = run_tool(source, out, '--split', f'train={paths["train"]}', '--split', f'val={paths["val"]}')
+    done = run_tool(
+        source, out, '--split', f'train={paths["train"]}', '--split', f'val={paths["val"]}'
+    )
     assert done.returncode == 0, done.stderr
     table = [line.split() for line in done.stdout.splitlines()]
     assert ['train', '2', '3', '0'] in table and ['val', '1', '0', '1'] in table
-    for line in ('unreadable, left out: 2: image cut.jpg, mask text.png',
-                 'mask of another size, left out: 1: small.png (7 x 9, mask 80 x 60)',
-                 'image without mask, left out: 1: alone.png', 'mask without image: 1: lost.png',
-                 'in no split list, left out: 1: d.TIF', 'empty mask, kept as negative: 1: none.bmp'):
+    for line in (
+        'unreadable, left out: 2: image cut.jpg, mask text.png',
+        'mask of another size, left out: 1: small.png (7 x 9, mask 80 x 60)',
+        'image without mask, left out: 1: alone.png',
+        'mask without image: 1: lost.png',
+        'in no split list, left out: 1: d.TIF',
+        'empty mask, kept as negative: 1: none.bmp',
+    ):
         assert line in done.stdout
     content = json.loads((out / 'annotations' / 'train.json').read_text())
     assert content['categories'] == [dict(id=1, name='polyp')]
     assert [image['file_name'] for image in content['images']] == ['a.jpg', 'pólipo 2.png']
-    assert [(a['image_id'], a['bbox'], a['area'], a['iscrowd']) for a in content['annotations']] == [
-        (0, [10, 20, 15, 12], 180, 0), (1, [5, 5, 20, 10], 200, 0), (1, [50, 30, 8, 9], 72, 0)]
+    assert [
+        (a['image_id'], a['bbox'], a['area'], a['iscrowd']) for a in content['annotations']
+    ] == [(0, [10, 20, 15, 12], 180, 0), (1, [5, 5, 20, 10], 200, 0), (1, [50, 30, 8, 9], 72, 0)]
     assert (out / 'images' / 'train' / 'a.jpg').read_bytes() == whole
-    assert read_image(out / 'masks' / 'train' / 'pólipo 2.png', -1).sum() == 272  # without the speck
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'source', 'train.txt', 'val.txt']
+    assert (
+        read_image(out / 'masks' / 'train' / 'pólipo 2.png', -1).sum() == 272
+    )  # without the speck
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'out',
+        'source',
+        'train.txt',
+        'val.txt',
+    ]
 
 
 def test_tool_fails_with_one_message(tmp_path, source):
     write_image(source / 'masks' / 'a.png', blob(size=(30, 40)))
     done = run_tool(source, tmp_path / 'out', '--strict')
-    assert done.returncode == 1 and 'a.jpg (80 x 60, mask 40 x 30)' in done.stderr and 'Traceback' not in done.stderr
+    assert (
+        done.returncode == 1
+        and 'a.jpg (80 x 60, mask 40 x 30)' in done.stderr
+        and 'Traceback' not in done.stderr
+    )
     assert [path.name for path in tmp_path.iterdir()] == ['source']
 
 
@@ -103,23 +134,44 @@ def test_a_stopped_tool_leaves_nothing(tmp_path, source):
     for i in range(60):
         os.link(source / 'images' / 'large.png', source / 'images' / f'large{i}.png')
         os.link(source / 'masks' / 'large.png', source / 'masks' / f'large{i}.png')
-    command = [sys.executable, 'tools/convert_polyp.py', source / 'images', source / 'masks', tmp_path / 'out']
-    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [
+        sys.executable,
+        'tools/convert_polyp.py',
+        source / 'images',
+        source / 'masks',
+        tmp_path / 'out',
+    ]
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     while process.poll() is None and not any('.out.' in path.name for path in tmp_path.iterdir()):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)  # handled as Ctrl-C is
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 1 and 'stopped: nothing was written' in stderr and 'Traceback' not in stderr
+    assert (
+        process.returncode == 1
+        and 'stopped: nothing was written' in stderr
+        and 'Traceback' not in stderr
+    )
     assert [path.name for path in tmp_path.iterdir()] == ['source']
 
 
-@pytest.mark.parametrize('names, message', [
-    (dict(train=['a', 'b2', 'c3'], val=['none']), '--split train: 2 of 3 names .* have no image: b2, c3'),
-    (dict(train=['a', 'd'], val=['d']), "'d' is in 'train' and again in 'val'"),
-    (dict(train=['a'], val=[]), '--split val: .* lists no names'),
-    (dict(train=['a'], vall=['d']), "unknown name 'vall'.*did you mean 'val'"),
-])
+@pytest.mark.parametrize(
+    'names, message',
+    [
+        (
+            dict(train=['a', 'b2', 'c3'], val=['none']),
+            '--split train: 2 of 3 names .* have no image: b2, c3',
+        ),
+        (dict(train=['a', 'd'], val=['d']), "'d' is in 'train' and again in 'val'"),
+        (dict(train=['a'], val=[]), '--split val: .* lists no names'),
+        (dict(train=['a'], vall=['d']), "unknown name 'vall'.*did you mean 'val'"),
+    ],
+)
 def test_split_lists_that_are_wrong(tmp_path, source, names, message):
     with pytest.raises(ValueError, match=message):
         convert(source, tmp_path / 'out', splits=lists(tmp_path, **names))
@@ -159,7 +211,11 @@ def test_what_is_there_is_kept(tmp_path, source):
         convert(source, out)
     convert(source, out, train_ratio=0.75, overwrite=True)
     assert (out / 'annotations' / 'train.json').read_bytes() != before
-    for place in (source, source / 'images', source / 'images' / 'new'):  # would delete or mix with the source
+    for place in (
+        source,
+        source / 'images',
+        source / 'images' / 'new',
+    ):  # would delete or mix with the source
         with pytest.raises(ValueError, match='OUT: .* must lie apart from IMAGES'):
             convert(source, place, overwrite=True)
     mine = tmp_path / 'mine'
@@ -186,22 +242,33 @@ def test_the_random_cut_depends_on_the_seed_alone(tmp_path, source):
 def test_an_accent_written_as_two_characters_matches(tmp_path, source):
     path = source / 'masks' / 'pólipo 2.png'
     path.rename(path.with_name(unicodedata.normalize('NFD', path.name)))
-    report = convert(source, tmp_path / 'out', splits=lists(tmp_path, train=[unicodedata.normalize('NFD', 'pólipo 2')]))
+    report = convert(
+        source,
+        tmp_path / 'out',
+        splits=lists(tmp_path, train=[unicodedata.normalize('NFD', 'pólipo 2')]),
+    )
     assert report.images == dict(train=1) and not report.without_mask
 
 
 def test_masks_of_every_form(tmp_path):
     truth = blob((10, 20, 15, 12))
-    forms = {'grey.png': truth, 'binary.png': truth // 255, 'rgb.bmp': np.dstack([truth] * 3),
-             'deep.tif': truth.astype(np.uint16) * 257, 'red.png': np.dstack([truth * 0, truth * 0, truth]),
-             'alpha.png': np.dstack([truth, truth, truth, truth * 0 + 255])}
+    forms = {
+        'grey.png': truth,
+        'binary.png': truth // 255,
+        'rgb.bmp': np.dstack([truth] * 3),
+        'deep.tif': truth.astype(np.uint16) * 257,
+        'red.png': np.dstack([truth * 0, truth * 0, truth]),
+        'alpha.png': np.dstack([truth, truth, truth, truth * 0 + 255]),
+    }
     for name, mask in forms.items():
         write_image(tmp_path / name, mask)
     Image.fromarray(truth).convert('1').save(tmp_path / 'bits.png')
     for path in tmp_path.iterdir():
         assert np.array_equal(read_mask(path), truth // 255), path.name
     write_image(tmp_path / 'lossy.jpg', cv2.GaussianBlur(truth, (0, 0), 1))
-    assert [box[:4] for box in components(read_mask(tmp_path / 'lossy.jpg'))[0]] == [[10, 20, 15, 12]]
+    assert [box[:4] for box in components(read_mask(tmp_path / 'lossy.jpg'))[0]] == [
+        [10, 20, 15, 12]
+    ]
     for top in (1, 9):
         noise = np.random.default_rng(0).integers(0, top + 1, (60, 80), np.uint8)
         cv2.imwrite(str(tmp_path / 'noise.jpg'), noise, [cv2.IMWRITE_JPEG_QUALITY, 100])
@@ -215,7 +282,11 @@ def test_specks():
     assert [box[4] for box in components(mask, 0.01)[0]] == [200]
     large = np.kron(mask, np.ones((10, 10), np.uint8))
     large[0, :90] = large[50, 900:910] = 1
-    assert [box[4] for box in components(large)[0]] == [20000, 1600, 1500]  # a share of the area: 200 pixels
+    assert [box[4] for box in components(large)[0]] == [
+        20000,
+        1600,
+        1500,
+    ]  # a share of the area: 200 pixels
     kept = components(large)[1]
     assert kept.sum() == 23100 and kept.dtype == np.uint8
 

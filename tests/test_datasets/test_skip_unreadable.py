@@ -1,16 +1,17 @@
 """Training on sets with cut image files, for the three tasks: stop at the first, or put others in their place."""
+
 import copy
 import itertools
 import os
 import shutil
 
+import conftest
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-import conftest
 from mmkd.apis.export import plain_config
 from mmkd.datasets.unreadable import UnreadableImage, read_whole
 
@@ -23,12 +24,18 @@ TASKS = ('det', 'seg', 'cls')
 def damaged(data, tmp_path_factory):
     """The synthetic set as JPEG files, two of the training frames cut off and a third one empty."""
     import cv2
+
     root = tmp_path_factory.mktemp('damaged') / 'data'
     shutil.copytree(data, root)
     for path in root.glob('images/*/*.png'):
         cv2.imwrite(str(path.with_suffix('.jpg')), cv2.imread(str(path)))
         path.unlink()
-    for name in ('annotations/train.json', 'annotations/val.json', 'labels/train.txt', 'labels/val.txt'):
+    for name in (
+        'annotations/train.json',
+        'annotations/val.json',
+        'labels/train.txt',
+        'labels/val.txt',
+    ):
         (root / name).write_text((root / name).read_text().replace('.png', '.jpg'))
     images = sorted(root.glob('images/train/*.jpg'))
     for path in images[2:4]:
@@ -45,12 +52,24 @@ def small(task, root, work_dir, skip=True, workers=0):
     else:
         name = dict(seg='polyp_unet_mixed_demo', cls='msi_resnet_kdml_demo')[task]
         cfg = Config.fromfile(conftest.ROOT / f'configs/mmkd/{name}.py')
-        narrow = {'seg': {'backbone.base_channels': 4, 'decode_head.in_channels': 4, 'decode_head.channels': 4},
-                  'cls': {'backbone.base_channels': 4, 'backbone.stem_channels': 4, 'head.in_channels': 32}}[task]
+        narrow = {
+            'seg': {
+                'backbone.base_channels': 4,
+                'decode_head.in_channels': 4,
+                'decode_head.channels': 4,
+            },
+            'cls': {
+                'backbone.base_channels': 4,
+                'backbone.stem_channels': 4,
+                'head.in_channels': 32,
+            },
+        }[task]
         for member in cfg.model.members.values():
             member.options.update(narrow)
         for loader in (cfg.train_dataloader, cfg.val_dataloader):
-            loader.dataset = loader.dataset.get('dataset', loader.dataset)  # without what balances the classes
+            loader.dataset = loader.dataset.get(
+                'dataset', loader.dataset
+            )  # without what balances the classes
             loader.batch_size, loader.dataset.data_root = 4, f'{root}/'
             loader.dataset.pop('img_suffix', None)
         if task == 'seg':
@@ -58,7 +77,9 @@ def small(task, root, work_dir, skip=True, workers=0):
         cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
     cfg.train_dataloader.num_workers = workers
     if skip:
-        cfg.train_dataloader.dataset = dict(type='mmkd.SkipUnreadable', dataset=cfg.train_dataloader.dataset)
+        cfg.train_dataloader.dataset = dict(
+            type='mmkd.SkipUnreadable', dataset=cfg.train_dataloader.dataset
+        )
     cfg.work_dir, cfg.launcher = str(work_dir), 'none'
     cfg.train_cfg.update(max_epochs=2, val_interval=2)
     cfg.default_hooks.logger.interval = 1
@@ -71,7 +92,7 @@ def weights(path):
 
 
 def log_of(work_dir):
-    file, = work_dir.glob('*/*.log')
+    (file,) = work_dir.glob('*/*.log')
     return file.read_text()
 
 
@@ -81,17 +102,31 @@ def test_skips_names_each_file_once_and_counts(damaged, tmp_path, task):
     Runner.from_cfg(small(task, damaged, tmp_path / 'two', workers=2)).train()
     images = sorted(damaged.glob('images/train/*.jpg'))
     for place in ('none', 'two'):
-        lines = [line for line in log_of(tmp_path / place).splitlines() if 'another image stands in' in line]
+        lines = [
+            line
+            for line in log_of(tmp_path / place).splitlines()
+            if 'another image stands in' in line
+        ]
         assert len(lines) == 3
-        for path, why in ((images[2], 'is cut off'), (images[3], 'is cut off'), (images[7], 'is empty')):
+        for path, why in (
+            (images[2], 'is cut off'),
+            (images[3], 'is cut off'),
+            (images[7], 'is empty'),
+        ):
             assert sum(f'{path} {why}' in line for line in lines) == 1
         for epoch in (1, 2):
             assert f'Epoch {epoch}: ' in log_of(tmp_path / place)
     one = log_of(tmp_path / 'none')
     assert '(3 files)' in one.split('Epoch 1: ')[1].splitlines()[0]
     # Which images stand in does not depend on the workers (whose augmentations draw from streams of their own).
-    totals = [[line.split('Epoch ')[1] for line in log_of(tmp_path / place).splitlines() if 'stood in' in line]
-              for place in ('none', 'two')]
+    totals = [
+        [
+            line.split('Epoch ')[1]
+            for line in log_of(tmp_path / place).splitlines()
+            if 'stood in' in line
+        ]
+        for place in ('none', 'two')
+    ]
     assert totals[0] == totals[1] and len(totals[0]) == 2
 
 
@@ -114,7 +149,9 @@ def test_validation_always_stops(damaged, tmp_path):
     with pytest.raises(UnreadableImage, match=f'{first} is cut off'):
         Runner.from_cfg(cfg).train()
     cfg = small('det', root, tmp_path / 'wrapped')
-    cfg.val_dataloader.dataset = dict(type='mmkd.SkipUnreadable', dataset=cfg.val_dataloader.dataset)
+    cfg.val_dataloader.dataset = dict(
+        type='mmkd.SkipUnreadable', dataset=cfg.val_dataloader.dataset
+    )
     with pytest.raises(ValueError, match='an evaluation must not leave out images'):
         Runner.from_cfg(cfg).train()
 
@@ -126,15 +163,26 @@ def test_a_resumed_run_sees_the_same_images(damaged, tmp_path, workers):
     cfg.load_from, cfg.resume = str(tmp_path / 'whole/epoch_1.pth'), True
     Runner.from_cfg(cfg).train()
     one, other = weights(tmp_path / 'whole/epoch_2.pth'), weights(tmp_path / 'broken/epoch_2.pth')
-    assert one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+    assert one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) for key, value in one.items()
+    )
 
 
 def plain_set(root, **changes):
     """A data set of mmdet's own, which checks nothing itself."""
     init_default_scope('mmdet')
-    cfg = dict(type='CocoDataset', data_root=str(root), ann_file='annotations/train.json', data_prefix=dict(img='images/train/'),
-               metainfo=dict(classes=('polyp', )), filter_cfg=dict(filter_empty_gt=False),
-               pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs', meta_keys=('img_path', ))])
+    cfg = dict(
+        type='CocoDataset',
+        data_root=str(root),
+        ann_file='annotations/train.json',
+        data_prefix=dict(img='images/train/'),
+        metainfo=dict(classes=('polyp',)),
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='PackDetInputs', meta_keys=('img_path',)),
+        ],
+    )
     return dict(cfg, **changes)
 
 
@@ -148,7 +196,9 @@ def test_wraps_any_data_set_and_takes_whole_images_alone(damaged):
         path = item['data_samples'].img_path
         read_whole(path, decode=True)
         faults = item['data_samples'].metainfo.get('unreadable', [])
-        assert bool(faults) == (index in (2, 3, 7)) and all('images/train' in fault for fault in faults)
+        assert bool(faults) == (index in (2, 3, 7)) and all(
+            'images/train' in fault for fault in faults
+        )
         assert torch.equal(item['inputs'], skipping[index]['inputs'])
         if not faults:
             assert path == plain[index]['data_samples'].img_path
@@ -156,7 +206,9 @@ def test_wraps_any_data_set_and_takes_whole_images_alone(damaged):
 
 def test_other_faults_of_an_item_stop_as_ever(damaged):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale='wide', keep_ratio=True)]
-    skipping = DATASETS.build(dict(type='mmkd.SkipUnreadable', dataset=plain_set(damaged, pipeline=pipeline)))
+    skipping = DATASETS.build(
+        dict(type='mmkd.SkipUnreadable', dataset=plain_set(damaged, pipeline=pipeline))
+    )
     with pytest.raises(Exception) as error:
         skipping[0]
     assert not isinstance(error.value, UnreadableImage)
@@ -168,7 +220,9 @@ def test_a_set_without_any_usable_image_ends(damaged, tmp_path):
     for path in root.glob('images/train/*.jpg'):
         path.write_bytes(b'no image')
     skipping = DATASETS.build(dict(type='mmkd.SkipUnreadable', dataset=plain_set(root)))
-    with pytest.raises(UnreadableImage, match='is no image that OpenCV can read, nor can 50 others'):
+    with pytest.raises(
+        UnreadableImage, match='is no image that OpenCV can read, nor can 50 others'
+    ):
         skipping[0]
 
 
@@ -176,7 +230,9 @@ def test_exported_configs_have_the_plain_set(damaged, tmp_path):
     cfg = small('det', damaged, tmp_path)
     plain = plain_config(cfg, 'student1')
     assert plain.train_dataloader.dataset.type == 'CocoDataset' and 'mmkd' not in plain.pretty_text
-    assert plain.train_dataloader.dataset.data_root == cfg.train_dataloader.dataset.dataset.data_root
+    assert (
+        plain.train_dataloader.dataset.data_root == cfg.train_dataloader.dataset.dataset.data_root
+    )
     assert not any('Unreadable' in str(hook.get('type')) for hook in plain.custom_hooks)
 
 
@@ -184,8 +240,11 @@ def test_exported_configs_have_the_plain_set(damaged, tmp_path):
 def test_whole_and_cut_files(tmp_path, suffix):
     import cv2
     import numpy as np
+
     path = tmp_path / f'Größe 1{suffix}'
-    data = cv2.imencode(suffix, np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))[1].tobytes()
+    data = cv2.imencode(suffix, np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))[
+        1
+    ].tobytes()
     path.write_bytes(data + b'\n\0\0')  # some cameras append to a file
     assert read_whole(str(path), decode=True) == data + b'\n\0\0'
     for length in (1, 10, len(data) // 4, len(data) // 2, len(data) - 9):

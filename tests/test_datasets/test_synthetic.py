@@ -11,7 +11,11 @@ from mmkd.datasets.synthetic import render_frame, write_synthetic_polyps
 
 
 def contents(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
 
 
 def test_a_frame_depends_on_seed_and_index_alone():
@@ -54,7 +58,11 @@ def test_the_set_is_whole_and_written_once(tmp_path):
         for image, (name, label) in zip(content['images'], lines):
             mask = read_image(out / 'masks' / split / name, -1)
             boxes = [a for a in content['annotations'] if a['image_id'] == image['id']]
-            assert sum(a['area'] for a in boxes) == mask.sum() and mask.max() <= 1 and int(label) == int(len(boxes) > 0)
+            assert (
+                sum(a['area'] for a in boxes) == mask.sum()
+                and mask.max() <= 1
+                and int(label) == int(len(boxes) > 0)
+            )
             assert read_image(out / 'images' / split / name).shape == (48, 48, 3)
     assert not write_synthetic_polyps(out, train=5, val=3, size=48, seed=2)
     with pytest.raises(FileExistsError, match="'size': 48.*'size': 64.*--overwrite"):
@@ -89,6 +97,8 @@ def test_arguments_that_make_no_set(tmp_path, wrong):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match='is there already' if not overwrite else "no data set of mmkd's"):
+        with pytest.raises(
+            FileExistsError, match='is there already' if not overwrite else "no data set of mmkd's"
+        ):
             write_synthetic_polyps(tmp_path, train=1, val=1, size=32, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']

@@ -77,7 +77,7 @@ def left_in(folder):
 
 def test_tool_writes_lists_and_reports(tmp_path, source):
     whole = (source / 'MSS' / tile_name(code(0), 0)).read_bytes()
-    (source / 'MSS' / 'cut.png').write_bytes(whole[:len(whole) // 2])
+    (source / 'MSS' / 'cut.png').write_bytes(whole[: len(whole) // 2])
     (source / 'MSS' / 'zero.tif').write_bytes(b'')
     (source / 'MSIMUT' / 'text.jpg').write_text('no image')
     (source / 'MSS' / '._hidden.png').write_text('of macOS')
@@ -87,12 +87,20 @@ def test_tool_writes_lists_and_reports(tmp_path, source):
     done = run_tool(source, out)
     assert done.returncode == 0, done.stderr
     table = [line.split() for line in done.stdout.splitlines()]
-    for row in (['train', 'MSS', '24', '8'], ['train', 'MSIMUT', '16', '8'],
-                ['val', 'MSS', '6', '2'], ['val', 'MSIMUT', '4', '2']):
+    for row in (
+        ['train', 'MSS', '24', '8'],
+        ['train', 'MSIMUT', '16', '8'],
+        ['val', 'MSS', '6', '2'],
+        ['val', 'MSIMUT', '4', '2'],
+    ):
         assert row in table
-    for line in ('split: random, by patient (train ratio 0.8, seed 0)',
-                 'unreadable, left out: 3: MSS/cut.png, MSS/zero.tif, MSIMUT/text.jpg',
-                 'folder that is none of the classes, not read: 1: TUMOR', f'wrote {out}', '53/53'):  # 53/53: progress
+    for line in (
+        'split: random, by patient (train ratio 0.8, seed 0)',
+        'unreadable, left out: 3: MSS/cut.png, MSS/zero.tif, MSIMUT/text.jpg',
+        'folder that is none of the classes, not read: 1: TUMOR',
+        f'wrote {out}',
+        '53/53',
+    ):  # 53/53: progress
         assert line in done.stdout
     assert 'no patient code' not in done.stdout and 'LEAK' not in done.stdout
     train, val = read_list(out, 'train'), read_list(out, 'val')
@@ -100,34 +108,52 @@ def test_tool_writes_lists_and_reports(tmp_path, source):
     assert all(label == ('MSS', 'MSIMUT').index(name.split('/')[0]) for name, label in train + val)
     assert not patients_in(out, 'train') & patients_in(out, 'val')
     assert (out / 'images').is_symlink() and (out / 'images').resolve() == source
-    assert json.loads((out / 'annotations' / 'tiles.json').read_text())['tiles'] == dict(train=[24, 16], val=[6, 4])
+    assert json.loads((out / 'annotations' / 'tiles.json').read_text())['tiles'] == dict(
+        train=[24, 16], val=[6, 4]
+    )
     assert left_in(tmp_path) == ['out', 'source']
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--strict'], 'MSS/cut.png'),
-    (['--classes', 'MSS', 'MSIMUTT'], "no folder 'MSIMUTT'"),
-    (['--train-ratio', '1'], '--train-ratio: expected a share in (0, 1), got 1.0'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--strict'], 'MSS/cut.png'),
+        (['--classes', 'MSS', 'MSIMUTT'], "no folder 'MSIMUTT'"),
+        (['--train-ratio', '1'], '--train-ratio: expected a share in (0, 1), got 1.0'),
+    ],
+)
 def test_tool_fails_with_one_message(tmp_path, source, arguments, message):
-    (source / 'MSS' / 'cut.png').write_bytes((source / 'MSS' / tile_name(code(0), 0)).read_bytes()[:99])
+    (source / 'MSS' / 'cut.png').write_bytes(
+        (source / 'MSS' / tile_name(code(0), 0)).read_bytes()[:99]
+    )
     done = run_tool(source, tmp_path / 'out', *arguments)
     assert done.returncode == 1 and message in done.stderr and 'Traceback' not in done.stderr
     assert done.stderr.count('error:') == 1 and left_in(tmp_path) == ['source']
 
 
 def test_a_stopped_tool_leaves_nothing(tmp_path, source):
-    write_image(tmp_path / 'source' / 'MSS' / 'large.png', np.kron(TILE, np.ones((100, 100, 1), np.uint8)))
+    write_image(
+        tmp_path / 'source' / 'MSS' / 'large.png', np.kron(TILE, np.ones((100, 100, 1), np.uint8))
+    )
     for i in range(300):
         os.link(source / 'MSS' / 'large.png', source / 'MSS' / f'large{i}.png')
     command = [sys.executable, 'tools/convert_tiles.py', source, tmp_path / 'out']
-    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     while process.poll() is None and not any('.out.' in path.name for path in tmp_path.iterdir()):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)  # handled as Ctrl-C is
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 1 and 'stopped: nothing was written' in stderr and 'Traceback' not in stderr
+    assert (
+        process.returncode == 1
+        and 'stopped: nothing was written' in stderr
+        and 'Traceback' not in stderr
+    )
     assert left_in(tmp_path) == ['source']
 
 
@@ -135,19 +161,29 @@ def test_a_stopped_tool_leaves_nothing(tmp_path, source):
 def test_the_data_set_loads(tmp_path, source, copy):
     pytest.importorskip('mmpretrain')
     from mmkd.datasets.folder_classification import FolderClassification
+
     add_tiles(source / 'MSS', {code(0): 1}, first=7, suffix='jpg')
-    (source / 'MSS' / tile_name(code(0), 7, 'jpg')).rename(source / 'MSS' / f'azul ñ {code(0)} (1).JPG')
+    (source / 'MSS' / tile_name(code(0), 7, 'jpg')).rename(
+        source / 'MSS' / f'azul ñ {code(0)} (1).JPG'
+    )
     out = tmp_path / 'deep' / 'out'
     convert_tiles(source, out, copy=copy)
     assert (out / 'images').is_symlink() != copy
     total = 0
     for split in ('train', 'val'):
-        data = FolderClassification(data_root=str(out), data_prefix='images', ann_file=f'meta/{split}.txt',
-                                    metainfo=dict(classes=('MSS', 'MSIMUT')), pipeline=[dict(type='LoadImageFromFile')])
+        data = FolderClassification(
+            data_root=str(out),
+            data_prefix='images',
+            ann_file=f'meta/{split}.txt',
+            metainfo=dict(classes=('MSS', 'MSIMUT')),
+            pipeline=[dict(type='LoadImageFromFile')],
+        )
         for i in range(len(data)):
             result = data[i]
             assert result['img'].shape == (16, 16, 3)
-            assert result['gt_label'] == ('MSS', 'MSIMUT').index(Path(result['img_path']).parent.name)
+            assert result['gt_label'] == ('MSS', 'MSIMUT').index(
+                Path(result['img_path']).parent.name
+            )
         total += len(data)
     assert total == 51
 
@@ -165,8 +201,13 @@ def test_a_copy_has_the_usable_tiles_alone(tmp_path, source):
     (source / 'MSS' / 'cut.png').write_bytes(b'\x89PNG')
     out = tmp_path / 'out'
     convert_tiles(source, out, copy=True)
-    copied = {path.relative_to(out / 'images').as_posix() for path in (out / 'images').rglob('*.png')}
-    assert copied == {name for split in ('train', 'val') for name, _ in read_list(out, split)} and len(copied) == 50
+    copied = {
+        path.relative_to(out / 'images').as_posix() for path in (out / 'images').rglob('*.png')
+    }
+    assert (
+        copied == {name for split in ('train', 'val') for name, _ in read_list(out, split)}
+        and len(copied) == 50
+    )
     name = tile_name(code(0), 0)
     assert (out / 'images' / 'MSS' / name).read_bytes() == (source / 'MSS' / name).read_bytes()
 
@@ -185,17 +226,24 @@ def test_no_link_possible(tmp_path, source, monkeypatch):
 def test_a_published_split_is_kept(tmp_path, published):
     (published / '__MACOSX').mkdir()
     report = convert_tiles(published, tmp_path / 'out')
-    assert report.tiles == dict(train=[3, 1], val=[1, 2]) and report.patients == dict(train=[2, 1], val=[1, 1])
+    assert report.tiles == dict(train=[3, 1], val=[1, 2]) and report.patients == dict(
+        train=[2, 1], val=[1, 1]
+    )
     assert report.leaks == [] and report.not_read == ['__MACOSX']
     assert read_list(tmp_path / 'out', 'val') == [(f'Test/MSS/{tile_name(code(4), 0)}', 0)] + [
-        (f'Test/MSIMUT/{tile_name(code(5), i)}', 1) for i in range(2)]
+        (f'Test/MSIMUT/{tile_name(code(5), i)}', 1) for i in range(2)
+    ]
     assert 'split: as published (TRAIN, Test)' in report.table()
 
 
 def test_a_patient_in_both_published_splits_is_a_leak(tmp_path, published):
-    add_tiles(published / 'Test' / 'MSIMUT', {code(1).lower(): 1}, first=5)  # in the other class: a leak as well
+    add_tiles(
+        published / 'Test' / 'MSIMUT', {code(1).lower(): 1}, first=5
+    )  # in the other class: a leak as well
     for place in ('TRAIN', 'Test'):
-        write_image(published / place / 'MSS' / 'same.png', TILE)  # no patient code: no leak that names could show
+        write_image(
+            published / place / 'MSS' / 'same.png', TILE
+        )  # no patient code: no leak that names could show
     report = convert_tiles(published, tmp_path / 'out')
     assert report.leaks == report.two_classes == [code(1)]
     assert f'LEAK: patient in both published splits, kept: 1: {code(1)}' in report.table()
@@ -216,7 +264,9 @@ def test_published_splits_that_are_wrong(tmp_path, published):
     (published / 'Test' / 'MSS').rename(published / 'Test' / 'mss')
     fails("no folder 'MSS' in '.*Test'; did you mean 'mss'")
     (published / 'Test').rename(published / 'other')
-    fails(r'has TRAIN but not both TRAIN and TEST \(folders found: TRAIN, other\); for a random cut name TRAIN')
+    fails(
+        r'has TRAIN but not both TRAIN and TEST \(folders found: TRAIN, other\); for a random cut name TRAIN'
+    )
     assert left_in(tmp_path) == ['source']
     add_tiles(published / 'TRAIN' / 'MSIMUT', {code(6): 1})
     convert_tiles(published / 'TRAIN', tmp_path / 'out')  # as the message advises
@@ -227,7 +277,9 @@ def test_a_name_without_patient_is_its_own_patient(tmp_path, name):
     for label in ('MSS', 'MSIMUT'):
         (tmp_path / 'source' / label).mkdir(parents=True)
         for i in range(10):
-            write_image(tmp_path / 'source' / label / name.format(i), TILE)  # the same names in both classes
+            write_image(
+                tmp_path / 'source' / label / name.format(i), TILE
+            )  # the same names in both classes
     report = convert_tiles(tmp_path / 'source', tmp_path / 'out')
     assert report.tiles == report.patients == dict(train=[8, 8], val=[2, 2])
     assert report.without_code == 20 and report.two_classes == []
@@ -257,8 +309,12 @@ def convert_and_read(source, out, seed):
 
 def test_the_cut_is_near_the_ratio_in_each_class():
     generator = np.random.default_rng(1)
-    tiles = [Tile(f'{label}/{patient}-{i}', label, '', f'{label}-{patient}') for label, count in ((0, 60), (1, 15))
-             for patient in range(count) for i in range(generator.integers(1, 200))]
+    tiles = [
+        Tile(f'{label}/{patient}-{i}', label, '', f'{label}-{patient}')
+        for label, count in ((0, 60), (1, 15))
+        for patient in range(count)
+        for i in range(generator.integers(1, 200))
+    ]
     for ratio in (0.5, 0.7, 0.8):
         for seed in range(5):
             train = split_by_patient(tiles, ratio, seed)
@@ -269,14 +325,18 @@ def test_the_cut_is_near_the_ratio_in_each_class():
                         sizes[tile.patient] = sizes.get(tile.patient, 0) + 1
                 total = sum(sizes.values())
                 share = sum(size for patient, size in sizes.items() if patient in train) / total
-                assert abs(share - ratio) <= max(sizes.values()) / total / 2  # as far as whole patients allow
+                assert (
+                    abs(share - ratio) <= max(sizes.values()) / total / 2
+                )  # as far as whole patients allow
 
 
 def test_a_large_patient_leaves_one_on_each_side(tmp_path):
     for label, first in (('MSS', 0), ('MSIMUT', 2)):
         add_tiles(tmp_path / 'source' / label, {code(first): 30, code(first + 1): 1})
     for seed in range(4):
-        report = convert_tiles(tmp_path / 'source', tmp_path / 'out', train_ratio=0.99, seed=seed, overwrite=True)
+        report = convert_tiles(
+            tmp_path / 'source', tmp_path / 'out', train_ratio=0.99, seed=seed, overwrite=True
+        )
         assert report.patients == dict(train=[1, 1], val=[1, 1])
 
 
@@ -291,7 +351,10 @@ def test_a_patient_with_two_classes_stays_whole(tmp_path, source):
 def test_one_patient_in_a_class(tmp_path):
     add_tiles(tmp_path / 'source' / 'MSS', {code(0): 3, code(1): 3})
     add_tiles(tmp_path / 'source' / 'MSIMUT', {code(2): 3})
-    with pytest.raises(ValueError, match="split 'val': no usable tile of class 'MSIMUT'.*two patients in each class"):
+    with pytest.raises(
+        ValueError,
+        match="split 'val': no usable tile of class 'MSIMUT'.*two patients in each class",
+    ):
         convert_tiles(tmp_path / 'source', tmp_path / 'out')
     assert left_in(tmp_path) == ['source']
 
@@ -301,19 +364,27 @@ def test_classes_that_are_missing_or_empty(tmp_path, source):
         with pytest.raises(ValueError, match=match):
             convert_tiles(source, tmp_path / 'out', classes=classes)
 
-    fails(('MSS', 'MSIMUTT'), r"--classes: no folder 'MSIMUTT' in .*; did you mean 'MSIMUT'\? "
-          r'\(folders found: MSIMUT, MSS\)')
+    fails(
+        ('MSS', 'MSIMUTT'),
+        r"--classes: no folder 'MSIMUTT' in .*; did you mean 'MSIMUT'\? "
+        r'\(folders found: MSIMUT, MSS\)',
+    )
     fails(('mss', 'MSIMUT'), "did you mean 'MSS'")
     fails(('MSS', 'xyzxyz'), r"'xyzxyz' in '[^;]*' \(folders found: MSIMUT, MSS\)")
     (source / 'MSI_MUT').mkdir()
     (source / 'MSI_MUT' / 'notes.txt').write_text('no image')
     fails(('MSS', 'MSI_MUT'), r"no image \(.*\) in folder 'MSI_MUT' in .*; did you mean 'MSIMUT'\?")
-    fails(('MSS', ), 'expected two names or more, each once, got MSS')
+    fails(('MSS',), 'expected two names or more, each once, got MSS')
     fails(('MSS', 'MSS'), 'each once')
     assert left_in(tmp_path) == ['source']
-    report = convert_tiles(source, tmp_path / 'out', classes=('MSIMUT', 'MSS'))  # the order gives the labels
+    report = convert_tiles(
+        source, tmp_path / 'out', classes=('MSIMUT', 'MSS')
+    )  # the order gives the labels
     assert report.tiles == dict(train=[16, 24], val=[4, 6])
-    assert all((label == 0) == name.startswith('MSIMUT/') for name, label in read_list(tmp_path / 'out', 'val'))
+    assert all(
+        (label == 0) == name.startswith('MSIMUT/')
+        for name, label in read_list(tmp_path / 'out', 'val')
+    )
 
 
 def test_inputs_that_are_wrong(tmp_path, source):
@@ -346,7 +417,10 @@ def test_what_is_there_is_kept(tmp_path, source):
     (source / 'MSS' / 'cut.png').write_bytes(b'')
     with pytest.raises(ValueError, match='--strict: 1 files cannot be used'):
         convert_tiles(source, out, strict=True, overwrite=True)
-    assert len(list((out / 'images').rglob('*.png'))) == 50 and left_in(tmp_path) == ['out', 'source']
+    assert len(list((out / 'images').rglob('*.png'))) == 50 and left_in(tmp_path) == [
+        'out',
+        'source',
+    ]
     mine = tmp_path / 'mine'
     mine.mkdir()
     (mine / 'thesis.txt').write_text('text')
@@ -361,7 +435,10 @@ def test_names_that_no_list_can_hold(tmp_path, source):
             file.write(cv2.imencode('.png', TILE)[1])
     os.symlink('gone.png', source / 'MSS' / 'link.png')
     report = convert_tiles(source, tmp_path / 'out')
-    assert report.unlistable == [r"'MSS/two\nlines.png'", r"'MSS/\udcff.png'"] and report.unreadable == ['MSS/link.png']
+    assert report.unlistable == [
+        r"'MSS/two\nlines.png'",
+        r"'MSS/\udcff.png'",
+    ] and report.unreadable == ['MSS/link.png']
     assert report.tiles == dict(train=[24, 16], val=[6, 4])
     report.table().encode()
 
@@ -371,8 +448,16 @@ def test_folders_inside_class_folders_are_named(tmp_path, source):
     assert convert_tiles(source, tmp_path / 'out').not_read == ['MSS/more']
 
 
-@pytest.mark.parametrize('name, kwargs', [
-    ('a.png', {}), ('a.jpg', {}), ('a.tif', {}), ('lzw.tif', dict(compression='tiff_lzw')), ('a.bmp', {})])
+@pytest.mark.parametrize(
+    'name, kwargs',
+    [
+        ('a.png', {}),
+        ('a.jpg', {}),
+        ('a.tif', {}),
+        ('lzw.tif', dict(compression='tiff_lzw')),
+        ('a.bmp', {}),
+    ],
+)
 @pytest.mark.filterwarnings('ignore')
 def test_cut_files_of_every_format(tmp_path, name, kwargs):
     path = tmp_path / name
@@ -380,7 +465,7 @@ def test_cut_files_of_every_format(tmp_path, name, kwargs):
     whole = path.read_bytes()
     assert is_tile(path)
     for share in (0.95, 0.5, 0.1, 0):
-        path.write_bytes(whole[:int(share * len(whole))])
+        path.write_bytes(whole[: int(share * len(whole))])
         assert not is_tile(path), share
     path.write_bytes(b'x' * 1000)
     assert not is_tile(path)

@@ -1,4 +1,5 @@
 """Several gloo processes against one: the same steps, the same metrics; what cannot be distributed is refused at once."""
+
 import importlib.util
 import os
 import shutil
@@ -19,8 +20,16 @@ spec.loader.exec_module(worker)
 
 def torchrun(*command, processes=2, cwd=None):
     environment = dict(os.environ, OMP_NUM_THREADS='1')
-    launch = [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--standalone']
-    return subprocess.run([*launch, *command], capture_output=True, text=True, cwd=cwd, env=environment, timeout=600)
+    launch = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        f'--nproc_per_node={processes}',
+        '--standalone',
+    ]
+    return subprocess.run(
+        [*launch, *command], capture_output=True, text=True, cwd=cwd, env=environment, timeout=600
+    )
 
 
 @pytest.fixture(scope='module')
@@ -42,20 +51,40 @@ def test_processes_step_like_one_on_the_joined_batch(runs, case):
     In bf16 a product's rounding (2^-8) depends on the batch that it is computed in; one image of 8 may change its label.
     """
     one = worker.run(case)
-    limits = dict(loss=1e-3, weights=3e-2, metric=13) if 'bf16' in case else dict(loss=1e-5, weights=3e-4, metric=1e-3)
+    limits = (
+        dict(loss=1e-3, weights=3e-2, metric=13)
+        if 'bf16' in case
+        else dict(loss=1e-5, weights=3e-4, metric=1e-3)
+    )
     for processes, results in runs.items():
         other = results[case]
-        seen = dict(loss=((one['losses'] - other['losses']).abs() / one['losses'].abs()).max().item(), weights=0.)
+        seen = dict(
+            loss=((one['losses'] - other['losses']).abs() / one['losses'].abs()).max().item(),
+            weights=0.0,
+        )
         for name in ('teacher', 'student1', 'student2', 'link_modules'):
-            keys = [k for k in one['weights'] if name in k.split('.')[:2] and one['weights'][k].is_floating_point()]
+            keys = [
+                k
+                for k in one['weights']
+                if name in k.split('.')[:2] and one['weights'][k].is_floating_point()
+            ]
             if keys:
                 step = torch.cat([(one['weights'][k] - one['start'][k]).flatten() for k in keys])
-                difference = torch.cat([(one['weights'][k] - other['weights'][k]).flatten() for k in keys])
+                difference = torch.cat(
+                    [(one['weights'][k] - other['weights'][k]).flatten() for k in keys]
+                )
                 assert step.norm() > 0, name
                 seen['weights'] = max(seen['weights'], (difference.norm() / step.norm()).item())
-        assert set(one['metrics']) == set(other['metrics']) and any(v > 0 for v in one['metrics'].values())
-        seen['metric'] = max(abs(value - other['metrics'][key]) for key, value in one['metrics'].items())
-        print(f'{case:32s} {processes} processes: ' + '  '.join(f'{key} {value:.1e}' for key, value in seen.items()))
+        assert set(one['metrics']) == set(other['metrics']) and any(
+            v > 0 for v in one['metrics'].values()
+        )
+        seen['metric'] = max(
+            abs(value - other['metrics'][key]) for key, value in one['metrics'].items()
+        )
+        print(
+            f'{case:32s} {processes} processes: '
+            + '  '.join(f'{key} {value:.1e}' for key, value in seen.items())
+        )
         assert all(seen[key] <= limit for key, limit in limits.items()), (processes, seen)
 
 
@@ -64,17 +93,33 @@ def test_training_by_two_processes_on_cpu(toolkit, data, tmp_path):
     cfg.train_cfg.max_epochs = 1
     cfg.train_dataloader.batch_size = 3
     cfg.dump(tmp_path / 'config.py')
-    done = torchrun(str(toolkit.ROOT / 'tools/train.py'), str(tmp_path / 'config.py'), '--launcher', 'pytorch')
+    done = torchrun(
+        str(toolkit.ROOT / 'tools/train.py'), str(tmp_path / 'config.py'), '--launcher', 'pytorch'
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / 'work/epoch_1.pth').is_file() and len(list((tmp_path / 'work').glob('*/*.log'))) >= 1
+    assert (tmp_path / 'work/epoch_1.pth').is_file() and len(
+        list((tmp_path / 'work').glob('*/*.log'))
+    ) >= 1
     assert '[2/2]' in done.stdout and '[4/4]' not in done.stdout  # 12 frames over 2 ranks of 3
 
 
 def mpi_environment(rank, port, kind):
-    names = ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK') if kind == 'openmpi' else (
-        'PMI_RANK', 'PMI_SIZE', 'MPI_LOCALRANKID')
-    plain = {k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')}
-    return dict(plain, OMP_NUM_THREADS='1', MASTER_PORT=str(port), **dict(zip(names, (str(rank), '2', str(rank)))))
+    names = (
+        ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK')
+        if kind == 'openmpi'
+        else ('PMI_RANK', 'PMI_SIZE', 'MPI_LOCALRANKID')
+    )
+    plain = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
+    }
+    return dict(
+        plain,
+        OMP_NUM_THREADS='1',
+        MASTER_PORT=str(port),
+        **dict(zip(names, (str(rank), '2', str(rank)))),
+    )
 
 
 def one_epoch(toolkit, data, tmp_path):
@@ -89,8 +134,16 @@ def one_epoch(toolkit, data, tmp_path):
 def test_training_by_processes_that_mpi_would_start(toolkit, data, tmp_path, kind):
     command = [sys.executable, *one_epoch(toolkit, data, tmp_path)]
     port = 29581 if kind == 'openmpi' else 29582
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                  env=mpi_environment(rank, port, kind)) for rank in range(2)]
+    processes = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=mpi_environment(rank, port, kind),
+        )
+        for rank in range(2)
+    ]
     outputs = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs[0][-2000:]
     assert (tmp_path / 'work/epoch_1.pth').is_file()
@@ -99,20 +152,44 @@ def test_training_by_processes_that_mpi_would_start(toolkit, data, tmp_path, kin
 
 @pytest.mark.skipif(shutil.which('mpirun') is None, reason='no mpirun')
 def test_training_by_mpirun(toolkit, data, tmp_path):
-    environment = dict(os.environ, OMP_NUM_THREADS='1', MASTER_PORT='29583', OMPI_ALLOW_RUN_AS_ROOT='1',
-                       OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1')
-    done = subprocess.run(['mpirun', '--oversubscribe', '-np', '2', sys.executable, *one_epoch(toolkit, data, tmp_path)],
-                          capture_output=True, text=True, env=environment, timeout=600)
+    environment = dict(
+        os.environ,
+        OMP_NUM_THREADS='1',
+        MASTER_PORT='29583',
+        OMPI_ALLOW_RUN_AS_ROOT='1',
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1',
+    )
+    done = subprocess.run(
+        [
+            'mpirun',
+            '--oversubscribe',
+            '-np',
+            '2',
+            sys.executable,
+            *one_epoch(toolkit, data, tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / 'work/epoch_1.pth').is_file() and '[2/2]' in done.stdout and '[4/4]' not in done.stdout
+    assert (
+        (tmp_path / 'work/epoch_1.pth').is_file()
+        and '[2/2]' in done.stdout
+        and '[4/4]' not in done.stdout
+    )
 
 
 def test_a_launcher_that_did_not_start_the_process_is_named(monkeypatch):
     from mmkd.utils.distributed import init_cpu_distributed
+
     for name in ('OMPI_COMM_WORLD_RANK', 'PMI_RANK', 'SLURM_PROCID', 'RANK', 'MASTER_ADDR'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(ValueError, match='--launcher mpi: expected OMPI_COMM_WORLD_RANK.*PMI_RANK.*mpirun'):
+    with pytest.raises(
+        ValueError, match='--launcher mpi: expected OMPI_COMM_WORLD_RANK.*PMI_RANK.*mpirun'
+    ):
         init_cpu_distributed('mpi')
     with pytest.raises(ValueError, match='--launcher slurm: expected SLURM_PROCID.*srun'):
         init_cpu_distributed('slurm')
@@ -127,25 +204,46 @@ def test_a_launcher_that_did_not_start_the_process_is_named(monkeypatch):
 
 def test_sync_bn_on_cpus_is_refused(toolkit, monkeypatch):
     from mmkd.utils.distributed import check_parallel
+
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(ValueError, match="sync_bn: 'torch', but SyncBatchNorm needs GPUs"):
         check_parallel(ConfigDict(launcher='pytorch', sync_bn='torch'))
-    check_parallel(ConfigDict(launcher='none', sync_bn='torch'))  # one process: mmengine makes plain norms of them
+    check_parallel(
+        ConfigDict(launcher='none', sync_bn='torch')
+    )  # one process: mmengine makes plain norms of them
     synced = toolkit.yolox(options={**toolkit.NARROW, 'neck.norm_cfg.type': 'SyncBN'})
     toolkit.make_distiller(init=False, members=toolkit.members(student2=synced))
     monkeypatch.setattr('mmkd.utils.distributed.get_world_size', lambda: 2)
-    with pytest.raises(ValueError, match=r'model.members.student2: neck\.\S+ is a SyncBatchNorm, which needs GPUs'):
+    with pytest.raises(
+        ValueError, match=r'model.members.student2: neck\.\S+ is a SyncBatchNorm, which needs GPUs'
+    ):
         toolkit.make_distiller(init=False, members=toolkit.members(student2=synced))
 
 
-@pytest.mark.parametrize('changes, named', [
-    (dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')), 'model_wrapper_cfg.type: MMFullyShardedDataParallel'),
-    (dict(runner_type='FlexibleRunner', strategy=dict(type='DeepSpeedStrategy')), 'strategy.type: DeepSpeedStrategy'),
-    (dict(runner_type='FlexibleRunner', strategy=dict(type='FSDPStrategy')), 'strategy.type: FSDPStrategy'),
-    (dict(runner_type='FlexibleRunner', strategy=dict(type='mmengine.ColossalAIStrategy')), 'ColossalAIStrategy'),
-])
+@pytest.mark.parametrize(
+    'changes, named',
+    [
+        (
+            dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')),
+            'model_wrapper_cfg.type: MMFullyShardedDataParallel',
+        ),
+        (
+            dict(runner_type='FlexibleRunner', strategy=dict(type='DeepSpeedStrategy')),
+            'strategy.type: DeepSpeedStrategy',
+        ),
+        (
+            dict(runner_type='FlexibleRunner', strategy=dict(type='FSDPStrategy')),
+            'strategy.type: FSDPStrategy',
+        ),
+        (
+            dict(runner_type='FlexibleRunner', strategy=dict(type='mmengine.ColossalAIStrategy')),
+            'ColossalAIStrategy',
+        ),
+    ],
+)
 def test_sharding_is_refused_when_the_config_is_read(changes, named):
     from mmkd.utils.distributed import check_parallel
+
     with pytest.raises(ValueError, match=f'{named}.*valid: '):
         check_parallel(ConfigDict(model=dict(members=dict(a={})), **changes))
     check_parallel(ConfigDict(model=dict(type='YOLOX'), **changes))  # not mmkd's business

@@ -1,4 +1,5 @@
 """What people and the visualisation backends get to read of a training."""
+
 import json
 import re
 
@@ -14,28 +15,42 @@ def trained(data, tmp_path_factory):
     """One short training: its folder, its log and the scalars written."""
     import conftest as toolkit
     from mmdet.utils import register_all_modules
+
     register_all_modules(True)
     work = tmp_path_factory.mktemp('logs')
-    cfg = toolkit.small_config(data, work, **{'optim_wrapper.members': dict(teacher=dict(optimizer=dict(lr=5e-4)))})
+    cfg = toolkit.small_config(
+        data, work, **{'optim_wrapper.members': dict(teacher=dict(optimizer=dict(lr=5e-4)))}
+    )
     cfg.experiment_name = 'logs'
     runner = Runner.from_cfg(cfg)
     runner.train()
     lines = (work / runner.timestamp / f'{runner.timestamp}.log').read_text().splitlines()
-    scalars = [json.loads(line) for line in (work / runner.timestamp / 'vis_data/scalars.json').read_text().splitlines()]
+    scalars = [
+        json.loads(line)
+        for line in (work / runner.timestamp / 'vis_data/scalars.json').read_text().splitlines()
+    ]
     return work, lines, scalars
 
 
 def table_after(lines, start, count):
     """The cells of the `count` rows below the first line that contains `start`, and its heading."""
     at = next(i for i, line in enumerate(lines) if start in line)
-    return lines[at], [line.split() for line in lines[at + 1:at + 1 + count]]
+    return lines[at], [line.split() for line in lines[at + 1 : at + 1 + count]]
 
 
 def test_an_interval_is_one_line_and_a_row_for_each_member(trained):
     _, lines, scalars = trained
     head, (columns, *rows) = table_after(lines, 'Epoch(train)', 4)
-    assert re.search(r'Epoch\(train\) +\[1\]\[1/3\]  eta: [\d:]+  time: [\d.]+  data_time: [\d.]+  .*loss: [\d.]+$', head)
-    assert columns[:4] == ['member', 'lr', 'loss', 'grad_norm'] and {'loss_cls', 'loss_bbox', 'loss_obj', 'links'} <= set(columns)
+    assert re.search(
+        r'Epoch\(train\) +\[1\]\[1/3\]  eta: [\d:]+  time: [\d.]+  data_time: [\d.]+  .*loss: [\d.]+$',
+        head,
+    )
+    assert columns[:4] == ['member', 'lr', 'loss', 'grad_norm'] and {
+        'loss_cls',
+        'loss_bbox',
+        'loss_obj',
+        'links',
+    } <= set(columns)
     assert [row[0] for row in rows] == NAMES[:3]
     first = scalars[0]
     for row in rows:
@@ -43,7 +58,9 @@ def test_an_interval_is_one_line_and_a_row_for_each_member(trained):
         for key in ('loss', 'loss_cls', 'loss_bbox', 'loss_obj', 'grad_norm'):
             assert float(values[key]) == pytest.approx(first[f'{row[0]}/{key}'], abs=6e-5)
         assert float(values['lr']) == pytest.approx(first[f'{row[0]}.lr'], rel=1e-4)
-    assert rows[0][-1] == f'{first["teacher/loss_obj"]:.4f}' or '[' not in ' '.join(rows[0])  # the teacher learns from nobody
+    assert rows[0][-1] == f'{first["teacher/loss_obj"]:.4f}' or '[' not in ' '.join(
+        rows[0]
+    )  # the teacher learns from nobody
     assert 'kd[teacher:prediction]' in rows[1] and 'ml[student2:prediction]' in rows[1]
     shown = float(rows[1][rows[1].index('kd[teacher:prediction]') + 1])
     assert shown == pytest.approx(first['student1/loss_kd[teacher:prediction]'], abs=6e-5)
@@ -51,14 +68,16 @@ def test_an_interval_is_one_line_and_a_row_for_each_member(trained):
 
 def test_rows_are_aligned(trained):
     at = next(i for i, line in enumerate(trained[1]) if 'Epoch(train)' in line)
-    rows = trained[1][at + 1:at + 5]
+    rows = trained[1][at + 1 : at + 5]
     end = rows[0].index(' loss ') + len(' loss')
     assert all(row[end - 1].isdigit() and row[end] == ' ' for row in rows[1:])
 
 
 def test_an_evaluation_is_one_table(trained):
     _, lines, scalars = trained
-    head, (columns, *rows) = table_after([line for line in lines if 'eta' not in line], 'Epoch(val)', 5)
+    head, (columns, *rows) = table_after(
+        [line for line in lines if 'eta' not in line], 'Epoch(val)', 5
+    )
     assert 'bbox' not in head and 'time: ' in head and [row[0] for row in rows] == NAMES
     val = next(s for s in scalars if 'loss' not in s)
     for row in rows:
@@ -73,15 +92,20 @@ def test_the_end_sums_up(trained):
     assert {row[0] for row in rows} == set(NAMES)
     for name, score, epoch, path in rows:
         metrics = [val[f'{name}/coco/bbox_mAP'] for val in vals]
-        assert float(score) == pytest.approx(max(metrics), abs=6e-5) and metrics[int(epoch) - 1] == max(metrics)
+        assert float(score) == pytest.approx(max(metrics), abs=6e-5) and metrics[
+            int(epoch) - 1
+        ] == max(metrics)
         assert path == ('-' if name == 'ensemble' else str(work / 'best_members' / f'{name}.pth'))
 
 
 def test_tensorboard_groups_by_member(toolkit, tmp_path):
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     from mmengine.visualization import TensorboardVisBackend
+
     backend = TensorboardVisBackend(save_dir=str(tmp_path))
-    backend.add_scalars({'student1/loss_kd[teacher:prediction]': 0.5, 'student1/loss_cls': 1.0}, step=3)
+    backend.add_scalars(
+        {'student1/loss_kd[teacher:prediction]': 0.5, 'student1/loss_cls': 1.0}, step=3
+    )
     backend.close()
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     tags = events.Tags()['scalars']
@@ -94,22 +118,38 @@ def test_mlflow_gets_names_that_it_takes(toolkit, tmp_path, monkeypatch):
     monkeypatch.setenv('MLFLOW_ALLOW_FILE_STORE', 'true')
     from mmengine.config import Config
     from mmengine.registry import VISBACKENDS
-    backend = VISBACKENDS.build(dict(type='mmkd.MLflowVisBackend', save_dir=str(tmp_path), exp_name='mmkd',
-                                     tracking_uri=f'file://{tmp_path}/runs', artifact_suffix=()))
+
+    backend = VISBACKENDS.build(
+        dict(
+            type='mmkd.MLflowVisBackend',
+            save_dir=str(tmp_path),
+            exp_name='mmkd',
+            tracking_uri=f'file://{tmp_path}/runs',
+            artifact_suffix=(),
+        )
+    )
     backend.add_config(Config(dict(work_dir=str(tmp_path))))
     backend.add_scalars({'student1/loss_kd[teacher:prediction]': 0.5, 'loss': 1.0}, step=3)
     backend.add_scalar('student1/loss_ml[student2:backbone.layer4]', 2.0, 3)
     metrics = mlflow.get_run(mlflow.active_run().info.run_id).data.metrics
     backend.close()
-    assert metrics == {'student1/loss_kd.teacher.prediction': 0.5, 'loss': 1.0, 'student1/loss_ml.student2.backbone.layer4': 2.0}
+    assert metrics == {
+        'student1/loss_kd.teacher.prediction': 0.5,
+        'loss': 1.0,
+        'student1/loss_ml.student2.backbone.layer4': 2.0,
+    }
 
 
-@pytest.mark.parametrize('name, plain', [
-    ('student1/loss_kd[teacher:prediction]', 'student1/loss_kd.teacher.prediction'),
-    ('student1/loss_kd[teacher:neck[1]]', 'student1/loss_kd.teacher.neck.1'),
-    ('ensemble/coco/bbox_mAP_50', 'ensemble/coco/bbox_mAP_50'),
-    ('student1.lr', 'student1.lr'),
-])
+@pytest.mark.parametrize(
+    'name, plain',
+    [
+        ('student1/loss_kd[teacher:prediction]', 'student1/loss_kd.teacher.prediction'),
+        ('student1/loss_kd[teacher:neck[1]]', 'student1/loss_kd.teacher.neck.1'),
+        ('ensemble/coco/bbox_mAP_50', 'ensemble/coco/bbox_mAP_50'),
+        ('student1.lr', 'student1.lr'),
+    ],
+)
 def test_plain_names(name, plain):
     from mmkd.visualization.mlflow_backend import plain_name
+
     assert plain_name(name) == plain

@@ -1,4 +1,5 @@
 """A real Runner on a small synthetic set: evaluation, checkpoints, resuming, exports."""
+
 import json
 
 import pytest
@@ -14,35 +15,60 @@ def weights(runner):
 
 def test_training_evaluates_logs_saves_and_exports(toolkit, data, tmp_path):
     cfg = toolkit.small_config(data, tmp_path)
-    cfg.custom_hooks.append(dict(type='EarlyStoppingHook', monitor='student1/coco/bbox_mAP', rule='greater', patience=5))
+    cfg.custom_hooks.append(
+        dict(type='EarlyStoppingHook', monitor='student1/coco/bbox_mAP', rule='greater', patience=5)
+    )
     runner = Runner.from_cfg(cfg)
     runner.train()
-    scalars = [json.loads(line) for line in (tmp_path / runner.timestamp / 'vis_data/scalars.json').read_text().splitlines()]
+    scalars = [
+        json.loads(line)
+        for line in (tmp_path / runner.timestamp / 'vis_data/scalars.json').read_text().splitlines()
+    ]
     val = [s for s in scalars if 'loss' not in s][-1]
     for name in ('teacher', 'student1', 'student2', 'ensemble'):
         assert f'{name}/coco/bbox_mAP' in val and f'{name}/coco/bbox_mAP_50' in val
     train = next(s for s in scalars if 'loss' in s)
-    for key in ('student1/loss_cls', 'student1/loss_kd[teacher:prediction]', 'student2/loss_ml[student1:prediction]',
-                'student1.lr', 'teacher/grad_norm'):
+    for key in (
+        'student1/loss_cls',
+        'student1/loss_kd[teacher:prediction]',
+        'student2/loss_ml[student1:prediction]',
+        'student1.lr',
+        'teacher/grad_norm',
+    ):
         assert key in train, key
     assert list(tmp_path.glob('best_ensemble_coco_bbox_mAP_epoch_*.pth'))
     assert {p.name for p in (tmp_path / 'best_members').iterdir()} == {
-        f'{name}.{kind}' for name in ('teacher', 'student1', 'student2') for kind in ('pth', 'py')}
+        f'{name}.{kind}' for name in ('teacher', 'student1', 'student2') for kind in ('pth', 'py')
+    }
 
 
-@pytest.mark.parametrize('changes', [
-    {},
-    {'optim_wrapper.accumulative_counts': 3, 'model.members.mean': dict(training='ema', of='student1', momentum=0.1),
-     'model.data_preprocessor.batch_augments': [
-         dict(type='BatchSyncRandomResize', random_size_range=(64, 128), size_divisor=32, interval=2)]},
-])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        {
+            'optim_wrapper.accumulative_counts': 3,
+            'model.members.mean': dict(training='ema', of='student1', momentum=0.1),
+            'model.data_preprocessor.batch_augments': [
+                dict(
+                    type='BatchSyncRandomResize',
+                    random_size_range=(64, 128),
+                    size_divisor=32,
+                    interval=2,
+                )
+            ],
+        },
+    ],
+)
 def test_a_resumed_run_equals_an_unbroken_one(toolkit, data, tmp_path, changes):
     whole = Runner.from_cfg(toolkit.small_config(data, tmp_path / 'whole', **changes))
     whole.train()
     half = toolkit.small_config(data, tmp_path / 'half', **changes)
     half.experiment_name = f'half_{len(changes)}'
     runner = Runner.from_cfg(half)
-    runner.train_loop._max_epochs = 2  # schedules see the whole length, the run ends after one epoch
+    runner.train_loop._max_epochs = (
+        2  # schedules see the whole length, the run ends after one epoch
+    )
     runner.train_loop.stop_training = False
 
     class Stop(Exception):
@@ -84,14 +110,19 @@ def test_ema_hook_weights_are_swapped_once_and_back(toolkit, data, tmp_path):
     key = 'members.student1.backbone.stem.conv.conv.weight'
     trained, average = weights(runner)[key], hook.ema_model.module.state_dict()[key]
     assert not torch.equal(trained, average)
-    assert torch.equal(saved['state_dict'][key], average) and torch.equal(saved['ema_state_dict'][f'module.{key}'], trained)
-    exported = torch.load(tmp_path / 'best_members' / 'student1.pth', weights_only=True)['state_dict']
+    assert torch.equal(saved['state_dict'][key], average) and torch.equal(
+        saved['ema_state_dict'][f'module.{key}'], trained
+    )
+    exported = torch.load(tmp_path / 'best_members' / 'student1.pth', weights_only=True)[
+        'state_dict'
+    ]
     assert torch.equal(exported['backbone.stem.conv.conv.weight'], average)  # what was measured
 
 
 def test_zero_sharing_equals_a_plain_mmdet_run(toolkit, data, tmp_path):
     """The same config's member, trained by a plain mmdet Runner from the plain config, ends at the same weights."""
     from mmkd.apis.export import plain_config
+
     changes = {'randomness.seed': 1, 'model.sharing.type': 'individual'}
     cfg = toolkit.small_config(data, tmp_path / 'together', **changes)
     runner = Runner.from_cfg(cfg)

@@ -28,35 +28,53 @@ POINTS = [i / 40 for i in range(41)]
 
 
 @pytest.mark.parametrize('progress', [0, 0.1, 0.25, 0.5, 0.77, 1])
-@pytest.mark.parametrize('schedule, formula', [
-    (Constant(), lambda p: 1),
-    (Constant(0.3), lambda p: 0.3),
-    (Linear(), lambda p: p),
-    (Linear(start_value=3, end_value=1), lambda p: 3 - 2 * p),
-    (Linear(begin=0.1, end=0.5), lambda p: 0 if p <= 0.1 else 1 if p >= 0.5 else (p - 0.1) / 0.4),
-    (Cosine(), lambda p: math.sin(math.pi * p / 2)**2),
-    (Cosine(start_value=1, end_value=0, begin=0.25, end=0.75),
-     lambda p: 1 if p <= 0.25 else 0 if p >= 0.75 else math.cos(math.pi * (p - 0.25))**2),
-    (SigmoidRamp(), lambda p: math.e**(-5 * (1 - 2 * p + p * p))),
-    (SigmoidRamp(end=0.3), lambda p: 1 if p >= 0.3 else math.exp(-5 * ((0.3 - p) / 0.3)**2)),
-    (SigmoidRamp(start_value=2, end_value=6, end=0.5), lambda p: 6 if p >= 0.5 else 2 + 4 * math.exp(-5 * (1 - 2 * p)**2)),
-    (Step([0.25, 0.7], [1, 5, -2]), lambda p: 1 if p < 0.25 else 5 if p < 0.7 else -2),
-    (Step([1], [3, 4]), lambda p: 4 if p == 1 else 3),
-    (Step([], [2]), lambda p: 2),
-    (Until(0.5), lambda p: 1 if p < 0.5 else 0),
-    (Until(1), lambda p: 1 if p < 1 else 0),
-    (Until(0.6, dict(type='Linear', start_value=1, end_value=2)), lambda p: 1 + p if p < 0.6 else 0),
-    (Until(0.9, dict(type='Until', end=0.2)), lambda p: 1 if p < 0.2 else 0),
-])
+@pytest.mark.parametrize(
+    'schedule, formula',
+    [
+        (Constant(), lambda p: 1),
+        (Constant(0.3), lambda p: 0.3),
+        (Linear(), lambda p: p),
+        (Linear(start_value=3, end_value=1), lambda p: 3 - 2 * p),
+        (
+            Linear(begin=0.1, end=0.5),
+            lambda p: 0 if p <= 0.1 else 1 if p >= 0.5 else (p - 0.1) / 0.4,
+        ),
+        (Cosine(), lambda p: math.sin(math.pi * p / 2) ** 2),
+        (
+            Cosine(start_value=1, end_value=0, begin=0.25, end=0.75),
+            lambda p: 1 if p <= 0.25 else 0 if p >= 0.75 else math.cos(math.pi * (p - 0.25)) ** 2,
+        ),
+        (SigmoidRamp(), lambda p: math.e ** (-5 * (1 - 2 * p + p * p))),
+        (SigmoidRamp(end=0.3), lambda p: 1 if p >= 0.3 else math.exp(-5 * ((0.3 - p) / 0.3) ** 2)),
+        (
+            SigmoidRamp(start_value=2, end_value=6, end=0.5),
+            lambda p: 6 if p >= 0.5 else 2 + 4 * math.exp(-5 * (1 - 2 * p) ** 2),
+        ),
+        (Step([0.25, 0.7], [1, 5, -2]), lambda p: 1 if p < 0.25 else 5 if p < 0.7 else -2),
+        (Step([1], [3, 4]), lambda p: 4 if p == 1 else 3),
+        (Step([], [2]), lambda p: 2),
+        (Until(0.5), lambda p: 1 if p < 0.5 else 0),
+        (Until(1), lambda p: 1 if p < 1 else 0),
+        (
+            Until(0.6, dict(type='Linear', start_value=1, end_value=2)),
+            lambda p: 1 + p if p < 0.6 else 0,
+        ),
+        (Until(0.9, dict(type='Until', end=0.2)), lambda p: 1 if p < 0.2 else 0),
+    ],
+)
 def test_formula(schedule, formula, progress):
     value = schedule(progress)
     assert type(value) is float and value == pytest.approx(formula(progress), abs=1e-9)
 
 
 def test_values_by_hand():
-    assert SigmoidRamp()(0) == pytest.approx(0.006738, abs=1e-6) and SigmoidRamp()(0.5) == pytest.approx(0.286505, abs=1e-6)
+    assert SigmoidRamp()(0) == pytest.approx(0.006738, abs=1e-6) and SigmoidRamp()(
+        0.5
+    ) == pytest.approx(0.286505, abs=1e-6)
     assert Cosine()(1 / 3) == pytest.approx(0.25) and Cosine()(0.5) == pytest.approx(0.5)
-    assert Linear(end=0.1)(0.1) == 1 and Linear(start_value=1, end_value=0, end=0.3)(0.3) == 0  # to the last bit
+    assert (
+        Linear(end=0.1)(0.1) == 1 and Linear(start_value=1, end_value=0, end=0.3)(0.3) == 0
+    )  # to the last bit
 
 
 @pytest.mark.parametrize('cfg', CONFIGS)
@@ -71,7 +89,12 @@ def test_the_same_progress_gives_the_same_value(cfg):
     """Whatever was asked before, also in copies and in other objects of the same config."""
     schedule = SCHEDULES.build(cfg)
     values = {p: schedule(p) for p in POINTS}
-    others = [schedule, copy.deepcopy(schedule), pickle.loads(pickle.dumps(schedule)), SCHEDULES.build(cfg)]
+    others = [
+        schedule,
+        copy.deepcopy(schedule),
+        pickle.loads(pickle.dumps(schedule)),
+        SCHEDULES.build(cfg),
+    ]
     points = POINTS * 2
     random.shuffle(points)
     assert all(other(p) == values[p] for p in points for other in others)
@@ -87,14 +110,25 @@ def test_nothing_comes_after_a_schedule_is_over(cfg):
     assert over == zeros  # and no later than it must be
 
 
-@pytest.mark.parametrize('schedule, end', [
-    (Constant(0), 0), (Constant(1), None), (Constant(1e-9), None), (Linear(), None),
-    (Linear(start_value=1, end_value=0, end=0.6), 0.6), (Cosine(start_value=1, end_value=0), 1),
-    (SigmoidRamp(start_value=1, end_value=0, begin=0.1, end=0.2), 0.2), (SigmoidRamp(), None),
-    (Step([0.3, 0.5], [1, 0, 0]), 0.3), (Step([0.3, 0.5], [1, 0, 1]), None), (Step([0.3], [0, 0]), 0),
-    (Until(0.7), 0.7), (Until(0.7, dict(type='Step', milestones=[0.4], values=[1, 0])), 0.4),
-    (Until(0.7, dict(type='Linear', start_value=1, end_value=0, end=0.9)), 0.7),
-])
+@pytest.mark.parametrize(
+    'schedule, end',
+    [
+        (Constant(0), 0),
+        (Constant(1), None),
+        (Constant(1e-9), None),
+        (Linear(), None),
+        (Linear(start_value=1, end_value=0, end=0.6), 0.6),
+        (Cosine(start_value=1, end_value=0), 1),
+        (SigmoidRamp(start_value=1, end_value=0, begin=0.1, end=0.2), 0.2),
+        (SigmoidRamp(), None),
+        (Step([0.3, 0.5], [1, 0, 0]), 0.3),
+        (Step([0.3, 0.5], [1, 0, 1]), None),
+        (Step([0.3], [0, 0]), 0),
+        (Until(0.7), 0.7),
+        (Until(0.7, dict(type='Step', milestones=[0.4], values=[1, 0])), 0.4),
+        (Until(0.7, dict(type='Linear', start_value=1, end_value=0, end=0.9)), 0.7),
+    ],
+)
 def test_is_over(schedule, end):
     for progress in (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1):
         assert schedule.is_over(progress) is (end is not None and progress >= end), progress
@@ -102,7 +136,6 @@ def test_is_over(schedule, end):
 
 def test_a_schedule_of_ones_own():
     class Square(Schedule):
-
         def value(self, progress):
             return progress**2
 
@@ -112,37 +145,73 @@ def test_a_schedule_of_ones_own():
 
 
 @pytest.mark.parametrize('ramp', [Linear, Cosine, SigmoidRamp])
-@pytest.mark.parametrize('arguments', [
-    dict(begin=0.5, end=0.5), dict(begin=0.6, end=0.5), dict(begin=-0.1), dict(end=1.1), dict(end=0), dict(begin=math.nan),
-    dict(end=math.nan),
-])
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        dict(begin=0.5, end=0.5),
+        dict(begin=0.6, end=0.5),
+        dict(begin=-0.1),
+        dict(end=1.1),
+        dict(end=0),
+        dict(begin=math.nan),
+        dict(end=math.nan),
+    ],
+)
 def test_wrong_ramps(ramp, arguments):
     with pytest.raises(ValueError, match='begin, end: expected 0 <= begin < end <= 1, got '):
         ramp(**arguments)
 
 
-@pytest.mark.parametrize('milestones, values', [
-    ([0.5], [1]), ([0.5], [1, 2, 3]), ([0.5, 0.3], [1, 2, 3]), ([0.5, 0.5], [1, 2, 3]), ([0], [1, 2]), ([-0.1], [1, 2]),
-    ([1.1], [1, 2]), ([math.nan], [1, 2]), ([], []),
-])
+@pytest.mark.parametrize(
+    'milestones, values',
+    [
+        ([0.5], [1]),
+        ([0.5], [1, 2, 3]),
+        ([0.5, 0.3], [1, 2, 3]),
+        ([0.5, 0.5], [1, 2, 3]),
+        ([0], [1, 2]),
+        ([-0.1], [1, 2]),
+        ([1.1], [1, 2]),
+        ([math.nan], [1, 2]),
+        ([], []),
+    ],
+)
 def test_wrong_steps(milestones, values):
     with pytest.raises(ValueError, match='milestones, values: expected ascending milestones'):
         Step(milestones, values)
 
 
-@pytest.mark.parametrize('cfg, message', [
-    (dict(type='Until', end=0), r'schedule: end: expected a share of progress in \(0, 1\], got 0'),
-    (dict(type='Until', end=1.5), 'schedule: end: expected'),
-    (dict(type='Until', end=-1), 'schedule: end: expected'),
-    (dict(type='Until'), "schedule: 'end' must be given"),
-    (dict(type='Until', end=0.5, schedule=dict(type='Linaer')), "schedule.type: unknown name 'Linaer'; did you mean 'Linear'"),
-    (dict(type='Until', end=0.5, schedule=dict(end=1)), "schedule: expected a config with 'type'"),
-    (dict(type='Until', end=0.5, schedule=dict(type='Linear', begin=2)), 'schedule: .*begin, end: expected'),
-    (dict(type='Cosinus'), "schedule.type: unknown name 'Cosinus'; did you mean 'Cosine'"),
-    (dict(type='Linear', ends=0.5), "schedule.ends: unknown name 'ends'; did you mean 'end'"),
-    (dict(type='Constant', valeu=1), "schedule.valeu: unknown name 'valeu'; did you mean 'value'"),
-    (dict(type='Step', milestones=[0.5]), "schedule: 'values' must be given"),
-])
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (
+            dict(type='Until', end=0),
+            r'schedule: end: expected a share of progress in \(0, 1\], got 0',
+        ),
+        (dict(type='Until', end=1.5), 'schedule: end: expected'),
+        (dict(type='Until', end=-1), 'schedule: end: expected'),
+        (dict(type='Until'), "schedule: 'end' must be given"),
+        (
+            dict(type='Until', end=0.5, schedule=dict(type='Linaer')),
+            "schedule.type: unknown name 'Linaer'; did you mean 'Linear'",
+        ),
+        (
+            dict(type='Until', end=0.5, schedule=dict(end=1)),
+            "schedule: expected a config with 'type'",
+        ),
+        (
+            dict(type='Until', end=0.5, schedule=dict(type='Linear', begin=2)),
+            'schedule: .*begin, end: expected',
+        ),
+        (dict(type='Cosinus'), "schedule.type: unknown name 'Cosinus'; did you mean 'Cosine'"),
+        (dict(type='Linear', ends=0.5), "schedule.ends: unknown name 'ends'; did you mean 'end'"),
+        (
+            dict(type='Constant', valeu=1),
+            "schedule.valeu: unknown name 'valeu'; did you mean 'value'",
+        ),
+        (dict(type='Step', milestones=[0.5]), "schedule: 'values' must be given"),
+    ],
+)
 def test_wrong_configs(cfg, message):
     with pytest.raises(ValueError, match=message):
         build_checked(SCHEDULES, cfg, 'schedule')

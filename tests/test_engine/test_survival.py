@@ -1,4 +1,5 @@
 """Preemption, kills, torn files and faults: real processes where a signal is meant."""
+
 import os
 import signal
 import subprocess
@@ -19,15 +20,21 @@ def config(toolkit, data, work_dir, **changes):
 
 
 def start(toolkit, folder, *arguments):
-    return subprocess.Popen([sys.executable, str(toolkit.ROOT / 'tools/train.py'), 'config.py', *arguments], cwd=folder,
-                            stdout=open(folder / 'out.log', 'a'), stderr=subprocess.STDOUT,
-                            env=dict(os.environ, OMP_NUM_THREADS='1'))
+    return subprocess.Popen(
+        [sys.executable, str(toolkit.ROOT / 'tools/train.py'), 'config.py', *arguments],
+        cwd=folder,
+        stdout=open(folder / 'out.log', 'a'),
+        stderr=subprocess.STDOUT,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )
 
 
 def wait_for(folder, text, process, seconds=200):
     end = time.time() + seconds
     while text not in (folder / 'out.log').read_text():
-        assert process.poll() is None and time.time() < end, (folder / 'out.log').read_text()[-2000:]
+        assert process.poll() is None and time.time() < end, (folder / 'out.log').read_text()[
+            -2000:
+        ]
         time.sleep(0.05)
 
 
@@ -36,7 +43,9 @@ def weights(path):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_a_run_preempted_in_the_middle_of_an_epoch_ends_as_an_unbroken_one(toolkit, data, tmp_path, workers):
+def test_a_run_preempted_in_the_middle_of_an_epoch_ends_as_an_unbroken_one(
+    toolkit, data, tmp_path, workers
+):
     changes = {'train_dataloader.num_workers': workers, 'train_dataloader.batch_size': 2}
     whole = config(toolkit, data, tmp_path / 'whole', **changes)
     Runner.from_cfg(whole).train()
@@ -49,11 +58,17 @@ def test_a_run_preempted_in_the_middle_of_an_epoch_ends_as_an_unbroken_one(toolk
     resumed.load_from, resumed.resume = str(tmp_path / 'broken/preempted_iter_9.pth'), True
     Runner.from_cfg(resumed).train()
     one, other = (weights(tmp_path / f'{name}/epoch_2.pth') for name in ('whole', 'broken'))
-    assert all(torch.equal(value, other['state_dict'][key]) for key, value in one['state_dict'].items())
+    assert all(
+        torch.equal(value, other['state_dict'][key]) for key, value in one['state_dict'].items()
+    )
     for name in ('teacher', 'student1', 'student2'):
         for index, state in one['optimizer'][name]['state'].items():
-            assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(other['optimizer'][name]['state'][index][k]))
-                       for k, v in state.items())
+            assert all(
+                torch.equal(
+                    torch.as_tensor(v), torch.as_tensor(other['optimizer'][name]['state'][index][k])
+                )
+                for k, v in state.items()
+            )
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -81,9 +96,10 @@ def test_train_tool_stops_on_a_signal_and_resumes(toolkit, data, tmp_path):
     wait_for(tmp_path, 'Epoch(train)', process)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(60) == 99
-    saved, = (tmp_path / 'work').glob('preempted_iter_*.pth')
-    assert (tmp_path / 'work/last_checkpoint').read_text() == str(tmp_path / 'work' / saved.name) or (
-        (tmp_path / 'work/last_checkpoint').read_text() == f'work/{saved.name}')
+    (saved,) = (tmp_path / 'work').glob('preempted_iter_*.pth')
+    assert (tmp_path / 'work/last_checkpoint').read_text() == str(
+        tmp_path / 'work' / saved.name
+    ) or ((tmp_path / 'work/last_checkpoint').read_text() == f'work/{saved.name}')
     done = start(toolkit, tmp_path, '--resume', '--cfg-options', 'train_cfg.max_epochs=1')
     assert done.wait(200) == 0, (tmp_path / 'out.log').read_text()[-2000:]
     assert f'--resume: work/{saved.name}' in (tmp_path / 'out.log').read_text()
@@ -92,7 +108,13 @@ def test_train_tool_stops_on_a_signal_and_resumes(toolkit, data, tmp_path):
 def test_killed_while_saving_the_last_whole_checkpoint_is_found(toolkit, data, tmp_path):
     """SIGKILL at random moments of a run that does nearly nothing but save: what is left always loads."""
     from mmkd.utils.checkpoint import latest_whole, load_file
-    cfg = config(toolkit, data, 'work', **{'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.save_best': None})
+
+    cfg = config(
+        toolkit,
+        data,
+        'work',
+        **{'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.save_best': None},
+    )
     cfg.train_cfg.max_epochs = 500
     cfg.dump(tmp_path / 'config.py')
     for kill in range(3):
@@ -100,7 +122,9 @@ def test_killed_while_saving_the_last_whole_checkpoint_is_found(toolkit, data, t
         known = len(list((tmp_path / 'work').glob('iter_*.pth'))) if kill else 0
         end = time.time() + 200
         while process.poll() is None and time.time() < end:
-            newest = max((p.stat().st_mtime_ns for p in (tmp_path / 'work').glob('iter_*.pth')), default=0)
+            newest = max(
+                (p.stat().st_mtime_ns for p in (tmp_path / 'work').glob('iter_*.pth')), default=0
+            )
             if newest and (known == 0 or newest > started):
                 break
             time.sleep(0.02)
@@ -116,11 +140,12 @@ def test_killed_while_saving_the_last_whole_checkpoint_is_found(toolkit, data, t
 
 def test_a_torn_checkpoint_is_passed_over_with_a_warning(tmp_path):
     from mmkd.utils.checkpoint import latest_whole
+
     for number in (1, 2, 3):
         torch.save(dict(state_dict=dict(weight=torch.ones(100))), tmp_path / f'epoch_{number}.pth')
         os.utime(tmp_path / f'epoch_{number}.pth', (number, number))
     content = (tmp_path / 'epoch_3.pth').read_bytes()
-    (tmp_path / 'epoch_3.pth').write_bytes(content[:len(content) // 2])
+    (tmp_path / 'epoch_3.pth').write_bytes(content[: len(content) // 2])
     os.utime(tmp_path / 'epoch_3.pth', (9, 9))
     with pytest.warns(UserWarning, match='epoch_3.pth.*damaged'):
         assert latest_whole(tmp_path) == str(tmp_path / 'epoch_2.pth')
@@ -129,6 +154,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning(tmp_path):
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     from mmkd.utils.files import AtomicLocalBackend
+
     backend = AtomicLocalBackend()
     backend.put(b'old', tmp_path / 'x.pth')
 
@@ -138,10 +164,14 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     monkeypatch.setattr(os, 'fsync', full)
     with pytest.raises(OSError, match='No space'):
         backend.put(b'new', tmp_path / 'x.pth')
-    assert [p.name for p in tmp_path.iterdir()] == ['x.pth'] and (tmp_path / 'x.pth').read_bytes() == b'old'
+    assert [p.name for p in tmp_path.iterdir()] == ['x.pth'] and (
+        tmp_path / 'x.pth'
+    ).read_bytes() == b'old'
 
 
-def test_the_old_checkpoint_is_removed_after_the_new_one_is_whole(toolkit, data, tmp_path, monkeypatch):
+def test_the_old_checkpoint_is_removed_after_the_new_one_is_whole(
+    toolkit, data, tmp_path, monkeypatch
+):
     cfg = config(toolkit, data, tmp_path / 'work', **{'default_hooks.checkpoint.max_keep_ckpts': 1})
     seen = []
     runner = Runner.from_cfg(cfg)
@@ -157,14 +187,18 @@ def test_the_old_checkpoint_is_removed_after_the_new_one_is_whole(toolkit, data,
     assert [p.name for p in (tmp_path / 'work').glob('epoch_*.pth')] == ['epoch_2.pth']
 
 
-def test_a_checkpoint_of_another_batch_size_is_refused_in_the_middle_of_an_epoch(toolkit, data, tmp_path):
+def test_a_checkpoint_of_another_batch_size_is_refused_in_the_middle_of_an_epoch(
+    toolkit, data, tmp_path
+):
     broken = config(toolkit, data, tmp_path / 'broken', **{'train_dataloader.batch_size': 2})
     broken.custom_hooks.append(dict(type='SignalHook', iteration=4))
     with pytest.raises(SystemExit):
         Runner.from_cfg(broken).train()
     other = config(toolkit, data, tmp_path / 'other', **{'train_dataloader.batch_size': 6})
     other.load_from, other.resume = str(tmp_path / 'broken/preempted_iter_5.pth'), True
-    with pytest.raises(ValueError, match='cannot resume: iteration 5 is none of epoch 1 with 2 iterations'):
+    with pytest.raises(
+        ValueError, match='cannot resume: iteration 5 is none of epoch 1 with 2 iterations'
+    ):
         Runner.from_cfg(other).train()
 
 
@@ -188,28 +222,39 @@ def test_a_link_that_is_not_finite_is_left_out_and_named(toolkit, caplog):
     batch = toolkit.make_batch()
     with caplog.at_level('WARNING'):
         losses, log = model.parse_losses(model.loss(**model.data_preprocessor(batch, True)))
-    assert log['student1/loss_kd[teacher:prediction]'] == 0 and log['student2/loss_kd[teacher:prediction]'] == 0
+    assert (
+        log['student1/loss_kd[teacher:prediction]'] == 0
+        and log['student2/loss_kd[teacher:prediction]'] == 0
+    )
     expected = sound.parse_losses(sound.loss(**sound.data_preprocessor(batch, True)))[0]
-    assert {name: value.item() for name, value in losses.items()} == {name: value.item() for name, value in expected.items()}
+    assert {name: value.item() for name, value in losses.items()} == {
+        name: value.item() for name, value in expected.items()
+    }
 
 
 def test_too_many_skipped_steps_in_a_row_end_the_training(toolkit):
     model = toolkit.make_distiller(sharing='individual')
     wrapper = toolkit.optim_wrapper(model, max_skips=3)
-    next(model.members['student1'].parameters()).register_hook(lambda gradient: gradient * float('nan'))
+    next(model.members['student1'].parameters()).register_hook(
+        lambda gradient: gradient * float('nan')
+    )
     batch = toolkit.make_batch()
     before = {key: value.clone() for key, value in model.members['student2'].state_dict().items()}
     for _ in range(2):
         model.train_step(batch, wrapper)
     with pytest.raises(FloatingPointError, match='student1: 3 steps in a row'):
         model.train_step(batch, wrapper)
-    assert any(not torch.equal(value, before[key]) for key, value in model.members['student2'].state_dict().items())
+    assert any(
+        not torch.equal(value, before[key])
+        for key, value in model.members['student2'].state_dict().items()
+    )
 
 
 @pytest.fixture
 def size_limit():
     """Lower the size that this process may write a file to: the system then refuses to write on, as on a full disk."""
     import resource
+
     previous = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, previous[1]))
@@ -218,10 +263,21 @@ def size_limit():
 
 
 @pytest.mark.parametrize('best', [None, 'ensemble/coco/bbox_mAP'])
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(toolkit, data, tmp_path, size_limit, best):
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(
+    toolkit, data, tmp_path, size_limit, best
+):
     from mmkd.utils.checkpoint import latest_whole, load_file
+
     work = tmp_path / 'work'
-    cfg = config(toolkit, data, work, **{'default_hooks.checkpoint.max_keep_ckpts': 1, 'default_hooks.checkpoint.save_best': best})
+    cfg = config(
+        toolkit,
+        data,
+        work,
+        **{
+            'default_hooks.checkpoint.max_keep_ckpts': 1,
+            'default_hooks.checkpoint.save_best': best,
+        },
+    )
     cfg.train_cfg.val_interval = 1
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'mmkd.BestMemberHook']
     runner = Runner.from_cfg(cfg)
@@ -233,17 +289,24 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(toolkit, da
         original()
 
     runner.train_loop.run_epoch = run_epoch
-    with pytest.raises(OSError, match='a checkpoint could not be saved in .*: File too large; .*epoch_1.pth is whole'):
+    with pytest.raises(
+        OSError,
+        match='a checkpoint could not be saved in .*: File too large; .*epoch_1.pth is whole',
+    ):
         runner.train()
     size_limit(-1)
     kept = {'epoch_1.pth'} | ({'best_ensemble_coco_bbox_mAP_epoch_1.pth'} if best else set())
     assert {p.name for p in work.iterdir() if '.pth' in p.name} == kept
-    assert latest_whole(work) == str(work / 'epoch_1.pth') and (work / 'last_checkpoint').read_text() == str(work / 'epoch_1.pth')
+    assert latest_whole(work) == str(work / 'epoch_1.pth') and (
+        work / 'last_checkpoint'
+    ).read_text() == str(work / 'epoch_1.pth')
     for name in kept:
         load_file(str(work / name), 'checkpoint')
 
 
-def test_the_previous_best_is_removed_after_the_new_one_is_whole(toolkit, data, tmp_path, monkeypatch):
+def test_the_previous_best_is_removed_after_the_new_one_is_whole(
+    toolkit, data, tmp_path, monkeypatch
+):
     keys = ['student1/coco/bbox_mAP', 'student2/coco/bbox_mAP']
     for save_best in (keys, keys[0]):
         work = tmp_path / str(len(save_best))
@@ -256,14 +319,22 @@ def test_the_previous_best_is_removed_after_the_new_one_is_whole(toolkit, data, 
         wanted = keys if save_best is keys else keys[:1]
         seen = []
         save = runner.save_checkpoint
-        monkeypatch.setattr(runner, 'save_checkpoint', lambda *args, **kwargs: (
-            seen.append(sorted(p.name for p in work.glob('best_*.pth'))), save(*args, **kwargs)))
+        monkeypatch.setattr(
+            runner,
+            'save_checkpoint',
+            lambda *args, **kwargs: (
+                seen.append(sorted(p.name for p in work.glob('best_*.pth'))),
+                save(*args, **kwargs),
+            ),
+        )
         for epoch, score in ((1, 0.5), (2, 0.4), (3, 0.6)):
             runner.train_loop._epoch = epoch
             hook.after_val_epoch(runner, {key: score for key in keys})
         names = {f'best_{key.replace("/", "_")}_epoch_3.pth' for key in wanted}
         assert {p.name for p in work.glob('best_*.pth')} == names
-        assert all(any('epoch_1' in name for name in files) for files in seen[1:]) and len(seen) == 2 * len(wanted)
+        assert all(any('epoch_1' in name for name in files) for files in seen[1:]) and len(
+            seen
+        ) == 2 * len(wanted)
 
 
 def test_old_preempted_checkpoints_and_leftovers_of_kills_go(toolkit, data, tmp_path):
@@ -275,12 +346,22 @@ def test_old_preempted_checkpoints_and_leftovers_of_kills_go(toolkit, data, tmp_
     (work / '.epoch_1.pth.abc123.pth').write_bytes(b'torn')
     again = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
     again.custom_hooks.append(dict(type='SignalHook', iteration=3))
-    again.load_from, again.resume, again.experiment_name = str(work / 'preempted_iter_2.pth'), True, 'again'
+    again.load_from, again.resume, again.experiment_name = (
+        str(work / 'preempted_iter_2.pth'),
+        True,
+        'again',
+    )
     with pytest.raises(SystemExit):
         Runner.from_cfg(again).train()
-    assert [p.name for p in work.glob('*preempted_iter_*')] == ['preempted_iter_4.pth'] and not list(work.glob('.*.pth'))
+    assert [p.name for p in work.glob('*preempted_iter_*')] == [
+        'preempted_iter_4.pth'
+    ] and not list(work.glob('.*.pth'))
     last = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
-    last.load_from, last.resume, last.experiment_name = str(work / 'preempted_iter_4.pth'), True, 'last'
+    last.load_from, last.resume, last.experiment_name = (
+        str(work / 'preempted_iter_4.pth'),
+        True,
+        'last',
+    )
     Runner.from_cfg(last).train()
     assert not list(work.glob('preempted_iter_*')) and (work / 'epoch_2.pth').is_file()
 
@@ -296,10 +377,17 @@ def test_a_validation_that_a_kill_cut_off_is_done_after_all(toolkit, data, tmp_p
         runner.train()
     assert not list((tmp_path / 'cut').glob('best_*'))
     resumed = config(toolkit, data, tmp_path / 'cut')
-    resumed.load_from, resumed.resume, resumed.experiment_name = str(tmp_path / 'cut/epoch_2.pth'), True, 'cut2'
+    resumed.load_from, resumed.resume, resumed.experiment_name = (
+        str(tmp_path / 'cut/epoch_2.pth'),
+        True,
+        'cut2',
+    )
     Runner.from_cfg(resumed).train()
     names = {p.relative_to(tmp_path / 'whole') for p in (tmp_path / 'whole').rglob('*best*')}
-    assert names == {p.relative_to(tmp_path / 'cut') for p in (tmp_path / 'cut').rglob('*best*')} and len(names) >= 2
+    assert (
+        names == {p.relative_to(tmp_path / 'cut') for p in (tmp_path / 'cut').rglob('*best*')}
+        and len(names) >= 2
+    )
 
 
 @pytest.mark.slow
@@ -309,14 +397,22 @@ def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
     import re
 
     from mmkd.utils.checkpoint import latest_whole, load_file
-    changes = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2,
-               'default_hooks.checkpoint.save_best': None, 'train_dataloader.batch_size': 2, 'train_dataloader.num_workers': 0}
+
+    changes = {
+        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint.interval': 2,
+        'default_hooks.checkpoint.save_best': None,
+        'train_dataloader.batch_size': 2,
+        'train_dataloader.num_workers': 0,
+    }
     for name in ('whole', 'killed'):
         cfg = config(toolkit, data, 'work', **changes)
         cfg.train_cfg.update(max_epochs=10, val_interval=10)
         (tmp_path / name).mkdir()
         cfg.dump(tmp_path / name / 'config.py')
-    assert start(toolkit, tmp_path / 'whole').wait(500) == 0, (tmp_path / 'whole/out.log').read_text()[-2000:]
+    assert start(toolkit, tmp_path / 'whole').wait(500) == 0, (
+        tmp_path / 'whole/out.log'
+    ).read_text()[-2000:]
     folder, draw = tmp_path / 'killed', random.Random(7)
     kills = []
     while len(kills) < 10:
@@ -325,7 +421,9 @@ def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
         end = time.time() + 200
         wanted = draw.randint(1, 6)
         while (folder / 'out.log').read_text()[logged:].count('Epoch(train)') < wanted:
-            assert process.poll() is None and time.time() < end, (folder / 'out.log').read_text()[-2000:]
+            assert process.poll() is None and time.time() < end, (folder / 'out.log').read_text()[
+                -2000:
+            ]
             time.sleep(0.02)
         if len(kills) % 2:  # in the middle of a write
             while not list((folder / 'work').glob('.*.pth')) and process.poll() is None:
@@ -333,19 +431,35 @@ def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
         else:
             time.sleep(draw.uniform(0, 0.3))
         process.kill()
-        assert process.wait() == -signal.SIGKILL, 'the training ended before the tenth kill: give it more epochs'
-        seen = re.findall(r'Epoch\(train\) +\[(\d+)\]\[ *(\d+)/6\]', (folder / 'out.log').read_text()[logged:])[-1]
+        assert process.wait() == -signal.SIGKILL, (
+            'the training ended before the tenth kill: give it more epochs'
+        )
+        seen = re.findall(
+            r'Epoch\(train\) +\[(\d+)\]\[ *(\d+)/6\]', (folder / 'out.log').read_text()[logged:]
+        )[-1]
         reached = (int(seen[0]) - 1) * 6 + int(seen[1])
         found = latest_whole(folder / 'work')
         saved = load_file(found, 'checkpoint')['meta']['iter'] if found else 0
         torn = len(list((folder / 'work').glob('.*.pth')))
         kills.append((reached, saved, torn))
-        print(f'kill {len(kills):2d}: after iteration {reached}, saved up to {saved}, {torn} torn temporary file(s)')
-        assert reached - saved <= 3  # one interval, and an iteration that is not logged yet or is being saved
-    assert start(toolkit, folder, '--resume').wait(500) == 0, (folder / 'out.log').read_text()[-2000:]
+        print(
+            f'kill {len(kills):2d}: after iteration {reached}, saved up to {saved}, {torn} torn temporary file(s)'
+        )
+        assert (
+            reached - saved <= 3
+        )  # one interval, and an iteration that is not logged yet or is being saved
+    assert start(toolkit, folder, '--resume').wait(500) == 0, (folder / 'out.log').read_text()[
+        -2000:
+    ]
     one, other = (weights(latest_whole(tmp_path / name / 'work')) for name in ('whole', 'killed'))
     assert one['meta']['iter'] == other['meta']['iter'] == 60
-    unequal = [key for key, value in one['state_dict'].items() if not torch.equal(value, other['state_dict'][key])]
+    unequal = [
+        key
+        for key, value in one['state_dict'].items()
+        if not torch.equal(value, other['state_dict'][key])
+    ]
     writing = sum(torn > 0 for *_, torn in kills)
-    print(f'10 kills, {writing} while a file was written; weights that differ at the end: {len(unequal)}')
+    print(
+        f'10 kills, {writing} while a file was written; weights that differ at the end: {len(unequal)}'
+    )
     assert not unequal, unequal[:5]

@@ -5,15 +5,27 @@ from mmkd.models.connectors import ConvConnector, ResizeConnector
 from mmkd.registry import MODELS
 from mmkd.utils.checks import build_checked
 
-SIZES = [((8, 8), (8, 8)), ((8, 8), (4, 4)), ((4, 4), (8, 8)), ((7, 5), (3, 2)), ((3, 2), (7, 5)), ((8, 2), (4, 6))]
+SIZES = [
+    ((8, 8), (8, 8)),
+    ((8, 8), (4, 4)),
+    ((4, 4), (8, 8)),
+    ((7, 5), (3, 2)),
+    ((3, 2), (7, 5)),
+    ((8, 2), (4, 6)),
+]
 
 
 @pytest.mark.parametrize('size, like', SIZES)
 @pytest.mark.parametrize('channels, wanted', [(3, 5), (5, 3), (4, 4)])
 @pytest.mark.parametrize('kernel_size', [1, 3])
 def test_conv_connector_gives_the_sources_shape(size, like, channels, wanted, kernel_size):
-    connector = build_checked(MODELS, dict(type='ConvConnector', kernel_size=kernel_size), 'connector', in_channels=channels,
-                              out_channels=wanted)
+    connector = build_checked(
+        MODELS,
+        dict(type='ConvConnector', kernel_size=kernel_size),
+        'connector',
+        in_channels=channels,
+        out_channels=wanted,
+    )
     out = connector(torch.randn(2, channels, *size), torch.randn(2, wanted, *like))
     assert out.shape == (2, wanted, *like) and out.isfinite().all()
 
@@ -31,12 +43,27 @@ def test_resize_connector_gives_the_sources_size(size, like):
 
 def test_resizing_by_hand():
     connector = ResizeConnector()
-    x = torch.arange(16.).view(1, 1, 4, 4)
+    x = torch.arange(16.0).view(1, 1, 4, 4)
     assert torch.equal(connector(x, torch.zeros(1, 1, 4, 4)), x)
-    assert connector(x, torch.zeros(1, 1, 2, 2)).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # means of 2x2
-    assert connector(x, torch.zeros(1, 1, 1, 4)).flatten().tolist() == [6, 7, 8, 9]  # means of columns
-    row = torch.tensor([0., 4.]).view(1, 1, 1, 2)
-    assert connector(row, torch.zeros(1, 1, 1, 4)).flatten().tolist() == [0, 1, 3, 4]  # linear between pixel centres
+    assert connector(x, torch.zeros(1, 1, 2, 2)).flatten().tolist() == [
+        2.5,
+        4.5,
+        10.5,
+        12.5,
+    ]  # means of 2x2
+    assert connector(x, torch.zeros(1, 1, 1, 4)).flatten().tolist() == [
+        6,
+        7,
+        8,
+        9,
+    ]  # means of columns
+    row = torch.tensor([0.0, 4.0]).view(1, 1, 1, 2)
+    assert connector(row, torch.zeros(1, 1, 1, 4)).flatten().tolist() == [
+        0,
+        1,
+        3,
+        4,
+    ]  # linear between pixel centres
 
 
 def test_the_convolution_is_followed_by_a_norm_and_no_activation():
@@ -54,15 +81,24 @@ def test_the_convolution_is_followed_by_a_norm_and_no_activation():
 
 
 @pytest.mark.parametrize('like', [(8, 8), (4, 4), (16, 16)])
-@pytest.mark.parametrize('kernel_size, norm_cfg', [(1, dict(type='BN')), (3, dict(type='GN', num_groups=2)), (3, None)])
-def test_the_gradient_reaches_the_convolution_and_the_target_not_the_source(like, kernel_size, norm_cfg):
+@pytest.mark.parametrize(
+    'kernel_size, norm_cfg', [(1, dict(type='BN')), (3, dict(type='GN', num_groups=2)), (3, None)]
+)
+def test_the_gradient_reaches_the_convolution_and_the_target_not_the_source(
+    like, kernel_size, norm_cfg
+):
     connector = ConvConnector(3, 4, kernel_size=kernel_size, norm_cfg=norm_cfg)
-    x, source = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(2, 4, *like, requires_grad=True)
-    (connector(x, source)**3).sum().backward()
+    x, source = (
+        torch.randn(2, 3, 8, 8, requires_grad=True),
+        torch.randn(2, 4, *like, requires_grad=True),
+    )
+    (connector(x, source) ** 3).sum().backward()
     names = [name for name, _ in connector.named_parameters()]
     assert 'conv.conv.weight' in names and len(names) == (3 if norm_cfg else 2)
     for name, parameter in connector.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+        assert (
+            parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any()
+        ), name
     assert x.grad.any() and source.grad is None
 
 
@@ -72,7 +108,9 @@ def test_vectors_are_maps_of_one_position(kernel_size):
     x = torch.randn(4, 3, requires_grad=True)
     out = connector(x, torch.randn(4, 5))
     assert out.shape == (4, 5)
-    torch.testing.assert_close(out[:, :, None, None], connector(x[:, :, None, None], torch.randn(4, 5, 1, 1)))
+    torch.testing.assert_close(
+        out[:, :, None, None], connector(x[:, :, None, None], torch.randn(4, 5, 1, 1))
+    )
     out.square().sum().backward()
     assert x.grad.any() and connector.conv.conv.weight.grad.any()
 
@@ -82,16 +120,33 @@ def test_even_kernels_are_refused(kernel_size):
     with pytest.raises(ValueError, match=f'kernel_size: expected an odd number, got {kernel_size}'):
         ConvConnector(3, 3, kernel_size=kernel_size)
     with pytest.raises(ValueError, match='links.0.connector: kernel_size: expected an odd number'):
-        build_checked(MODELS, dict(type='ConvConnector', kernel_size=kernel_size), 'links.0.connector', in_channels=3,
-                      out_channels=3)
+        build_checked(
+            MODELS,
+            dict(type='ConvConnector', kernel_size=kernel_size),
+            'links.0.connector',
+            in_channels=3,
+            out_channels=3,
+        )
 
 
-@pytest.mark.parametrize('cfg, message', [
-    (dict(type='ConvConector'), "connector.type: unknown name 'ConvConector'; did you mean 'ConvConnector'"),
-    (dict(type='ConvConnector', kernel=3), "connector.kernel: unknown name 'kernel'; did you mean 'kernel_size'"),
-    (dict(type='ConvConnector', in_channels=3), "connector.in_channels: unknown name 'in_channels'"),
-    (dict(kernel_size=3), "connector: expected a config with 'type'"),
-])
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (
+            dict(type='ConvConector'),
+            "connector.type: unknown name 'ConvConector'; did you mean 'ConvConnector'",
+        ),
+        (
+            dict(type='ConvConnector', kernel=3),
+            "connector.kernel: unknown name 'kernel'; did you mean 'kernel_size'",
+        ),
+        (
+            dict(type='ConvConnector', in_channels=3),
+            "connector.in_channels: unknown name 'in_channels'",
+        ),
+        (dict(kernel_size=3), "connector: expected a config with 'type'"),
+    ],
+)
 def test_wrong_connector_configs(cfg, message):
     with pytest.raises(ValueError, match=message):
         build_checked(MODELS, cfg, 'connector', in_channels=3, out_channels=3)

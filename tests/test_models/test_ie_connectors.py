@@ -1,4 +1,5 @@
 """ChannelSplit, FactorAutoEncoder and InheritExplore alone."""
+
 import copy
 
 import pytest
@@ -15,7 +16,9 @@ from mmkd.utils.checks import build_checked
 @pytest.mark.parametrize('ratio, count', [(0.5, 5), (0.25, 2), (0.8, 8), (0.99, 10), (0.01, 0)])
 def test_both_parts_are_all_channels_once(shape, mode, ratio, count):
     if not 0 < count < 10:
-        with pytest.raises(ValueError, match=f'ratio: {ratio} of 10 channels leaves a part without any'):
+        with pytest.raises(
+            ValueError, match=f'ratio: {ratio} of 10 channels leaves a part without any'
+        ):
             ChannelSplit(10, ratio=ratio, mode=mode)
         return
     x = torch.randn(shape)
@@ -76,9 +79,15 @@ def test_the_factor_is_detached_and_the_reconstruction_trains_encoder_and_decode
     x = torch.randn(4, 6, 5, 5, requires_grad=True)
     before = x.detach().clone()
     factor, terms = auto_encoder(x)
-    assert factor.shape == (4, 3, 5, 5) and not factor.requires_grad and list(terms) == ['reconstruction']
+    assert (
+        factor.shape == (4, 3, 5, 5)
+        and not factor.requires_grad
+        and list(terms) == ['reconstruction']
+    )
     terms['reconstruction'].backward()
-    assert all(p.grad is not None and p.grad.any() for p in auto_encoder.parameters() if p.dim() > 1)
+    assert all(
+        p.grad is not None and p.grad.any() for p in auto_encoder.parameters() if p.dim() > 1
+    )
     assert x.grad is None and torch.equal(x, before)  # the rectifier at the start is not in place
     other = copy.deepcopy(auto_encoder)  # in training mode: batch statistics
     expected = F.l1_loss(other.decoder(other.encoder(x.detach())), x.detach())
@@ -97,16 +106,24 @@ def test_the_auto_encoder_learns_to_rebuild():
         loss.backward()
         optimizer.step()
         values.append(loss.item())
-    assert values[-1] < 0.5 * (x - x.mean((0, 2, 3), keepdim=True)).abs().mean()  # far better than the channels' means
+    assert (
+        values[-1] < 0.5 * (x - x.mean((0, 2, 3), keepdim=True)).abs().mean()
+    )  # far better than the channels' means
 
 
 def test_one_to_be_trained_before_is_frozen_and_says_so_if_it_was_not():
     auto_encoder = FactorAutoEncoder(6)
     x = torch.randn(2, 6, 4, 4)
-    assert not any(p.requires_grad for p in auto_encoder.parameters()) and not auto_encoder.train().training
+    assert (
+        not any(p.requires_grad for p in auto_encoder.parameters())
+        and not auto_encoder.train().training
+    )
     with torch.no_grad():
         auto_encoder(x)  # the build's probe
-    with pytest.raises(RuntimeError, match='not trained yet: add custom_hooks=.*mmkd.FactorPretrainHook.*joint=True'):
+    with pytest.raises(
+        RuntimeError,
+        match='not trained yet: add custom_hooks=.*mmkd.FactorPretrainHook.*joint=True',
+    ):
         auto_encoder(x)
     auto_encoder.learn(True)
     assert auto_encoder.training and auto_encoder(x)[1]
@@ -115,7 +132,9 @@ def test_one_to_be_trained_before_is_frozen_and_says_so_if_it_was_not():
     before = copy.deepcopy(auto_encoder.state_dict())
     factor, terms = auto_encoder.train()(x)
     assert terms == {} and not factor.requires_grad
-    assert all(torch.equal(value, before[key]) for key, value in auto_encoder.state_dict().items())  # norms stay, too
+    assert all(
+        torch.equal(value, before[key]) for key, value in auto_encoder.state_dict().items()
+    )  # norms stay, too
     resumed = FactorAutoEncoder(6)
     resumed.load_state_dict(before)
     assert torch.equal(resumed(x)[0], factor)
@@ -125,8 +144,13 @@ def test_both_encoders_learn_and_each_sees_its_channels_alone():
     student = InheritExplore(6, 4, mode='random')
     x = torch.randn(3, 6, 5, 5, requires_grad=True)
     factors = student(x)
-    assert {name: tuple(factor.shape) for name, factor in factors.items()} == dict(inherit=(3, 4, 5, 5), explore=(3, 4, 5, 5))
-    for name, channels in (('inherit', student.split.order[:3]), ('explore', student.split.order[3:])):
+    assert {name: tuple(factor.shape) for name, factor in factors.items()} == dict(
+        inherit=(3, 4, 5, 5), explore=(3, 4, 5, 5)
+    )
+    for name, channels in (
+        ('inherit', student.split.order[:3]),
+        ('explore', student.split.order[3:]),
+    ):
         x.grad = None
         factors[name].square().sum().backward(retain_graph=True)
         touched = x.grad.abs().sum((0, 2, 3)) > 0
@@ -134,18 +158,40 @@ def test_both_encoders_learn_and_each_sees_its_channels_alone():
     assert all(p.grad is not None for p in student.parameters())
 
 
-@pytest.mark.parametrize('cfg, message', [
-    (dict(type='ChannelSplit', part='inherited'), "part: unknown name 'inherited'; did you mean 'inherit'"),
-    (dict(type='ChannelSplit', mode='randm'), "mode: unknown name 'randm'; did you mean 'random'"),
-    (dict(type='ChannelSplit', ratio=1), r'ratio: expected a number in \(0, 1\), got 1'),
-    (dict(type='ChannelSplit', ratio=0.0), r'ratio: expected a number in \(0, 1\), got 0.0'),
-    (dict(type='ChannelSplit', ratio='half'), r"ratio: expected a number in \(0, 1\), got 'half'"),
-    (dict(type='InheritExplore', ratio=0.01), 'ratio: 0.01 of 8 channels leaves a part without any'),
-    (dict(type='FactorAutoEncoder', rate=0), r'rate: expected a number in \(0, 1\], got 0'),
-    (dict(type='FactorAutoEncoder', rte=0.5), "connector.rte: unknown name 'rte'; did you mean 'rate'"),
-])
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (
+            dict(type='ChannelSplit', part='inherited'),
+            "part: unknown name 'inherited'; did you mean 'inherit'",
+        ),
+        (
+            dict(type='ChannelSplit', mode='randm'),
+            "mode: unknown name 'randm'; did you mean 'random'",
+        ),
+        (dict(type='ChannelSplit', ratio=1), r'ratio: expected a number in \(0, 1\), got 1'),
+        (dict(type='ChannelSplit', ratio=0.0), r'ratio: expected a number in \(0, 1\), got 0.0'),
+        (
+            dict(type='ChannelSplit', ratio='half'),
+            r"ratio: expected a number in \(0, 1\), got 'half'",
+        ),
+        (
+            dict(type='InheritExplore', ratio=0.01),
+            'ratio: 0.01 of 8 channels leaves a part without any',
+        ),
+        (dict(type='FactorAutoEncoder', rate=0), r'rate: expected a number in \(0, 1\], got 0'),
+        (
+            dict(type='FactorAutoEncoder', rte=0.5),
+            "connector.rte: unknown name 'rte'; did you mean 'rate'",
+        ),
+    ],
+)
 def test_wrong_arguments(cfg, message):
-    given = dict(in_channels=8, out_channels=8) if cfg['type'] == 'InheritExplore' else dict(in_channels=8)
+    given = (
+        dict(in_channels=8, out_channels=8)
+        if cfg['type'] == 'InheritExplore'
+        else dict(in_channels=8)
+    )
     with pytest.raises(ValueError, match=message):
         build_checked(MODELS, cfg, 'connector', **given)
 

@@ -1,4 +1,5 @@
 """Segmentation and classification as a user runs them: the demo configs, made small, through Runner and tools."""
+
 import copy
 import itertools
 import json
@@ -14,19 +15,25 @@ import torch
 
 pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain')
+import conftest  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-import conftest  # noqa: E402
-
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 COUNTER = itertools.count()
 MEMBERS = ('teacher', 'student1', 'student2')
-DEMOS = dict(unet='polyp_unet_mixed_demo', segformer='polyp_segformer_mixed_demo', resnet='msi_resnet_kdml_demo')
+DEMOS = dict(
+    unet='polyp_unet_mixed_demo',
+    segformer='polyp_segformer_mixed_demo',
+    resnet='msi_resnet_kdml_demo',
+)
 TRAINED = ('unet', 'resnet')
-METRICS = dict(unet=('mIoU', 'mDice', 'aAcc'), segformer=('mIoU', 'mDice', 'aAcc'),
-               resnet=('accuracy/top1', 'binary/auc', 'binary/f1', 'binary/sensitivity', 'binary/specificity'))
+METRICS = dict(
+    unet=('mIoU', 'mDice', 'aAcc'),
+    segformer=('mIoU', 'mDice', 'aAcc'),
+    resnet=('accuracy/top1', 'binary/auc', 'binary/f1', 'binary/sensitivity', 'binary/specificity'),
+)
 PLAIN = conftest.PLAIN_PROCESS
 
 
@@ -36,7 +43,9 @@ def small(kind, data, work_dir, **changes):
     size = 32
     for name in ('train_dataloader', 'val_dataloader'):
         loader = cfg[name]
-        loader.dataset = loader.dataset.get('dataset', loader.dataset)  # without what balances the classes
+        loader.dataset = loader.dataset.get(
+            'dataset', loader.dataset
+        )  # without what balances the classes
         loader.batch_size = 4
         loader.dataset.data_root = f'{data}/'
         for step in loader.dataset.pipeline:
@@ -47,14 +56,24 @@ def small(kind, data, work_dir, **changes):
         for name in MEMBERS:
             width = 8 if name == 'teacher' else 4
             cfg.model.members[name].options.update(
-                {'backbone.base_channels': width, 'backbone.stem_channels': width, 'head.in_channels': 8 * width})
+                {
+                    'backbone.base_channels': width,
+                    'backbone.stem_channels': width,
+                    'head.in_channels': 8 * width,
+                }
+            )
     else:
         cfg.model.data_preprocessor.size = (size, size)
     if kind == 'unet':
         for name in MEMBERS:
             width = 8 if name == 'teacher' else 4
             cfg.model.members[name].options.update(
-                {'backbone.base_channels': width, 'decode_head.in_channels': width, 'decode_head.channels': width})
+                {
+                    'backbone.base_channels': width,
+                    'decode_head.in_channels': width,
+                    'decode_head.channels': width,
+                }
+            )
     cfg.work_dir, cfg.launcher = str(work_dir), 'none'
     cfg.train_cfg.update(max_epochs=2, val_interval=1)
     cfg.default_hooks.logger.interval = 1
@@ -68,8 +87,14 @@ def small(kind, data, work_dir, **changes):
 
 def run(*command, cwd):
     environment = dict(os.environ, OMP_NUM_THREADS='1')
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment,
-                          timeout=600)
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=600,
+    )
 
 
 def tool(name):
@@ -125,15 +150,29 @@ def test_training_logs_measures_and_saves(runs, kind):
     entries = scalars(work)
     assert check_metrics(entries, kind) == 2
     steps = [entry for entry in entries if 'loss' in entry]
-    assert len(steps) == 6 and all(math.isfinite(value) for entry in steps for value in entry.values())
-    terms = dict(unet=('student1/decode.loss_ce', 'student1/loss_kd[teacher:prediction]', 'student1/loss_ml[student2:feature]',
-                       'student2/loss_kd[teacher:feature]', 'student2/loss_ml[student1:prediction]'),
-                 resnet=('student1/loss_task', 'student1/loss_kd[teacher:prediction]',
-                         'student2/loss_ml[student1:prediction]'))[kind]
+    assert len(steps) == 6 and all(
+        math.isfinite(value) for entry in steps for value in entry.values()
+    )
+    terms = dict(
+        unet=(
+            'student1/decode.loss_ce',
+            'student1/loss_kd[teacher:prediction]',
+            'student1/loss_ml[student2:feature]',
+            'student2/loss_kd[teacher:feature]',
+            'student2/loss_ml[student1:prediction]',
+        ),
+        resnet=(
+            'student1/loss_task',
+            'student1/loss_kd[teacher:prediction]',
+            'student2/loss_ml[student1:prediction]',
+        ),
+    )[kind]
     assert set(terms) <= set(steps[-1])
     best = dict(unet='mDice', resnet='accuracy_top1')[kind]
     assert list(work.glob(f'best_ensemble_{best}_epoch_*.pth')) and (work / 'epoch_2.pth').is_file()
-    assert {p.name for p in (work / 'best_members').iterdir()} == {f'{n}.{end}' for n in MEMBERS for end in ('pth', 'py')}
+    assert {p.name for p in (work / 'best_members').iterdir()} == {
+        f'{n}.{end}' for n in MEMBERS for end in ('pth', 'py')
+    }
 
 
 def test_segformers_train_and_are_measured(data, tmp_path):
@@ -143,7 +182,11 @@ def test_segformers_train_and_are_measured(data, tmp_path):
     assert check_metrics(scalars(tmp_path), 'segformer') == 1
     after = runner.model.state_dict()
     for name in MEMBERS:
-        assert any(not torch.equal(before[key], after[key]) for key in after if key.startswith(f'members.{name}.backbone'))
+        assert any(
+            not torch.equal(before[key], after[key])
+            for key in after
+            if key.startswith(f'members.{name}.backbone')
+        )
 
 
 @pytest.mark.parametrize('kind', TRAINED)
@@ -168,7 +211,15 @@ def reports(runs):
 
     def reported(kind):
         if kind not in done:
-            done[kind] = run(tool('report.py'), 'work', '--checkpoint', 'work/epoch_2.pth', '--images', '2', cwd=runs(kind))
+            done[kind] = run(
+                tool('report.py'),
+                'work',
+                '--checkpoint',
+                'work/epoch_2.pth',
+                '--images',
+                '2',
+                cwd=runs(kind),
+            )
             assert done[kind].returncode == 0, done[kind].stderr[-3000:]
         return runs(kind), done[kind].stdout
 
@@ -181,26 +232,56 @@ def test_report(reports, kind):
     table = (folder / 'work/report/table.txt').read_text()
     lines = table.splitlines()
     assert table.strip() in printed
-    assert [line.split()[0] for line in lines[:5]] == ['member', 'teacher', 'student1', 'student2', 'ensemble']
-    assert dict(unet='mDice', resnet='AUC')[kind] in lines[0] and 'parameters' in lines[0] and '32x32' in table
+    assert [line.split()[0] for line in lines[:5]] == [
+        'member',
+        'teacher',
+        'student1',
+        'student2',
+        'ensemble',
+    ]
+    assert (
+        dict(unet='mDice', resnet='AUC')[kind] in lines[0]
+        and 'parameters' in lines[0]
+        and '32x32' in table
+    )
     metrics = metrics_of(folder / 'work/report/logs')
     assert f'{metrics[f"student1/{METRICS[kind][0]}"]:.3f}' in lines[2]
-    for name in ('curves.png', 'predictions.png', 'exported/student1.pth', 'exported/student2.py', 'exported/ensemble.pth'):
+    for name in (
+        'curves.png',
+        'predictions.png',
+        'exported/student1.pth',
+        'exported/student2.py',
+        'exported/ensemble.pth',
+    ):
         assert (folder / 'work/report' / name).stat().st_size > 0
 
 
-@pytest.mark.parametrize('kind, package, count', [('unet', 'mmseg', 4), ('resnet', 'mmpretrain', 1)])
+@pytest.mark.parametrize(
+    'kind, package, count', [('unet', 'mmseg', 4), ('resnet', 'mmpretrain', 1)]
+)
 def test_an_exported_student_gives_the_same_metrics_without_mmkd(reports, kind, package, count):
     folder, _ = reports(kind)
     together = metrics_of(folder / 'work/report/logs')
     exported = folder / 'work/report/exported'
     assert 'mmkd' not in (exported / 'student2.py').read_text()
     plain_tool = Path(__import__(package).__path__[0]) / '.mim/tools/test.py'
-    done = run('-c', PLAIN, plain_tool, exported / 'student2.py', exported / 'student2.pth', '--work-dir', f'plain_{kind}',
-               cwd=folder)
+    done = run(
+        '-c',
+        PLAIN,
+        plain_tool,
+        exported / 'student2.py',
+        exported / 'student2.pth',
+        '--work-dir',
+        f'plain_{kind}',
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     alone = metrics_of(folder / f'plain_{kind}')
-    pairs = {key: (value, together[f'student2/{key}']) for key, value in alone.items() if 'time' not in key}
+    pairs = {
+        key: (value, together[f'student2/{key}'])
+        for key, value in alone.items()
+        if 'time' not in key
+    }
     assert len(pairs) >= count and all(one == other for one, other in pairs.values()), pairs
 
 
@@ -215,7 +296,11 @@ def test_a_plain_process_cannot_import_mmkd(tmp_path):
 def test_an_exported_student_predicts_what_the_member_does(reports, kind):
     folder, _ = reports(kind)
     cfg = Config.fromfile(folder / 'config.py')
-    cfg.work_dir, cfg.load_from, cfg.experiment_name = str(folder / 'look'), str(folder / 'work/epoch_2.pth'), f'look_{kind}'
+    cfg.work_dir, cfg.load_from, cfg.experiment_name = (
+        str(folder / 'look'),
+        str(folder / 'work/epoch_2.pth'),
+        f'look_{kind}',
+    )
     runner = Runner.from_cfg(cfg)
     runner.load_or_resume()
     exported = folder / 'work/report/exported'
@@ -228,7 +313,11 @@ def test_an_exported_student_predicts_what_the_member_does(reports, kind):
         with torch.no_grad():
             alone = plain.test_step(copy.deepcopy(batch))
         for one, other in zip(alone, together):
-            values = (one.pred_score, other.pred_score) if kind == 'resnet' else (one.seg_logits.data, other.seg_logits.data)
+            values = (
+                (one.pred_score, other.pred_score)
+                if kind == 'resnet'
+                else (one.seg_logits.data, other.seg_logits.data)
+            )
             torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
 
 
@@ -238,12 +327,17 @@ def test_an_exported_student_predicts_what_the_member_does(reports, kind):
 @pytest.mark.parametrize('kind', ['unet', 'segformer', 'resnet'])
 def test_member_panels_and_feature_panels(data, tmp_path, kind):
     from mmkd.visualization import feature_panels, member_panels
+
     runner = Runner.from_cfg(small(kind, data, tmp_path))
     dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
     model = runner.model.eval()
     picture = member_panels(model, dataset, 1)
-    assert picture.dtype == 'uint8' and picture.shape == (24 + 256, 6 * (256 + 4), 3)  # truth, 3 members, ensemble, difference
-    panels = [picture[24:, i * 260:i * 260 + 256] for i in range(6)]
+    assert picture.dtype == 'uint8' and picture.shape == (
+        24 + 256,
+        6 * (256 + 4),
+        3,
+    )  # truth, 3 members, ensemble, difference
+    panels = [picture[24:, i * 260 : i * 260 + 256] for i in range(6)]
     for panel in panels[:2]:
         assert panel.std() > 0
     assert (panels[0] != panels[5]).any()
@@ -257,25 +351,52 @@ def test_member_panels_and_feature_panels(data, tmp_path, kind):
 @pytest.mark.parametrize('kind', TRAINED)
 def test_visualize_tool(runs, kind):
     folder = runs(kind)
-    done = run(tool('visualize.py'), 'config.py', 'work/epoch_2.pth', '--out', 'shown', '--indices', '0', '3', cwd=folder)
+    done = run(
+        tool('visualize.py'),
+        'config.py',
+        'work/epoch_2.pth',
+        '--out',
+        'shown',
+        '--indices',
+        '0',
+        '3',
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    kinds = ('members', 'features') if kind == 'unet' else ('members', )
+    kinds = ('members', 'features') if kind == 'unet' else ('members',)
     expected = {f'{i:05d}_{one}.png' for i in (0, 3) for one in kinds}
     assert {p.name for p in (folder / 'shown').iterdir()} == expected
-    assert set(map(lambda line: Path(line).name, done.stdout.splitlines()[-len(expected):])) == expected
+    assert (
+        set(map(lambda line: Path(line).name, done.stdout.splitlines()[-len(expected) :]))
+        == expected
+    )
 
 
 def test_visualize_tool_with_a_wrong_name(runs):
-    done = run(tool('visualize.py'), 'config.py', 'work/epoch_2.pth', '--out', 'wrong', '--names', '00009.png',
-               cwd=runs('unet'))
-    assert done.returncode != 0 and "--names: unknown name '00009.png'" in done.stderr and 'Traceback' not in done.stderr
+    done = run(
+        tool('visualize.py'),
+        'config.py',
+        'work/epoch_2.pth',
+        '--out',
+        'wrong',
+        '--names',
+        '00009.png',
+        cwd=runs('unet'),
+    )
+    assert (
+        done.returncode != 0
+        and "--names: unknown name '00009.png'" in done.stderr
+        and 'Traceback' not in done.stderr
+    )
     assert not (runs('unet') / 'wrong').exists()
 
 
 @pytest.mark.parametrize('kind, features', [('unet', True), ('unet', False), ('resnet', True)])
 def test_the_hook_hands_its_pictures_to_the_visualizer(data, tmp_path, kind, features):
     cfg = small(kind, data, tmp_path, **{'train_cfg.max_epochs': 2})
-    cfg.custom_hooks.append(dict(type='mmkd.MemberVisualizationHook', indices=[0, 4], interval=2, features=features))
+    cfg.custom_hooks.append(
+        dict(type='mmkd.MemberVisualizationHook', indices=[0, 4], interval=2, features=features)
+    )
     runner = Runner.from_cfg(cfg)
     given = []
     original = runner.visualizer.add_image
@@ -288,9 +409,17 @@ def test_the_hook_hands_its_pictures_to_the_visualizer(data, tmp_path, kind, fea
     runner.train()
     names = [name.replace('_', '/') for name, _, _ in given]
     both = features and kind == 'unet'
-    assert names == [f'{one}/{index}' for index in (0, 4) for one in (('members', 'features') if both else ('members', ))]
-    assert all(channels == 3 for _, _, channels in given) and len({step for _, step, _ in given}) == 1
-    backend, = runner.visualizer._vis_backends.values()  # one visualizer a process: its folder may be another test's
+    assert names == [
+        f'{one}/{index}'
+        for index in (0, 4)
+        for one in (('members', 'features') if both else ('members',))
+    ]
+    assert (
+        all(channels == 3 for _, _, channels in given) and len({step for _, step, _ in given}) == 1
+    )
+    (backend,) = (
+        runner.visualizer._vis_backends.values()
+    )  # one visualizer a process: its folder may be another test's
     for name, step, _ in given:
         assert (Path(backend._img_save_dir) / f'{name}_{step}.png').is_file()
 
@@ -304,11 +433,17 @@ def test_the_hook_changes_no_training(runs, tmp_path):
     assert all(torch.equal(value, without[key]) for key, value in runner.model.state_dict().items())
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(indices=[6]), 'MemberVisualizationHook.indices: 6, but the validation set has 6 images'),
-    (dict(indices=[-1]), 'MemberVisualizationHook.indices: -1'),
-    (dict(interval=0), 'MemberVisualizationHook.interval: expected 1 or more'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (
+            dict(indices=[6]),
+            'MemberVisualizationHook.indices: 6, but the validation set has 6 images',
+        ),
+        (dict(indices=[-1]), 'MemberVisualizationHook.indices: -1'),
+        (dict(interval=0), 'MemberVisualizationHook.interval: expected 1 or more'),
+    ],
+)
 def test_wrong_arguments_of_the_hook(data, tmp_path, options, message):
     cfg = small('unet', data, tmp_path)
     cfg.custom_hooks.append(dict(type='mmkd.MemberVisualizationHook', **options))
@@ -321,34 +456,66 @@ def test_wrong_arguments_of_the_hook(data, tmp_path, options, message):
 
 def test_study_trains_each_preset_once_and_prints_the_table(data, tmp_path, monkeypatch):
     from mmkd.apis.study import study
-    small('unet', data, tmp_path / 'unused', **{'train_cfg.max_epochs': 1}).dump(tmp_path / 'config.py')
-    command = [tool('study.py'), 'config.py', '--metric', 'mDice', '--out', 'study', '--seeds', '3', '--presets']
+
+    small('unet', data, tmp_path / 'unused', **{'train_cfg.max_epochs': 1}).dump(
+        tmp_path / 'config.py'
+    )
+    command = [
+        tool('study.py'),
+        'config.py',
+        '--metric',
+        'mDice',
+        '--out',
+        'study',
+        '--seeds',
+        '3',
+        '--presets',
+    ]
     done = run(*command, 'individual', 'ml_p', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     table = (tmp_path / 'study/table.md').read_text().splitlines()
     columns = table[0].strip('| ').split(' | ')
-    assert columns[0] == 'preset' and columns[-2:] == ['ensemble', 'seeds'] and set(columns[1:-2]) == set(MEMBERS)
-    results = {preset: json.loads((tmp_path / f'study/{preset}_seed3/result.json').read_text())
-               for preset in ('individual', 'ml_p')}
+    assert (
+        columns[0] == 'preset'
+        and columns[-2:] == ['ensemble', 'seeds']
+        and set(columns[1:-2]) == set(MEMBERS)
+    )
+    results = {
+        preset: json.loads((tmp_path / f'study/{preset}_seed3/result.json').read_text())
+        for preset in ('individual', 'ml_p')
+    }
     assert table[2].split(' | ')[0] == '| `individual`' and table[3].split(' | ')[0] == '| `ml_p`'
-    assert f'{results["individual"]["student1/mDice"]:.2f}' in table[2] and table[2].endswith('| 1 |')
+    assert f'{results["individual"]["student1/mDice"]:.2f}' in table[2] and table[2].endswith(
+        '| 1 |'
+    )
     assert table[3].strip('| ').split(' | ')[columns.index('teacher')] == '-'
     assert not any(key.startswith('teacher/') for key in results['ml_p'])
     assert done.stdout.splitlines()[-4:] == table
     config = Config.fromfile(tmp_path / 'study/ml_p_seed3/config.py')
     assert config.randomness.seed == 3
     seeds = [config.model.members[name].seed for name in ('student1', 'student2')]
-    assert len(set(seeds)) == 2 and all(300 <= seed < 400 for seed in seeds) and config.model.members.teacher is None
+    assert (
+        len(set(seeds)) == 2
+        and all(300 <= seed < 400 for seed in seeds)
+        and config.model.members.teacher is None
+    )
     monkeypatch.setattr('mmkd.apis.study.TRAIN', 'no training is started')
-    (preset, seed, again), = study(tmp_path / 'config.py', ['ml_p'], [3], 'mDice', tmp_path / 'study')
+    ((preset, seed, again),) = study(
+        tmp_path / 'config.py', ['ml_p'], [3], 'mDice', tmp_path / 'study'
+    )
     assert (preset, seed) == ('ml_p', 3) and again.splitlines() == [*table[:2], table[3]]
 
 
-@pytest.mark.parametrize('sharing, presets, message', [
-    (True, ['kdlm_p'], "--presets: unknown name 'kdlm_p'; did you mean"), (False, ['ml_p'], 'no model.sharing to vary'),
-])
+@pytest.mark.parametrize(
+    'sharing, presets, message',
+    [
+        (True, ['kdlm_p'], "--presets: unknown name 'kdlm_p'; did you mean"),
+        (False, ['ml_p'], 'no model.sharing to vary'),
+    ],
+)
 def test_study_with_wrong_inputs(data, tmp_path, sharing, presets, message):
     from mmkd.apis.study import study
+
     cfg = small('unet', data, tmp_path / 'unused')
     if not sharing:
         cfg.model.pop('sharing')
@@ -360,6 +527,7 @@ def test_study_with_wrong_inputs(data, tmp_path, sharing, presets, message):
 
 def test_study_names_the_log_of_a_run_that_failed(data, tmp_path, monkeypatch):
     from mmkd.apis.study import study
+
     script = tmp_path / 'train.py'
     script.write_text("raise SystemExit('no luck')")
     monkeypatch.setattr('mmkd.apis.study.TRAIN', script)
@@ -382,16 +550,39 @@ def broken(data, tmp_path):
 
 def segmentation_set(root, **changes):
     from mmengine.registry import DATASETS
-    return DATASETS.build(dict(dict(
-        type='mmkd.PolypSegmentation', data_root=f'{root}/', img_suffix='.png', pipeline=[], _scope_='mmseg',
-        data_prefix=dict(img_path='images/train', seg_map_path='masks/train')), **changes))
+
+    return DATASETS.build(
+        dict(
+            dict(
+                type='mmkd.PolypSegmentation',
+                data_root=f'{root}/',
+                img_suffix='.png',
+                pipeline=[],
+                _scope_='mmseg',
+                data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
+            ),
+            **changes,
+        )
+    )
 
 
 def classification_set(root, **changes):
     from mmengine.registry import DATASETS
-    return DATASETS.build(dict(dict(
-        type='mmkd.FolderClassification', data_root=f'{root}/', data_prefix='images/train', ann_file='labels/train.txt',
-        metainfo=dict(classes=('no polyp', 'polyp')), pipeline=[], _scope_='mmpretrain'), **changes))
+
+    return DATASETS.build(
+        dict(
+            dict(
+                type='mmkd.FolderClassification',
+                data_root=f'{root}/',
+                data_prefix='images/train',
+                ann_file='labels/train.txt',
+                metainfo=dict(classes=('no polyp', 'polyp')),
+                pipeline=[],
+                _scope_='mmpretrain',
+            ),
+            **changes,
+        )
+    )
 
 
 def test_whole_sets_load(data):
@@ -402,9 +593,13 @@ def test_whole_sets_load(data):
     assert item['img_path'].endswith(f'images/train/{name}') and item['gt_label'] == int(label)
 
 
-@pytest.mark.parametrize('missing, what', [
-    ('images', r'folder of images \(data_prefix.img_path\)'), ('masks', r'folder of label maps \(data_prefix.seg_map_path\)'),
-])
+@pytest.mark.parametrize(
+    'missing, what',
+    [
+        ('images', r'folder of images \(data_prefix.img_path\)'),
+        ('masks', r'folder of label maps \(data_prefix.seg_map_path\)'),
+    ],
+)
 def test_segmentation_without_a_folder(broken, missing, what):
     shutil.rmtree(broken / missing)
     advice = rf'no {what} {broken}/{missing}/train\. Prepare it: `python tools/convert_polyp.py IMAGES MASKS {broken}/'
@@ -413,31 +608,43 @@ def test_segmentation_without_a_folder(broken, missing, what):
 
 
 def test_segmentation_with_another_suffix(broken):
-    with pytest.raises(FileNotFoundError, match=r"no image that ends in '.jpg' in .*images/train \(img_suffix\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no image that ends in '.jpg' in .*images/train \(img_suffix\)"
+    ):
         segmentation_set(broken, img_suffix='.jpg')
 
 
 def test_segmentation_without_some_label_maps(broken):
     for name in ('00002.png', '00005.png'):
         (broken / 'masks/train' / name).unlink()
-    with pytest.raises(FileNotFoundError, match=r"2 of 12 images have no label map in .*\['00002.png', '00005.png'\]"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"2 of 12 images have no label map in .*\['00002.png', '00005.png'\]",
+    ):
         segmentation_set(broken)
 
 
-@pytest.mark.parametrize('missing, what', [('images', 'image folder'), ('labels', 'list of images')])
+@pytest.mark.parametrize(
+    'missing, what', [('images', 'image folder'), ('labels', 'list of images')]
+)
 def test_classification_without_a_file(broken, missing, what):
     shutil.rmtree(broken / missing)
-    with pytest.raises(FileNotFoundError, match=f'no {what} {broken}/{missing}/train.*one folder a class below it'):
+    with pytest.raises(
+        FileNotFoundError, match=f'no {what} {broken}/{missing}/train.*one folder a class below it'
+    ):
         classification_set(broken)
 
 
-@pytest.mark.parametrize('line, message', [
-    ('00003.png', "line 4: expected 'name label', got '00003.png'"),
-    ('00003.png polyp', "line 4: expected 'name label'"),
-    ('00003.png -1', "line 4: expected 'name label'"),
-    ('00003.png 2', 'line 4: label 2 of 2 classes'),
-    ('', "line 4: expected 'name label', got ''"),
-])
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        ('00003.png', "line 4: expected 'name label', got '00003.png'"),
+        ('00003.png polyp', "line 4: expected 'name label'"),
+        ('00003.png -1', "line 4: expected 'name label'"),
+        ('00003.png 2', 'line 4: label 2 of 2 classes'),
+        ('', "line 4: expected 'name label', got ''"),
+    ],
+)
 def test_wrong_lines_of_a_list(broken, line, message):
     path = broken / 'labels/train.txt'
     lines = path.read_text().splitlines()
@@ -455,22 +662,32 @@ def test_classification_from_folders(data, tmp_path):
         shutil.copy(data / 'images/train' / name, folder / name)
     dataset = classification_set(tmp_path / 'set', data_prefix='', ann_file='', metainfo=None)
     assert tuple(dataset.CLASSES) == ('clear', 'polyp') and len(dataset) == 12
-    assert sum(dataset.get_data_info(i)['gt_label'] for i in range(12)) == sum(label == '1' for _, label in names)
+    assert sum(dataset.get_data_info(i)['gt_label'] for i in range(12)) == sum(
+        label == '1' for _, label in names
+    )
 
 
 def test_training_without_data_ends_with_the_advice(data, tmp_path):
-    cfg = small('resnet', data, tmp_path / 'work', **{'train_dataloader.dataset.data_root': 'nowhere/'})
-    with pytest.raises(FileNotFoundError, match='no image folder .*nowhere/images/train.*msi_resnet_kdml_demo.py needs no'):
+    cfg = small(
+        'resnet', data, tmp_path / 'work', **{'train_dataloader.dataset.data_root': 'nowhere/'}
+    )
+    with pytest.raises(
+        FileNotFoundError,
+        match='no image folder .*nowhere/images/train.*msi_resnet_kdml_demo.py needs no',
+    ):
         Runner.from_cfg(cfg).train()
 
 
 def test_seeds_of_a_study_go_by_name_and_not_by_place(data, tmp_path):
     from mmkd.apis.study import run_config
+
     cfg = small('unet', data, tmp_path)
     cfg.dump(tmp_path / 'one.py')
     cfg.model.members = dict(sorted(cfg.model.members.items(), reverse=True))
     cfg.dump(tmp_path / 'other.py')
-    one, other = (run_config(tmp_path / f'{name}.py', 'kdml_p', 3).to_dict() for name in ('one', 'other'))
+    one, other = (
+        run_config(tmp_path / f'{name}.py', 'kdml_p', 3).to_dict() for name in ('one', 'other')
+    )
     assert one == other and one['randomness']['seed'] == 3
     assert len({member['seed'] for member in one['model']['members'].values()}) == 3
 
@@ -482,17 +699,24 @@ def with_variants(data, tmp_path):
     cfg.model.sharing = None
     cfg.variants = dict(
         baseline={'model.members.teacher': None},
-        linked=dict(model=dict(links=[link]), custom_hooks=[*cfg.custom_hooks, dict(type='mmkd.PreemptionHook')]))
+        linked=dict(
+            model=dict(links=[link]),
+            custom_hooks=[*cfg.custom_hooks, dict(type='mmkd.PreemptionHook')],
+        ),
+    )
     cfg.dump(tmp_path / 'config.py')
 
 
 def test_a_study_of_variants(data, tmp_path, monkeypatch):
     """All of a config's variants are the rows, what differs between them is what they say."""
     from mmkd.apis.study import run_config, study
+
     with_variants(data, tmp_path)
     runs = {name: run_config(tmp_path / 'config.py', name, 2) for name in ('baseline', 'linked')}
     assert runs['baseline'].model.members.teacher is None and 'links' not in runs['baseline'].model
-    assert [link.name for link in runs['linked'].model.links] == ['extra'] and runs['linked'].model.members.teacher.seed >= 200
+    assert [link.name for link in runs['linked'].model.links] == ['extra'] and runs[
+        'linked'
+    ].model.members.teacher.seed >= 200
     assert 'variants' not in runs['linked']
     for name in ('student1', 'student2'):
         assert runs['baseline'].model.members[name] == runs['linked'].model.members[name]
@@ -500,19 +724,26 @@ def test_a_study_of_variants(data, tmp_path, monkeypatch):
     done = run(*command, '--cfg-options', 'optim_wrapper.optimizer.lr=0.5', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     table = (tmp_path / 'study/table.md').read_text().splitlines()
-    assert [line.split(' | ')[0] for line in table if '---' not in line] == ['| variant', '| `baseline`', '| `linked`']
+    assert [line.split(' | ')[0] for line in table if '---' not in line] == [
+        '| variant',
+        '| `baseline`',
+        '| `linked`',
+    ]
     trained = Config.fromfile(tmp_path / 'study/linked_seed2/config.py')
     assert trained.optim_wrapper.optimizer.lr == 0.5 and trained.randomness.seed == 2
     losses = scalars(tmp_path / 'study/linked_seed2')[0]
     assert 'student1/loss_extra[teacher:feature]' in losses
     assert not any('extra' in key for key in scalars(tmp_path / 'study/baseline_seed2')[0])
     monkeypatch.setattr('mmkd.apis.study.TRAIN', 'no training is started')
-    (row, seed, again), = study(tmp_path / 'config.py', [], [2], 'mDice', tmp_path / 'study', variants=['linked'])
+    ((row, seed, again),) = study(
+        tmp_path / 'config.py', [], [2], 'mDice', tmp_path / 'study', variants=['linked']
+    )
     assert (row, seed) == ('linked', 2) and again.splitlines() == [*table[:2], table[3]]
 
 
 def test_a_study_of_variants_with_wrong_inputs(data, tmp_path):
     from mmkd.apis.study import study
+
     with_variants(data, tmp_path)
     with pytest.raises(ValueError, match="--variants: unknown name 'link'; did you mean 'linked'"):
         list(study(tmp_path / 'config.py', [], [0], 'mDice', tmp_path / 'out', variants=['link']))
@@ -523,6 +754,7 @@ def test_a_study_of_variants_with_wrong_inputs(data, tmp_path):
 
 def test_a_variants_student_is_exported_without_the_variants(data, tmp_path):
     from mmkd.apis.export import plain_config
+
     with_variants(data, tmp_path)
     cfg = Config.fromfile(tmp_path / 'config.py')
     assert 'mmkd' not in plain_config(cfg, 'student1').pretty_text

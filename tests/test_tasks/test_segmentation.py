@@ -11,10 +11,28 @@ from mmengine.structures import PixelData  # noqa: E402
 COUNTER = itertools.count()
 UNET = 'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py'
 SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
-PLAIN = dict(type='SegDataPreProcessor', size=(64, 64), mean=[120., 110., 100.], std=[60., 55., 50.], bgr_to_rgb=True)
-SEEN = [120., 110., 100.], [60., 55., 50.]
-PRESETS = ['individual', 'kd_p', 'kd_f', 'kd_mixed', 'ml_p', 'ml_f', 'ml_mixed', 'kdml_p', 'kdml_f', 'kdml_mixed_complement',
-           'kdml_mixed_same', 'kdml_mixed_full']
+PLAIN = dict(
+    type='SegDataPreProcessor',
+    size=(64, 64),
+    mean=[120.0, 110.0, 100.0],
+    std=[60.0, 55.0, 50.0],
+    bgr_to_rgb=True,
+)
+SEEN = [120.0, 110.0, 100.0], [60.0, 55.0, 50.0]
+PRESETS = [
+    'individual',
+    'kd_p',
+    'kd_f',
+    'kd_mixed',
+    'ml_p',
+    'ml_f',
+    'ml_mixed',
+    'kdml_p',
+    'kdml_f',
+    'kdml_mixed_complement',
+    'kdml_mixed_same',
+    'kdml_mixed_full',
+]
 SIGMOID = dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0)
 
 
@@ -47,12 +65,21 @@ def unet_options(width=4, classes=2, **more):
 
 
 def unet(width=4, classes=2, options=None, **kwargs):
-    return dict(dict(config=UNET, options=unet_options(width, classes, **(options or {}))), **kwargs)
+    return dict(
+        dict(config=UNET, options=unet_options(width, classes, **(options or {}))), **kwargs
+    )
 
 
 def one_channel(width=4, loss=SIGMOID, **kwargs):
-    return unet(width, options={'decode_head.out_channels': 1, 'decode_head.loss_decode': dict(loss),
-                                'decode_head.threshold': kwargs.pop('threshold', 0.3)}, **kwargs)
+    return unet(
+        width,
+        options={
+            'decode_head.out_channels': 1,
+            'decode_head.loss_decode': dict(loss),
+            'decode_head.threshold': kwargs.pop('threshold', 0.3),
+        },
+        **kwargs,
+    )
 
 
 def segformer(classes=2, **kwargs):
@@ -70,25 +97,60 @@ def segformer(classes=2, **kwargs):
 
 
 def fcn(**more):
-    return dict(dict(type='FCNHead', in_channels=4, in_index=2, channels=4, num_convs=1, concat_input=False, num_classes=2,
-                     dropout_ratio=0, norm_cfg=dict(type='BN'), align_corners=False,
-                     loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)), **more)
+    return dict(
+        dict(
+            type='FCNHead',
+            in_channels=4,
+            in_index=2,
+            channels=4,
+            num_convs=1,
+            concat_input=False,
+            num_classes=2,
+            dropout_ratio=0,
+            norm_cfg=dict(type='BN'),
+            align_corners=False,
+            loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+        ),
+        **more,
+    )
 
 
 def cascade(**kwargs):
     ocr = fcn(type='OCRHead', ocr_channels=4)
     for name in ('num_convs', 'concat_input'):
         ocr.pop(name)
-    backbone = dict(type='UNet', base_channels=4, num_stages=3, strides=(2, 1, 1), enc_num_convs=(1, 1, 1),
-                    dec_num_convs=(1, 1), downsamples=(True, True), enc_dilations=(1, 1, 1), dec_dilations=(1, 1),
-                    norm_cfg=dict(type='BN'))
-    model = dict(type='CascadeEncoderDecoder', num_stages=2, backbone=backbone, decode_head=[fcn(), ocr], train_cfg=dict(),
-                 test_cfg=dict(mode='whole'), data_preprocessor=dict(PLAIN))
+    backbone = dict(
+        type='UNet',
+        base_channels=4,
+        num_stages=3,
+        strides=(2, 1, 1),
+        enc_num_convs=(1, 1, 1),
+        dec_num_convs=(1, 1),
+        downsamples=(True, True),
+        enc_dilations=(1, 1, 1),
+        dec_dilations=(1, 1),
+        norm_cfg=dict(type='BN'),
+    )
+    model = dict(
+        type='CascadeEncoderDecoder',
+        num_stages=2,
+        backbone=backbone,
+        decode_head=[fcn(), ocr],
+        train_cfg=dict(),
+        test_cfg=dict(mode='whole'),
+        data_preprocessor=dict(PLAIN),
+    )
     return dict(dict(config=model), **kwargs)
 
 
 def members(students=2, teacher=True, **kwargs):
-    named = dict(teacher=unet(8, seed=10)) if teacher is True else dict(teacher=teacher) if teacher else {}
+    named = (
+        dict(teacher=unet(8, seed=10))
+        if teacher is True
+        else dict(teacher=teacher)
+        if teacher
+        else {}
+    )
     named.update({f'student{i}': unet(seed=i) for i in range(1, students + 1)})
     return dict(named, **kwargs)
 
@@ -101,6 +163,7 @@ def make(toolkit, **kwargs):
 
 def make_batch(n=2, size=64, seed=0, classes=2):
     from mmseg.structures import SegDataSample
+
     generator = torch.Generator().manual_seed(seed)
     batch = dict(inputs=[], data_samples=[])
     for i in range(n):
@@ -108,7 +171,9 @@ def make_batch(n=2, size=64, seed=0, classes=2):
         labels = torch.nn.functional.interpolate(coarse.float(), (size, size)).long()[0]
         image = torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8)
         batch['inputs'].append(image)
-        sample = SegDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size), pad_shape=(size, size)))
+        sample = SegDataSample(
+            metainfo=dict(img_shape=(size, size), ori_shape=(size, size), pad_shape=(size, size))
+        )
         sample.gt_sem_seg = PixelData(data=labels)
         batch['data_samples'].append(sample)
     return batch
@@ -123,8 +188,13 @@ def links_of(terms):
 
 
 def touched(model):
-    return {name for name in model.plans
-            if any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.network(name).parameters())}
+    return {
+        name
+        for name in model.plans
+        if any(
+            p.grad is not None and p.grad.abs().sum() > 0 for p in model.network(name).parameters()
+        )
+    }
 
 
 def alone(options, seed, batches, optimizer, config='unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py'):
@@ -132,6 +202,7 @@ def alone(options, seed, batches, optimizer, config='unet/unet-s5-d16_fcn_4xb4-4
     import mmseg
     from mmengine.config import Config
     from mmengine.optim import build_optim_wrapper
+
     cfg = Config.fromfile(f'{mmseg.__path__[0]}/.mim/configs/{config}')
     cfg.merge_from_dict({f'model.{key}': value for key, value in options.items()})
     torch.manual_seed(seed)
@@ -144,7 +215,9 @@ def alone(options, seed, batches, optimizer, config='unet/unet-s5-d16_fcn_4xb4-4
     return network.state_dict()
 
 
-@pytest.mark.parametrize('optimizer', [dict(type='SGD', lr=0.01, momentum=0.9), dict(type='AdamW', lr=0.001)])
+@pytest.mark.parametrize(
+    'optimizer', [dict(type='SGD', lr=0.01, momentum=0.9), dict(type='AdamW', lr=0.001)]
+)
 def test_zero_sharing_equals_plain_mmseg_bit_for_bit(toolkit, optimizer):
     batches = [make_batch(seed=i) for i in range(3)]
     model = make(toolkit, sharing='individual', members=members(former=segformer(seed=5)))
@@ -153,8 +226,11 @@ def test_zero_sharing_equals_plain_mmseg_bit_for_bit(toolkit, optimizer):
     for batch in copy.deepcopy(batches):
         model.train_step(batch, wrapper)
     former = 'segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
-    for name, options, seed, more in (('teacher', unet_options(8), 10, {}), ('student2', unet_options(), 2, {}),
-                                      ('former', segformer()['options'], 5, dict(config=former))):
+    for name, options, seed, more in (
+        ('teacher', unet_options(8), 10, {}),
+        ('student2', unet_options(), 2, {}),
+        ('former', segformer()['options'], 5, dict(config=former)),
+    ):
         expected = alone(options, seed, batches, optimizer, **more)
         own = model.network(name).state_dict()
         assert own.keys() == expected.keys()
@@ -169,17 +245,26 @@ def test_sharing_changes_the_students_alone(toolkit):
         wrapper = toolkit.optim_wrapper(model)
         for seed in range(2):
             model.train_step(make_batch(seed=seed), wrapper)
-        weights[sharing] = {name: model.network(name).state_dict() for name in ('teacher', 'student1')}
-    same = {name: all(torch.equal(value, weights['kdml_p'][name][key]) for key, value in state.items())
-            for name, state in weights['individual'].items()}
+        weights[sharing] = {
+            name: model.network(name).state_dict() for name in ('teacher', 'student1')
+        }
+    same = {
+        name: all(torch.equal(value, weights['kdml_p'][name][key]) for key, value in state.items())
+        for name, state in weights['individual'].items()
+    }
     assert same == dict(teacher=True, student1=False)
 
 
 @pytest.mark.parametrize('kind', ['unet', 'segformer', 'cascade', 'one_channel'])
 def test_nothing_flows_into_a_source(toolkit, kind):
     networks = dict(
-        unet=members(), segformer=members(teacher=segformer(seed=3)), cascade=members(teacher=cascade(seed=3)),
-        one_channel=dict(teacher=one_channel(8), student1=one_channel(seed=1), student2=one_channel(seed=2)))[kind]
+        unet=members(),
+        segformer=members(teacher=segformer(seed=3)),
+        cascade=members(teacher=cascade(seed=3)),
+        one_channel=dict(
+            teacher=one_channel(8), student1=one_channel(seed=1), student2=one_channel(seed=2)
+        ),
+    )[kind]
     model = make(toolkit, members=networks, sharing='kdml_mixed_full')
     links = links_of(losses_of(model, make_batch()))
     assert len(links) == 6 and all(value > 0 for value in links.values())
@@ -213,13 +298,21 @@ def test_every_preset_trains(toolkit, preset):
 @pytest.mark.parametrize('tap', ['prediction', 'feature'])
 @pytest.mark.parametrize('source, target', [('cnn', 'former'), ('former', 'cnn')])
 def test_convolutions_and_transformers_teach_each_other(toolkit, tap, source, target):
-    model = make(toolkit, members=dict(cnn=unet(seed=1), former=segformer(seed=2)),
-                 links=[dict(source=source, target=target, tap=tap)])
-    (link, module), = model.links
-    shapes = {name: value.shape for (name, _), value in model.read_taps(torch.zeros(1, 3, 64, 64), None).items()}
+    model = make(
+        toolkit,
+        members=dict(cnn=unet(seed=1), former=segformer(seed=2)),
+        links=[dict(source=source, target=target, tap=tap)],
+    )
+    ((link, module),) = model.links
+    shapes = {
+        name: value.shape
+        for (name, _), value in model.read_taps(torch.zeros(1, 3, 64, 64), None).items()
+    }
     assert shapes['cnn'][2:] != shapes['former'][2:]
     connector = module.connectors[0]
-    assert type(connector).__name__ == dict(prediction='ResizeConnector', feature='ConvConnector')[tap]
+    assert (
+        type(connector).__name__ == dict(prediction='ResizeConnector', feature='ConvConnector')[tap]
+    )
     wrapper = toolkit.optim_wrapper(model, optimizer=dict(type='SGD', lr=0.1))
     before = copy.deepcopy(model.network(target).backbone.state_dict())
     terms = [model.train_step(make_batch(), wrapper)[link.term].item() for _ in range(2)]
@@ -242,7 +335,11 @@ def test_a_cascade_learns(toolkit):
     model = make(toolkit, members=dict(a=cascade(seed=1), b=cascade(seed=2)), sharing='ml_p')
     links = links_of(losses_of(model, make_batch()))
     links['a/loss_ml[b:prediction]'].backward()
-    grads = {name for name, p in model.network('a').named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    grads = {
+        name
+        for name, p in model.network('a').named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
     assert any(name.startswith('decode_head.1') for name in grads)
     assert touched(model) == {'a'}
 
@@ -254,7 +351,9 @@ def test_an_auxiliary_head_trains_beside_the_links(toolkit):
     terms = losses_of(model, make_batch())
     assert 'a/aux.loss_ce' in terms and 'b/aux.loss_ce' not in terms
     terms['a/loss_ml[b:prediction]'].backward(retain_graph=True)
-    assert all(p.grad is None or not p.grad.any() for p in model.network('a').auxiliary_head.parameters())
+    assert all(
+        p.grad is None or not p.grad.any() for p in model.network('a').auxiliary_head.parameters()
+    )
     losses, _ = model.parse_losses(terms)
     parts = [value for key, value in terms.items() if key.startswith('a/') and 'loss' in key]
     torch.testing.assert_close(losses['a'], sum(parts))
@@ -266,10 +365,16 @@ def test_an_auxiliary_head_trains_beside_the_links(toolkit):
 
 @pytest.mark.parametrize('loss', [SIGMOID, dict(type='DiceLoss', loss_weight=1.0)])
 def test_one_output_channel_gets_the_sigmoid_form(toolkit, loss):
-    model = make(toolkit, members={name: one_channel(loss=loss, seed=i) for i, name in enumerate('ab')}, sharing='ml_p')
+    model = make(
+        toolkit,
+        members={name: one_channel(loss=loss, seed=i) for i, name in enumerate('ab')},
+        sharing='ml_p',
+    )
     assert [module.loss.mode for _, module in model.links] == ['sigmoid'] * 2
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))
-    assert all(torch.isfinite(value) for value in log.values()) and log['a/loss_ml[b:prediction]'] > 0
+    assert (
+        all(torch.isfinite(value) for value in log.values()) and log['a/loss_ml[b:prediction]'] > 0
+    )
 
 
 def test_two_output_channels_get_the_softmax_form(toolkit):
@@ -277,13 +382,24 @@ def test_two_output_channels_get_the_softmax_form(toolkit):
     assert [module.loss.mode for _, module in model.links] == ['softmax'] * 2
 
 
-@pytest.mark.parametrize('target, source', [
-    ('one', 'two'), ('two', 'one'), ('two', 'three'), ('three', 'former'), ('one', 'former'),
-])
+@pytest.mark.parametrize(
+    'target, source',
+    [
+        ('one', 'two'),
+        ('two', 'one'),
+        ('two', 'three'),
+        ('three', 'former'),
+        ('one', 'former'),
+    ],
+)
 def test_members_with_other_channels_are_refused_with_both_sides(toolkit, target, source):
     named = dict(one=one_channel, two=unet, three=lambda: unet(classes=3), former=segformer)
     with pytest.raises(ValueError) as error:
-        make(toolkit, members={name: named[name]() for name in (target, source)}, links=[dict(source=source, target=target)])
+        make(
+            toolkit,
+            members={name: named[name]() for name in (target, source)},
+            links=[dict(source=source, target=target)],
+        )
     message = str(error.value)
     assert message.startswith('model.links[0]') and f'{target}.prediction (1, ' in message
     assert f'{source}.prediction (1, ' in message
@@ -293,13 +409,25 @@ def test_members_with_other_channels_are_refused_with_both_sides(toolkit, target
 
 
 @pytest.mark.parametrize('former', [False, True])
-@pytest.mark.parametrize('tap, loss', [
-    ('prediction', None), ('prediction', dict(type='KLDivergence', mode='sigmoid', tau=2.0)), ('feature', None),
-    ('feature', dict(type='FeatureMSE', normalize='spatial')), ('feature', dict(type='FeatureMSE', normalize='none')),
-])
+@pytest.mark.parametrize(
+    'tap, loss',
+    [
+        ('prediction', None),
+        ('prediction', dict(type='KLDivergence', mode='sigmoid', tau=2.0)),
+        ('feature', None),
+        ('feature', dict(type='FeatureMSE', normalize='spatial')),
+        ('feature', dict(type='FeatureMSE', normalize='none')),
+    ],
+)
 def test_what_stands_at_ignored_pixels_changes_no_link(toolkit, tap, loss, former):
-    pair = dict(a=unet(seed=1), b=segformer(seed=2) if former and tap == 'prediction' else unet(8, seed=2))
-    model = make(toolkit, members=pair, links=[dict(source='b', target='a', tap=tap, loss=loss, connector='auto')])
+    pair = dict(
+        a=unet(seed=1), b=segformer(seed=2) if former and tap == 'prediction' else unet(8, seed=2)
+    )
+    model = make(
+        toolkit,
+        members=pair,
+        links=[dict(source='b', target='a', tap=tap, loss=loss, connector='auto')],
+    )
     batch = make_batch()
     for sample in batch['data_samples']:
         sample.gt_sem_seg.data[..., :32] = 255
@@ -307,18 +435,23 @@ def test_what_stands_at_ignored_pixels_changes_no_link(toolkit, tap, loss, forme
     def term(noise, where):
         handles = []
         for name in 'ab':
+
             def spoil(module, args, output, name=name):
                 if name in noise:
                     output = list(output) if isinstance(output, (tuple, list)) else output
                     value = output[-1] if isinstance(output, list) else output
                     half = value.shape[-1] // 2
-                    changed = torch.where((torch.arange(value.shape[-1]) < half) == (where == 'ignored'),
-                                          value * 3 + 5, value)
+                    changed = torch.where(
+                        (torch.arange(value.shape[-1]) < half) == (where == 'ignored'),
+                        value * 3 + 5,
+                        value,
+                    )
                     if isinstance(output, list):
                         output[-1] = changed
                         return tuple(output)
                     return changed
                 return None
+
             module = dict(model.network(name).named_modules())[model.taps[name, tap].path]
             # Before the recorder, whose hook stands first: a pre-hook of it is no place for outputs.
             handles.append(module.register_forward_hook(spoil, prepend=True))
@@ -339,10 +472,15 @@ def test_what_stands_at_ignored_pixels_changes_no_link(toolkit, tap, loss, forme
 @pytest.mark.parametrize('head', ['two', 'one'])
 def test_a_batch_of_ignored_pixels_alone_gives_zero_and_finite_gradients(toolkit, head):
     def build(**kwargs):  # mmseg's sigmoid cross entropy itself fails without a valid pixel
-        return unet(**kwargs) if head == 'two' else one_channel(loss=dict(type='DiceLoss'), **kwargs)
+        return (
+            unet(**kwargs) if head == 'two' else one_channel(loss=dict(type='DiceLoss'), **kwargs)
+        )
 
-    model = make(toolkit, members={name: build(seed=i) for i, name in enumerate('abc')},
-                 sharing=dict(type='kdml_mixed_full', teacher='a'))
+    model = make(
+        toolkit,
+        members={name: build(seed=i) for i, name in enumerate('abc')},
+        sharing=dict(type='kdml_mixed_full', teacher='a'),
+    )
     batch = make_batch()
     for sample in batch['data_samples']:
         sample.gt_sem_seg.data.fill_(255)
@@ -354,47 +492,69 @@ def test_a_batch_of_ignored_pixels_alone_gives_zero_and_finite_gradients(toolkit
 
 
 def test_infinite_logits_at_ignored_pixels_reach_no_gradient(toolkit):
-    model = make(toolkit, members=members(teacher=False), links=[dict(source='student1', target='student2')])
+    model = make(
+        toolkit, members=members(teacher=False), links=[dict(source='student1', target='student2')]
+    )
     batch = make_batch()
     for sample in batch['data_samples']:
         sample.gt_sem_seg.data[..., :32] = 255
 
     def spoil(module, args, output):
         output = output.clone()
-        output[..., :output.shape[-1] // 2] = float('inf')
+        output[..., : output.shape[-1] // 2] = float('inf')
         return output
 
     model.network('student1').decode_head.conv_seg.register_forward_hook(spoil, prepend=True)
     value = links_of(losses_of(model, batch))['student2/loss_kd[student1:prediction]']
     value.backward()
     assert torch.isfinite(value) and touched(model) == {'student2'}
-    assert all(torch.isfinite(p.grad).all() for p in model.network('student2').parameters() if p.grad is not None)
+    assert all(
+        torch.isfinite(p.grad).all()
+        for p in model.network('student2').parameters()
+        if p.grad is not None
+    )
 
 
 def test_padding_counts_in_no_link(toolkit):
     """A smaller image is padded to the common size; the term is that of its valid pixels alone."""
-    model = make(toolkit, members=members(teacher=False), links=[dict(source='student1', target='student2')])
+    model = make(
+        toolkit, members=members(teacher=False), links=[dict(source='student1', target='student2')]
+    )
     batch = make_batch(n=1, size=48)
     data = model.data_preprocessor(copy.deepcopy(batch), True)
     assert data['inputs'].shape[-2:] == (64, 64)
     model.eval()
     value = links_of(model(**data, mode='loss'))['student2/loss_kd[student1:prediction]']
-    logits = {name: tap for (name, _), tap in model.read_taps(data['inputs'], data['data_samples']).items()}
+    logits = {
+        name: tap
+        for (name, _), tap in model.read_taps(data['inputs'], data['data_samples']).items()
+    }
     stride = 64 // logits['student1'].shape[-1]
-    source, target = (logits[name][..., :48 // stride, :48 // stride].double() for name in ('student1', 'student2'))
+    source, target = (
+        logits[name][..., : 48 // stride, : 48 // stride].double()
+        for name in ('student1', 'student2')
+    )
     expected = (source.softmax(1) * (source.log_softmax(1) - target.log_softmax(1))).sum(1).mean()
     torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=1e-7)
     whole = logits['student1'].double(), logits['student2'].double()
-    unmasked = (whole[0].softmax(1) * (whole[0].log_softmax(1) - whole[1].log_softmax(1))).sum(1).mean()
+    unmasked = (
+        (whole[0].softmax(1) * (whole[0].log_softmax(1) - whole[1].log_softmax(1))).sum(1).mean()
+    )
     assert abs(unmasked - expected) > 1e-5 * expected
 
 
 def test_the_members_own_ignore_index_is_used(toolkit):
-    pair = {name: unet(seed=i, options={'decode_head.ignore_index': 1}) for i, name in enumerate('ab')}
+    pair = {
+        name: unet(seed=i, options={'decode_head.ignore_index': 1}) for i, name in enumerate('ab')
+    }
     model = make(toolkit, members=pair, sharing='ml_p')
     mask = model.task.valid_mask(make_batch()['data_samples'])
     labels = torch.stack([s.gt_sem_seg.data for s in make_batch()['data_samples']])
-    assert mask.shape == (2, 1, 64, 64) and torch.equal(mask, (labels != 1).float()) and 0 < mask.mean() < 1
+    assert (
+        mask.shape == (2, 1, 64, 64)
+        and torch.equal(mask, (labels != 1).float())
+        and 0 < mask.mean() < 1
+    )
 
 
 # ---------------------------------------------------------------- inference and ensembles
@@ -404,7 +564,9 @@ def test_training_step_in_bfloat16_on_cpu(toolkit):
     model = make(toolkit, members=members(teacher=segformer(seed=3)), sharing='kdml_mixed_full')
     wrapper = toolkit.optim_wrapper(model, type='AmpOptimWrapper', dtype='bfloat16')
     seen = []
-    model.network('student1').backbone.register_forward_hook(lambda m, a, output: seen.append(output[-1].dtype))
+    model.network('student1').backbone.register_forward_hook(
+        lambda m, a, output: seen.append(output[-1].dtype)
+    )
     for seed in range(2):
         log = model.train_step(make_batch(seed=seed), wrapper)
     assert all(torch.isfinite(value) for value in log.values()) and torch.bfloat16 in seen
@@ -420,16 +582,25 @@ def plain_predictions(model, name, batch):
 
 @pytest.mark.parametrize('fusion', ['probability', 'logits'])
 def test_the_ensemble_is_the_mean_of_its_members(toolkit, fusion):
-    model = make(toolkit, members=members(teacher=segformer(seed=3)), ensemble=dict(fusion=fusion)).eval()
+    model = make(
+        toolkit, members=members(teacher=segformer(seed=3)), ensemble=dict(fusion=fusion)
+    ).eval()
     batch = make_batch(seed=4)
     results = model.predict_members(copy.deepcopy(batch))
     assert list(results) == ['teacher', 'student1', 'student2', 'ensemble']
-    logits = [[s.seg_logits.data.double() for s in plain_predictions(model, name, batch)] for name in ('student1', 'student2')]
+    logits = [
+        [s.seg_logits.data.double() for s in plain_predictions(model, name, batch)]
+        for name in ('student1', 'student2')
+    ]
     for image in range(2):
         stacked = torch.stack([member[image] for member in logits])
-        expected = stacked.softmax(1).mean(0) if fusion == 'probability' else stacked.mean(0).softmax(0)
+        expected = (
+            stacked.softmax(1).mean(0) if fusion == 'probability' else stacked.mean(0).softmax(0)
+        )
         fused = results['ensemble'][image]
-        torch.testing.assert_close(fused.seg_logits.data.double().softmax(0), expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            fused.seg_logits.data.double().softmax(0), expected, rtol=1e-5, atol=1e-6
+        )
         clear = (expected[0] - expected[1]).abs() > 1e-4
         assert fused.pred_sem_seg.data.shape == (1, 64, 64) and clear.float().mean() > 0.9
         assert torch.equal(fused.pred_sem_seg.data[0][clear], expected.argmax(0)[clear])
@@ -440,7 +611,11 @@ def test_the_ensemble_is_the_mean_of_its_members(toolkit, fusion):
 @pytest.mark.parametrize('fusion', ['probability', 'logits'])
 @pytest.mark.parametrize('build', [unet, one_channel])
 def test_an_ensemble_of_one_is_that_member(toolkit, fusion, build):
-    model = make(toolkit, members=dict(a=build(seed=1), b=build(seed=2)), ensemble=dict(members=['b'], fusion=fusion)).eval()
+    model = make(
+        toolkit,
+        members=dict(a=build(seed=1), b=build(seed=2)),
+        ensemble=dict(members=['b'], fusion=fusion),
+    ).eval()
     results = model.predict_members(make_batch())
     for one, fused in zip(results['b'], results['ensemble']):
         assert torch.equal(one.pred_sem_seg.data, fused.pred_sem_seg.data)
@@ -462,11 +637,17 @@ def test_the_ensemble_of_one_channel(toolkit, fusion, threshold):
             model.network(name).decode_head.conv_seg.bias.fill_(bias)
     batch = make_batch(seed=2)
     results = model.predict_members(copy.deepcopy(batch))
-    scores = [[s.seg_logits.data.double() for s in plain_predictions(model, name, batch)] for name in 'ab']
+    scores = [
+        [s.seg_logits.data.double() for s in plain_predictions(model, name, batch)] for name in 'ab'
+    ]
     for image in range(2):
         stacked = torch.stack([member[image] for member in scores])
-        assert 0 <= stacked.min() and stacked.max() <= 1
-        expected = stacked.mean(0) if fusion == 'probability' else torch.special.expit(torch.logit(stacked).mean(0))
+        assert stacked.min() >= 0 and stacked.max() <= 1
+        expected = (
+            stacked.mean(0)
+            if fusion == 'probability'
+            else torch.special.expit(torch.logit(stacked).mean(0))
+        )
         fused = results['ensemble'][image]
         torch.testing.assert_close(fused.seg_logits.data.double(), expected, rtol=1e-4, atol=1e-5)
         clear = (expected - threshold).abs() > 1e-4
@@ -485,11 +666,15 @@ def test_the_forward_pass_for_inference_is_the_ensemble(toolkit):
 
 @pytest.mark.parametrize('mode', ['whole', 'slide'])
 def test_whole_and_slide_inference_go_through_predict(toolkit, mode):
-    test_cfg = dict(mode=mode, crop_size=(32, 32), stride=(16, 16)) if mode == 'slide' else dict(mode=mode)
+    test_cfg = (
+        dict(mode=mode, crop_size=(32, 32), stride=(16, 16)) if mode == 'slide' else dict(mode=mode)
+    )
     pair = {name: unet(seed=i, options={'test_cfg': test_cfg}) for i, name in enumerate('ab')}
     model = make(toolkit, members=pair, sharing='ml_p').eval()
     runs = []
-    model.network('a').backbone.register_forward_hook(lambda m, args, output: runs.append(tuple(args[0].shape[-2:])))
+    model.network('a').backbone.register_forward_hook(
+        lambda m, args, output: runs.append(tuple(args[0].shape[-2:]))
+    )
     batch = make_batch()
     results = model.predict_members(copy.deepcopy(batch))
     assert runs == ([(64, 64)] if mode == 'whole' else [(32, 32)] * 9)
@@ -501,7 +686,10 @@ def test_whole_and_slide_inference_go_through_predict(toolkit, mode):
 
 def test_a_sliding_frozen_teacher_is_read_on_whole_images(toolkit, tmp_path):
     slide = unet(8, options={'test_cfg': dict(mode='slide', crop_size=(32, 32), stride=(16, 16))})
-    torch.save(dict(state_dict=make(toolkit, members=members()).network('teacher').state_dict()), tmp_path / 't.pth')
+    torch.save(
+        dict(state_dict=make(toolkit, members=members()).network('teacher').state_dict()),
+        tmp_path / 't.pth',
+    )
     frozen = dict(slide, training='frozen', checkpoint=str(tmp_path / 't.pth'))
     model = make(toolkit, members=members(teacher=frozen), sharing='kdml_mixed_full')
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))
@@ -510,31 +698,59 @@ def test_a_sliding_frozen_teacher_is_read_on_whole_images(toolkit, tmp_path):
 
 
 def test_an_ema_member_teaches(toolkit):
-    model = make(toolkit, members=members(teacher=False, mean=dict(training='ema', of='student1')),
-                 links=[dict(source='mean', target='student2'), dict(source='mean', target='student1', tap='feature')])
+    model = make(
+        toolkit,
+        members=members(teacher=False, mean=dict(training='ema', of='student1')),
+        links=[
+            dict(source='mean', target='student2'),
+            dict(source='mean', target='student1', tap='feature'),
+        ],
+    )
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))
-    assert log['student2/loss_kd[mean:prediction]'] > 0 and torch.isfinite(log['student1/loss_kd[mean:feature]'])
+    assert log['student2/loss_kd[mean:prediction]'] > 0 and torch.isfinite(
+        log['student1/loss_kd[mean:feature]']
+    )
 
 
 def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
-    own = dict(type='SegDataPreProcessor', size=(64, 64), mean=[90., 80., 70.], std=[30., 40., 50.], pad_val=3)
-    model = make(toolkit, members=dict(a=unet(seed=1), b=unet(seed=2, options=dict(data_preprocessor=own))))
+    own = dict(
+        type='SegDataPreProcessor',
+        size=(64, 64),
+        mean=[90.0, 80.0, 70.0],
+        std=[30.0, 40.0, 50.0],
+        pad_val=3,
+    )
+    model = make(
+        toolkit, members=dict(a=unet(seed=1), b=unet(seed=2, options=dict(data_preprocessor=own)))
+    )
     batch, seen = make_batch(size=48), {}
     for name in 'ab':
-        model.network(name).backbone.register_forward_pre_hook(lambda m, args, name=name: seen.update({name: args[0]}))
+        model.network(name).backbone.register_forward_pre_hook(
+            lambda m, args, name=name: seen.update({name: args[0]})
+        )
     losses_of(model, batch)
     for name in 'ab':
         expected = model.network(name).data_preprocessor(copy.deepcopy(batch), True)['inputs']
         torch.testing.assert_close(seen[name], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('tap, message', [
-    ('backbone.nothing', 'model.links'), ('decode_head', 'is not called as a module'), ('feature[1]', 'no sequence'),
-])
+@pytest.mark.parametrize(
+    'tap, message',
+    [
+        ('backbone.nothing', 'model.links'),
+        ('decode_head', 'is not called as a module'),
+        ('feature[1]', 'no sequence'),
+    ],
+)
 def test_wrong_taps(toolkit, tap, message):
     with pytest.raises(ValueError, match=message):
-        make(toolkit, members=members(teacher=False), links=[
-            dict(source='student1', target='student2', tap=tap, loss=dict(type='FeatureMSE'))])
+        make(
+            toolkit,
+            members=members(teacher=False),
+            links=[
+                dict(source='student1', target='student2', tap=tap, loss=dict(type='FeatureMSE'))
+            ],
+        )
 
 
 def test_a_head_without_conv_seg_is_named(toolkit):
@@ -547,7 +763,10 @@ def test_a_head_without_conv_seg_is_named(toolkit):
 
 def test_a_level_of_the_backbone_by_path(toolkit):
     model = make(toolkit, sharing=dict(type='kdml_f', feature_tap='backbone[0]'))
-    shapes = {name: tuple(value.shape) for (name, _), value in model.read_taps(torch.zeros(1, 3, 64, 64), None).items()}
+    shapes = {
+        name: tuple(value.shape)
+        for (name, _), value in model.read_taps(torch.zeros(1, 3, 64, 64), None).items()
+    }
     assert shapes == dict(teacher=(1, 32, 8, 8), student1=(1, 16, 8, 8), student2=(1, 16, 8, 8))
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))
     assert all(torch.isfinite(value) for value in log.values())
@@ -559,7 +778,9 @@ def test_members_of_two_tasks_are_refused(toolkit):
 
 
 def test_members_of_other_channels_cannot_be_fused(toolkit):
-    with pytest.raises(ValueError, match='model.ensemble.members: members differ in output channels'):
+    with pytest.raises(
+        ValueError, match='model.ensemble.members: members differ in output channels'
+    ):
         make(toolkit, members=dict(student1=unet(seed=1), student2=one_channel(seed=2)))
 
 

@@ -4,16 +4,28 @@ import sys
 
 
 def doctor(toolkit, *folders):
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, folders)), OMP_NUM_THREADS='1')
-    return subprocess.run([sys.executable, str(toolkit.ROOT / 'tools/doctor.py')], capture_output=True, text=True,
-                          env=environment, timeout=300)
+    environment = dict(
+        os.environ, PYTHONPATH=os.pathsep.join(map(str, folders)), OMP_NUM_THREADS='1'
+    )
+    return subprocess.run(
+        [sys.executable, str(toolkit.ROOT / 'tools/doctor.py')],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
 
 
 def distribution(folder, name, version, requires=()):
     """Make `name` look installed for importlib.metadata."""
     info = folder / f'{name.replace("-", "_")}-{version}.dist-info'
     info.mkdir(parents=True)
-    lines = ['Metadata-Version: 2.1', f'Name: {name}', f'Version: {version}', *(f'Requires-Dist: {r}' for r in requires)]
+    lines = [
+        'Metadata-Version: 2.1',
+        f'Name: {name}',
+        f'Version: {version}',
+        *(f'Requires-Dist: {r}' for r in requires),
+    ]
     (info / 'METADATA').write_text('\n'.join(lines) + '\n')
 
 
@@ -39,7 +51,10 @@ def test_ops_of_another_torch_and_both_families_and_a_wrong_pair(toolkit, tmp_pa
     assert done.returncode == 1 and 'Traceback' not in done.stdout + done.stderr
     assert 'FAULT  mmcv ops: ImportError: _ext.so: undefined symbol' in done.stdout
     assert '--no-build-isolation' in done.stdout and 'MMCV_WITH_OPS=1' in done.stdout
-    assert 'FAULT  mmengine: both onedl-mmengine' in done.stdout and 'uninstall -y onedl-mmengine mmengine' in done.stdout
+    assert (
+        'FAULT  mmengine: both onedl-mmengine' in done.stdout
+        and 'uninstall -y onedl-mmengine mmengine' in done.stdout
+    )
     assert 'FAULT  torchvision: 0.20.0 goes with torch 2.5.0' in done.stdout
     assert 'fault(s): ' in done.stdout.splitlines()[-1]
 

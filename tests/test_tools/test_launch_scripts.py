@@ -1,17 +1,18 @@
 """The shell launchers with real processes; `srun` is stood in for by a script that starts the tasks as Slurm does."""
+
 import os
 import subprocess
 import sys
 
 import pytest
 
-SRUN = '''#!/usr/bin/env bash
+SRUN = """#!/usr/bin/env bash
 echo "srun $*" >> "$SRUN_LOG"
 while [[ "$1" == -* ]]; do case "$1" in -p) shift 2;; --ntasks=*) N="${1#*=}"; shift;; *) shift;; esac; done
 export SLURM_NTASKS=$N SLURM_NODELIST=localhost MASTER_ADDR=127.0.0.1 MASTER_PORT=$TEST_PORT
 for ((i = 0; i < N; i++)); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & PIDS+=($!); done
 STATUS=0; for pid in "${PIDS[@]}"; do wait "$pid" || STATUS=$?; done; exit $STATUS
-'''
+"""
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 
@@ -25,9 +26,16 @@ def config(toolkit, data, tmp_path):
 
 
 def call(toolkit, script, *arguments, **environment):
-    environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable, PORT='29571', **environment)
-    return subprocess.run(['bash', str(toolkit.ROOT / 'tools' / script), *map(str, arguments)], capture_output=True, text=True,
-                          env=environment, timeout=600)
+    environment = dict(
+        os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable, PORT='29571', **environment
+    )
+    return subprocess.run(
+        ['bash', str(toolkit.ROOT / 'tools' / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600,
+    )
 
 
 def test_dist_train_then_dist_test(toolkit, config, tmp_path):
@@ -46,17 +54,35 @@ def test_slurm_train(toolkit, config, tmp_path):
     srun.parent.mkdir()
     srun.write_text(SRUN)
     srun.chmod(0o755)
-    done = call(toolkit, 'slurm_train.sh', 'cpu', 'kdml', config, tmp_path / 'slurm', '--cfg-options', 'train_cfg.val_interval=9',
-                PATH=f'{srun.parent}:{os.environ["PATH"]}', SRUN_LOG=str(tmp_path / 'srun.log'), TEST_PORT='29572',
-                GPUS='2', GPUS_PER_NODE='0', CPUS_PER_TASK='1', SRUN_ARGS='--mem=1G --quiet')
+    done = call(
+        toolkit,
+        'slurm_train.sh',
+        'cpu',
+        'kdml',
+        config,
+        tmp_path / 'slurm',
+        '--cfg-options',
+        'train_cfg.val_interval=9',
+        PATH=f'{srun.parent}:{os.environ["PATH"]}',
+        SRUN_LOG=str(tmp_path / 'srun.log'),
+        TEST_PORT='29572',
+        GPUS='2',
+        GPUS_PER_NODE='0',
+        CPUS_PER_TASK='1',
+        SRUN_ARGS='--mem=1G --quiet',
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / 'slurm/epoch_1.pth').is_file() and len(list((tmp_path / 'slurm').glob('2*/*.log'))) == 1
+    assert (tmp_path / 'slurm/epoch_1.pth').is_file() and len(
+        list((tmp_path / 'slurm').glob('2*/*.log'))
+    ) == 1
     asked = (tmp_path / 'srun.log').read_text()
     assert '-p cpu --job-name=kdml --ntasks=2 --ntasks-per-node=2 --cpus-per-task=1' in asked
     assert '--mem=1G --quiet' in asked and 'gres' not in asked
 
 
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+@pytest.mark.parametrize(
+    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
 def test_missing_arguments_show_the_usage(toolkit, script):
     done = call(toolkit, script, 'config.py')
     assert done.returncode == 2 and f'tools/{script}' in done.stderr

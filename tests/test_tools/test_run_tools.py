@@ -1,4 +1,5 @@
 """train.py, test.py, export_student.py and report.py as a user runs them."""
+
 import json
 import os
 import pickle
@@ -11,20 +12,33 @@ import torch
 
 def run(*command, cwd, **environment):
     environment = dict(os.environ, OMP_NUM_THREADS='1', **environment)
-    return subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment,
-                          timeout=600)
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=600,
+    )
 
 
 @pytest.fixture(scope='module')
 def trained(data, tmp_path_factory):
     """Folder with config.py and work/, trained by tools/train.py for an epoch."""
     import conftest
+
     folder = tmp_path_factory.mktemp('run')
     cfg = conftest.small_config(data, folder / 'work')
     cfg.train_cfg.max_epochs = 1
     cfg.train_cfg.val_interval = 1
     cfg.dump(folder / 'config.py')
-    done = run(conftest.ROOT / 'tools/train.py', 'config.py', '--cfg-options', 'optim_wrapper.optimizer.lr=0.002', cwd=folder)
+    done = run(
+        conftest.ROOT / 'tools/train.py',
+        'config.py',
+        '--cfg-options',
+        'optim_wrapper.optimizer.lr=0.002',
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -37,67 +51,169 @@ def metrics_of(folder):
 
 def test_exported_student_gives_the_same_metrics_in_plain_mmdet_without_mmkd(toolkit, trained):
     import mmdet
-    done = run(toolkit.ROOT / 'tools/test.py', 'config.py', 'work/epoch_1.pth', '--work-dir', 'tested', cwd=trained)
+
+    done = run(
+        toolkit.ROOT / 'tools/test.py',
+        'config.py',
+        'work/epoch_1.pth',
+        '--work-dir',
+        'tested',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'ensemble' in done.stdout.splitlines()[-1] and 'bbox_mAP' in done.stdout
     together = metrics_of(trained / 'tested')
-    done = run(toolkit.ROOT / 'tools/export_student.py', 'work/epoch_1.pth', 'student2', 'out/student2.pth', cwd=trained)
+    done = run(
+        toolkit.ROOT / 'tools/export_student.py',
+        'work/epoch_1.pth',
+        'student2',
+        'out/student2.pth',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr
-    done = run('-c', toolkit.PLAIN_PROCESS, f'{mmdet.__path__[0]}/.mim/tools/test.py', 'out/student2.py', 'out/student2.pth',
-               '--work-dir', 'plain', cwd=trained)
+    done = run(
+        '-c',
+        toolkit.PLAIN_PROCESS,
+        f'{mmdet.__path__[0]}/.mim/tools/test.py',
+        'out/student2.py',
+        'out/student2.pth',
+        '--work-dir',
+        'plain',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     alone = metrics_of(trained / 'plain')
-    pairs = {key: (value, together[f'student2/{key}']) for key, value in alone.items() if key.startswith('coco/')}
+    pairs = {
+        key: (value, together[f'student2/{key}'])
+        for key, value in alone.items()
+        if key.startswith('coco/')
+    }
     assert len(pairs) == 6 and all(one == other for one, other in pairs.values()), pairs
 
 
 def test_test_tool_with_members_out_and_show_dir(toolkit, trained):
-    done = run(toolkit.ROOT / 'tools/test.py', 'config.py', 'work/epoch_1.pth', '--work-dir', 'some', '--member', 'student1',
-               'ensemble', '--out', 'some/p.pkl', '--show-dir', 'shown', cwd=trained)
+    done = run(
+        toolkit.ROOT / 'tools/test.py',
+        'config.py',
+        'work/epoch_1.pth',
+        '--work-dir',
+        'some',
+        '--member',
+        'student1',
+        'ensemble',
+        '--out',
+        'some/p.pkl',
+        '--show-dir',
+        'shown',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert set(m.split('/')[0] for m in metrics_of(trained / 'some') if 'coco' in m) == {'student1', 'ensemble'}
+    assert set(m.split('/')[0] for m in metrics_of(trained / 'some') if 'coco' in m) == {
+        'student1',
+        'ensemble',
+    }
     for name in ('student1', 'ensemble'):
         assert len(pickle.loads((trained / f'some/p_{name}.pkl').read_bytes())) == 6
     assert len(list((trained / 'some').glob('*/shown/*.png'))) == 6
 
 
 def test_exported_ensemble_runs_in_mmdets_inferencer_on_a_folder(toolkit, trained, data):
-    done = run(toolkit.ROOT / 'tools/export_student.py', 'work/epoch_1.pth', 'ensemble', 'out/ensemble.pth', cwd=trained)
+    done = run(
+        toolkit.ROOT / 'tools/export_student.py',
+        'work/epoch_1.pth',
+        'ensemble',
+        'out/ensemble.pth',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr
-    code = ("from mmdet.apis import DetInferencer; i = DetInferencer('out/ensemble.py', 'out/ensemble.pth', device='cpu', "
-            f"show_progress=False); r = i({str(data / 'images/val')!r}, no_save_vis=True); print(len(r['predictions']))")
+    code = (
+        "from mmdet.apis import DetInferencer; i = DetInferencer('out/ensemble.py', 'out/ensemble.pth', device='cpu', "
+        f"show_progress=False); r = i({str(data / 'images/val')!r}, no_save_vis=True); print(len(r['predictions']))"
+    )
     done = run('-c', code, cwd=trained)
     assert done.returncode == 0 and done.stdout.split()[-1] == '6', done.stderr[-3000:]
 
 
 def test_report(toolkit, trained):
-    done = run(toolkit.ROOT / 'tools/report.py', 'work', '--checkpoint', 'work/epoch_1.pth', '--images', '2', cwd=trained)
+    done = run(
+        toolkit.ROOT / 'tools/report.py',
+        'work',
+        '--checkpoint',
+        'work/epoch_1.pth',
+        '--images',
+        '2',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     table = (trained / 'work/report/table.txt').read_text()
-    assert [line.split()[0] for line in table.splitlines()[:5]] == ['member', 'teacher', 'student1', 'student2', 'ensemble']
-    for name in ('curves.png', 'predictions.png', 'exported/student1.pth', 'exported/student1.py', 'exported/ensemble.pth'):
+    assert [line.split()[0] for line in table.splitlines()[:5]] == [
+        'member',
+        'teacher',
+        'student1',
+        'student2',
+        'ensemble',
+    ]
+    for name in (
+        'curves.png',
+        'predictions.png',
+        'exported/student1.pth',
+        'exported/student1.py',
+        'exported/ensemble.pth',
+    ):
         assert (trained / 'work/report' / name).stat().st_size > 0
 
 
 def test_resume_goes_on_from_the_latest(toolkit, trained):
-    done = run(toolkit.ROOT / 'tools/train.py', 'config.py', '--resume', '--cfg-options', 'train_cfg.max_epochs=2', cwd=trained)
+    done = run(
+        toolkit.ROOT / 'tools/train.py',
+        'config.py',
+        '--resume',
+        '--cfg-options',
+        'train_cfg.max_epochs=2',
+        cwd=trained,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'resumed epoch: 1' in done.stdout and (trained / 'work/epoch_2.pth').is_file()
 
 
-@pytest.mark.parametrize('command, message', [
-    (['tools/train.py', 'nothing.py'], "no config file 'nothing.py'"),
-    (['tools/train.py', 'config.py', '--cfg-options', 'model.sharing.type=kdml_q'], "unknown name 'kdml_q'; did you mean"),
-    (['tools/train.py', 'config.py', '--cfg-options', 'train_dataloader.dataset.dataset.data_root=nowhere'],
-     'nowhere/annotations/train.json. Prepare it: `python tools/convert_polyp.py'),
-    (['tools/test.py', 'config.py', 'nothing.pth'], "no file 'nothing.pth'"),
-    (['tools/test.py', 'config.py', 'config.py'], "'config.py' is"),
-    (['tools/test.py', 'config.py', 'work/epoch_1.pth', '--member', 'studnt1'], "did you mean 'student1'"),
-    (['tools/test.py', 'config.py', 'work/best_members/student1.pth'], 'work/best_members/student1.pth'),
-    (['tools/export_student.py', 'work/epoch_1.pth', 'pupil', 'x.pth'], "member: unknown name 'pupil'"),
-    (['tools/export_student.py', 'work/epoch_1.pth', 'student1', 'x.onnx'], "expected a path that ends in .pth"),
-    (['tools/report.py', 'out_of_nothing'], "no config (*.py) in 'out_of_nothing'"),
-])
+@pytest.mark.parametrize(
+    'command, message',
+    [
+        (['tools/train.py', 'nothing.py'], "no config file 'nothing.py'"),
+        (
+            ['tools/train.py', 'config.py', '--cfg-options', 'model.sharing.type=kdml_q'],
+            "unknown name 'kdml_q'; did you mean",
+        ),
+        (
+            [
+                'tools/train.py',
+                'config.py',
+                '--cfg-options',
+                'train_dataloader.dataset.dataset.data_root=nowhere',
+            ],
+            'nowhere/annotations/train.json. Prepare it: `python tools/convert_polyp.py',
+        ),
+        (['tools/test.py', 'config.py', 'nothing.pth'], "no file 'nothing.pth'"),
+        (['tools/test.py', 'config.py', 'config.py'], "'config.py' is"),
+        (
+            ['tools/test.py', 'config.py', 'work/epoch_1.pth', '--member', 'studnt1'],
+            "did you mean 'student1'",
+        ),
+        (
+            ['tools/test.py', 'config.py', 'work/best_members/student1.pth'],
+            'work/best_members/student1.pth',
+        ),
+        (
+            ['tools/export_student.py', 'work/epoch_1.pth', 'pupil', 'x.pth'],
+            "member: unknown name 'pupil'",
+        ),
+        (
+            ['tools/export_student.py', 'work/epoch_1.pth', 'student1', 'x.onnx'],
+            'expected a path that ends in .pth',
+        ),
+        (['tools/report.py', 'out_of_nothing'], "no config (*.py) in 'out_of_nothing'"),
+    ],
+)
 def test_wrong_inputs_end_with_one_message(toolkit, trained, command, message):
     done = run(toolkit.ROOT / command[0], *command[1:], cwd=trained)
     assert done.returncode != 0 and message in done.stderr, done.stderr[-1500:]

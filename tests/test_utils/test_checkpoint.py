@@ -42,25 +42,51 @@ def log(monkeypatch):
 
 # load_file
 
+
 @pytest.mark.parametrize('new_format', [True, False])
 def test_tensors_and_plain_values_come_back(tmp_path, new_format):
     content = dict(
-        state_dict=dict(a=torch.arange(6.).view(2, 3), b=torch.tensor(3), c=torch.ones(2, dtype=torch.bfloat16)),
-        meta=dict(epoch=3, classes=('polyp', ), seed=None, time='x', palette=[[1, 2, 3]], share=0.5, flags={True}))
-    loaded = load_file(save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=new_format), KEY)
+        state_dict=dict(
+            a=torch.arange(6.0).view(2, 3), b=torch.tensor(3), c=torch.ones(2, dtype=torch.bfloat16)
+        ),
+        meta=dict(
+            epoch=3,
+            classes=('polyp',),
+            seed=None,
+            time='x',
+            palette=[[1, 2, 3]],
+            share=0.5,
+            flags={True},
+        ),
+    )
+    loaded = load_file(
+        save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=new_format), KEY
+    )
     assert loaded['meta'] == content['meta'] and list(loaded['state_dict']) == ['a', 'b', 'c']
     for name, value in content['state_dict'].items():
-        assert torch.equal(loaded['state_dict'][name], value) and loaded['state_dict'][name].dtype == value.dtype
+        assert (
+            torch.equal(loaded['state_dict'][name], value)
+            and loaded['state_dict'][name].dtype == value.dtype
+        )
 
 
 def test_what_mmengine_saves_beside_weights_comes_back(tmp_path):
     history = HistoryBuffer([0.5, 0.25], [1, 3])
-    content = dict(message_hub=dict(log_scalars=collections.OrderedDict(loss=history), runtime_info=dict(iter=7)),
-                   milestones=collections.Counter([3, 5]), rate=np.float64(0.1), count=np.int64(4),
-                   values=np.arange(3, dtype='f4'))
+    content = dict(
+        message_hub=dict(
+            log_scalars=collections.OrderedDict(loss=history), runtime_info=dict(iter=7)
+        ),
+        milestones=collections.Counter([3, 5]),
+        rate=np.float64(0.1),
+        count=np.int64(4),
+        values=np.arange(3, dtype='f4'),
+    )
     loaded = load_file(save(content, tmp_path / 'x.pth'), KEY)
     buffer = loaded['message_hub']['log_scalars']['loss']
-    assert isinstance(buffer, HistoryBuffer) and [list(part) for part in buffer.data] == [[0.5, 0.25], [1, 3]]
+    assert isinstance(buffer, HistoryBuffer) and [list(part) for part in buffer.data] == [
+        [0.5, 0.25],
+        [1, 3],
+    ]
     assert buffer.mean() == history.mean() and buffer.current() == 0.25
     assert loaded['milestones'] == {3: 1, 5: 1} and loaded['rate'] == 0.1 and loaded['count'] == 4
     assert loaded['values'].tolist() == [0, 1, 2]
@@ -84,19 +110,30 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 def test_a_truncated_file_is_named(tmp_path, share):
     path = tmp_path / 'x.pth'
     data = open(save(network().state_dict(), path), 'rb').read()
-    path.write_bytes(data[:int(len(data) * share)])
-    with pytest.raises(ValueError, match=f'^{KEY}: .*x.pth. is (damaged or )?no (plain )?checkpoint'):
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(
+        ValueError, match=f'^{KEY}: .*x.pth. is (damaged or )?no (plain )?checkpoint'
+    ):
         load_file(str(path), KEY)
 
 
-@pytest.mark.parametrize('text', [
-    '<!DOCTYPE html><html><body>404 Not Found</body></html>', '{"message": "Not Found"}', '# A read-me\n', '404: Not Found',
-    'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n', 'PK\x03\x04 but no archive',
-])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '<!DOCTYPE html><html><body>404 Not Found</body></html>',
+        '{"message": "Not Found"}',
+        '# A read-me\n',
+        '404: Not Found',
+        'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n',
+        'PK\x03\x04 but no archive',
+    ],
+)
 def test_a_text_file_is_named(tmp_path, text):
     path = tmp_path / 'x.pth'
     path.write_text(text)
-    with pytest.raises(ValueError, match=f'^{KEY}: .*x.pth. is (damaged or )?no (plain )?checkpoint'):
+    with pytest.raises(
+        ValueError, match=f'^{KEY}: .*x.pth. is (damaged or )?no (plain )?checkpoint'
+    ):
         load_file(str(path), KEY)
 
 
@@ -136,13 +173,23 @@ def test_a_file_that_would_run_code_is_refused_and_the_code_does_not_run(tmp_pat
         torch.load(path, weights_only=False)
     assert marker.is_dir()  # the code is live: a careless loader runs it
     marker.rmdir()
-    with pytest.raises(ValueError, match=f'^{KEY}: .*evil.pth. is no plain checkpoint, it is not loaded: '):
+    with pytest.raises(
+        ValueError, match=f'^{KEY}: .*evil.pth. is no plain checkpoint, it is not loaded: '
+    ):
         load_file(str(path), KEY)
     assert not marker.exists()
 
 
-@pytest.mark.parametrize('owner, name', [(HistoryBuffer, '__init__'), (HistoryBuffer, '__subclasses__'), (dict, 'fromkeys'),
-                                         (collections.OrderedDict, 'fromkeys'), (np.ndarray, 'tofile')])
+@pytest.mark.parametrize(
+    'owner, name',
+    [
+        (HistoryBuffer, '__init__'),
+        (HistoryBuffer, '__subclasses__'),
+        (dict, 'fromkeys'),
+        (collections.OrderedDict, 'fromkeys'),
+        (np.ndarray, 'tofile'),
+    ],
+)
 def test_getattr_gives_no_more_than_methods_of_a_history(tmp_path, owner, name):
     path = save(Calls(getattr, owner, name), tmp_path / 'x.pth')
     assert torch.load(path, weights_only=False) == getattr(owner, name)
@@ -173,41 +220,70 @@ def test_a_url_is_loaded_from_the_cache_and_downloaded_only_once(tmp_path, monke
     monkeypatch.setattr('torch.hub.download_url_to_file', download)
     for _ in range(2):
         assert load_file('https://example.invalid/folder/x.pth', KEY) == dict(a=1)
-    assert calls == ['https://example.invalid/folder/x.pth'] and (tmp_path / 'hub/checkpoints/x.pth').is_file()
+    assert (
+        calls == ['https://example.invalid/folder/x.pth']
+        and (tmp_path / 'hub/checkpoints/x.pth').is_file()
+    )
 
 
-@pytest.mark.parametrize('error', [urllib.error.URLError('no route'), ConnectionResetError('reset'), TimeoutError('late')])
+@pytest.mark.parametrize(
+    'error',
+    [urllib.error.URLError('no route'), ConnectionResetError('reset'), TimeoutError('late')],
+)
 def test_a_url_that_cannot_be_downloaded(tmp_path, monkeypatch, error):
     def download(*args, **kwargs):
         raise error
 
     monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
     monkeypatch.setattr('torch.hub.download_url_to_file', download)
-    with pytest.raises(ValueError, match=f"^{KEY}: cannot download 'https://example.invalid/x.pth': "):
+    with pytest.raises(
+        ValueError, match=f"^{KEY}: cannot download 'https://example.invalid/x.pth': "
+    ):
         load_file('https://example.invalid/x.pth', KEY)
 
 
 # member_state
+
 
 def test_the_state_of_each_kind_of_checkpoint():
     a, b = dict(w=torch.zeros(1)), dict(w=torch.ones(1))
     assert member_state(a, 'x', KEY) == a
     assert member_state(dict(state_dict=a, meta=dict()), 'x', KEY) == a
     assert member_state(dict(state_dict={f'module.{k}': v for k, v in a.items()}), 'x', KEY) == a
-    joined = dict(state_dict={'members.a.w': a['w'], 'members.ab.w': b['w'], 'link_modules.0.w': torch.zeros(2)})
+    joined = dict(
+        state_dict={
+            'members.a.w': a['w'],
+            'members.ab.w': b['w'],
+            'link_modules.0.w': torch.zeros(2),
+        }
+    )
     assert member_state(joined, 'a', KEY) == a and member_state(joined, 'ab', KEY) == b
-    with pytest.raises(ValueError, match=rf"^{KEY}: the checkpoint holds members \['a', 'ab'\], none named 'b'"):
+    with pytest.raises(
+        ValueError, match=rf"^{KEY}: the checkpoint holds members \['a', 'ab'\], none named 'b'"
+    ):
         member_state(joined, 'b', KEY)
 
 
-@pytest.mark.parametrize('content', [{}, [], None, 3, torch.zeros(2), dict(state_dict={}), dict(state_dict=None),
-                                     dict(state_dict=[1])])
+@pytest.mark.parametrize(
+    'content',
+    [
+        {},
+        [],
+        None,
+        3,
+        torch.zeros(2),
+        dict(state_dict={}),
+        dict(state_dict=None),
+        dict(state_dict=[1]),
+    ],
+)
 def test_a_checkpoint_without_weights(content):
     with pytest.raises(ValueError, match=f"^{KEY}: the checkpoint has no 'state_dict'"):
         member_state(content, 'a', KEY)
 
 
 # load_member
+
 
 def test_another_class_count_keeps_the_last_layer_and_one_line_names_it(tmp_path, log):
     start, own = network(classes=1), network(classes=5)
@@ -216,9 +292,13 @@ def test_another_class_count_keeps_the_last_layer_and_one_line_names_it(tmp_path
     load_member(own, path, 'student1', KEY, strict=False)
     after = own.state_dict()
     for name in before:
-        assert torch.equal(after[name], (before if name.startswith('head') else start.state_dict())[name]), name
-    assert log == [f'student1: started from {path}: 2 of 4 weights loaded; left at their initial values: '
-                   'head.weight, head.bias']
+        assert torch.equal(
+            after[name], (before if name.startswith('head') else start.state_dict())[name]
+        ), name
+    assert log == [
+        f'student1: started from {path}: 2 of 4 weights loaded; left at their initial values: '
+        'head.weight, head.bias'
+    ]
 
 
 def test_another_class_count_of_a_detector(toolkit, tmp_path, log):
@@ -226,7 +306,9 @@ def test_another_class_count_of_a_detector(toolkit, tmp_path, log):
     options = dict(toolkit.NARROW, **{'bbox_head.num_classes': 3})
     three = toolkit.make_distiller(members=dict(a=toolkit.yolox(options=options, seed=4)))
     start, before = weights(one.network('a')), weights(three.network('a'))
-    load_member(three.network('a'), save(dict(state_dict=start), tmp_path / 'x.pth'), 'a', KEY, strict=False)
+    load_member(
+        three.network('a'), save(dict(state_dict=start), tmp_path / 'x.pth'), 'a', KEY, strict=False
+    )
     last = [name for name in start if 'multi_level_conv_cls' in name]
     assert len(last) == 6 and len(log) == 1 and all(name in log[0] for name in last)
     assert f'{len(start) - 6} of {len(start)} weights loaded' in log[0]
@@ -260,13 +342,27 @@ def test_a_long_list_of_names_is_cut(tmp_path, log):
     assert len(log) == 1 and log[0].endswith(', ...') and log[0].count(',') == 12
 
 
-@pytest.mark.parametrize('change, message', [
-    (lambda state: dict(state, extra=torch.zeros(1)), r"0 weights missing \[\], 1 unknown \['extra'\], 0 of another shape"),
-    (lambda state: {k: v for k, v in state.items() if k != 'body.bias'}, r"1 weights missing \['body.bias'\], 0 unknown"),
-    (lambda state: dict(state, **{'head.bias': torch.zeros(7)}), r"1 of another shape \[\('head.bias', \(7,\), \(2,\)\)\]"),
-    (lambda state: {f'backbone.{k}': v for k, v in state.items()},
-     r"8 weights missing \['body.weight', 'body.bias', 'norm.weight'\], 9 unknown"),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda state: dict(state, extra=torch.zeros(1)),
+            r"0 weights missing \[\], 1 unknown \['extra'\], 0 of another shape",
+        ),
+        (
+            lambda state: {k: v for k, v in state.items() if k != 'body.bias'},
+            r"1 weights missing \['body.bias'\], 0 unknown",
+        ),
+        (
+            lambda state: dict(state, **{'head.bias': torch.zeros(7)}),
+            r"1 of another shape \[\('head.bias', \(7,\), \(2,\)\)\]",
+        ),
+        (
+            lambda state: {f'backbone.{k}': v for k, v in state.items()},
+            r"8 weights missing \['body.weight', 'body.bias', 'norm.weight'\], 9 unknown",
+        ),
+    ],
+)
 def test_strict_loading_refuses_any_difference_and_changes_nothing(tmp_path, log, change, message):
     own = network(norm=True)
     before = weights(own)
@@ -286,7 +382,11 @@ def test_strict_loading_does_without_counts_of_batches(tmp_path, log):
 
 def test_strict_loading_of_a_member_of_a_distiller(tmp_path, log):
     a, b, own = network(), network(), network()
-    state = {f'members.{name}.{k}': v for name, module in (('a', a), ('b', b)) for k, v in module.state_dict().items()}
+    state = {
+        f'members.{name}.{k}': v
+        for name, module in (('a', a), ('b', b))
+        for k, v in module.state_dict().items()
+    }
     load_member(own, save(dict(state_dict=state), tmp_path / 'x.pth'), 'b', KEY, strict=True)
     assert torch.equal(own.body.weight, b.body.weight) and len(log) == 1
 
@@ -295,7 +395,9 @@ def test_strict_loading_of_a_member_of_a_distiller(tmp_path, log):
 def test_nothing_that_fits_is_an_error(tmp_path, log, strict):
     own = network()
     path = save(dict(epoch=3, optimizer=dict()), tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match=f"^{KEY}: the checkpoint has no 'state_dict' of named tensors"):
+    with pytest.raises(
+        ValueError, match=f"^{KEY}: the checkpoint has no 'state_dict' of named tensors"
+    ):
         load_member(own, path, 'a', KEY, strict=strict)
     assert not log
 
@@ -310,7 +412,9 @@ def test_any_damaged_file_gives_one_error(tmp_path, content):
 
 def test_a_legacy_file_cut_anywhere_gives_one_error(tmp_path):
     whole, path = tmp_path / 'whole.pth', tmp_path / 'cut.pth'
-    torch.save(dict(state_dict=dict(weight=torch.ones(3))), whole, _use_new_zipfile_serialization=False)
+    torch.save(
+        dict(state_dict=dict(weight=torch.ones(3))), whole, _use_new_zipfile_serialization=False
+    )
     content = whole.read_bytes()
     for end in range(0, len(content) - 1, 7):
         path.write_bytes(content[:end])
@@ -321,7 +425,9 @@ def test_a_legacy_file_cut_anywhere_gives_one_error(tmp_path):
 @pytest.mark.parametrize('name', ['numpy.core.multiarray', 'numpy._core.multiarray'])
 def test_numpy_arrays_of_either_major_version_load(tmp_path, name):
     import zipfile
+
     import numpy as np
+
     whole, path = tmp_path / 'whole.pth', tmp_path / 'other.pth'
     torch.save(dict(state_dict=dict(weight=torch.ones(3)), history=np.arange(3.0)), whole)
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, 'w') as new:
@@ -336,5 +442,6 @@ def test_numpy_arrays_of_either_major_version_load(tmp_path, name):
 @pytest.mark.parametrize('state', [{0: torch.ones(2)}, {'weight': 3}])
 def test_a_state_dict_of_other_things_than_named_tensors(state):
     from mmkd.utils.checkpoint import member_state
+
     with pytest.raises(ValueError, match='named tensors'):
         member_state(dict(state_dict=state), 'student1', 'checkpoint')

@@ -1,4 +1,5 @@
 """In processes of their own: what is imported once stays so."""
+
 import importlib.metadata
 import os
 import subprocess
@@ -31,12 +32,18 @@ def run(toolkit, folder, text, extension=None):
     (folder / 'torchvision/__init__.py').write_text(text)
     if extension is not None:
         (folder / 'torchvision/_C.so').write_bytes(extension)
-    return subprocess.run([sys.executable, '-S', '-c', CODE, str(toolkit.ROOT / 'mmkd/utils/torchvision_shim.py')],
-                          capture_output=True, text=True, timeout=120,
-                          env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(folder), *sys.path])))
+    return subprocess.run(
+        [sys.executable, '-S', '-c', CODE, str(toolkit.ROOT / 'mmkd/utils/torchvision_shim.py')],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(folder), *sys.path])),
+    )
 
 
-@pytest.mark.skipif('+cpu' not in importlib.metadata.version('torch'), reason='for a CPU-only torch')
+@pytest.mark.skipif(
+    '+cpu' not in importlib.metadata.version('torch'), reason='for a CPU-only torch'
+)
 def test_operators_are_declared_where_the_extension_cannot_be_loaded(toolkit, tmp_path):
     done = run(toolkit, tmp_path, LIKE_TORCHVISION, b'no library')
     assert done.returncode == 0, done.stderr[-1000:]

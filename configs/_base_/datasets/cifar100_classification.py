@@ -9,7 +9,11 @@ val_pipeline = [dict(type='PackInputs')]
 tta_pipeline = [
     dict(
         type='TestTimeAug',
-        transforms=[[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)], [dict(type='PackInputs')]])
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='PackInputs')],
+        ],
+    )
 ]
 train_dataloader = dict(
     batch_size=128,
@@ -17,13 +21,15 @@ train_dataloader = dict(
     persistent_workers=False,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CIFAR100', data_root=data_root, split='train', pipeline=train_pipeline))
+    dataset=dict(type='CIFAR100', data_root=data_root, split='train', pipeline=train_pipeline),
+)
 val_dataloader = dict(
     batch_size=128,
     num_workers=4,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CIFAR100', data_root=data_root, split='test', pipeline=val_pipeline))
+    dataset=dict(type='CIFAR100', data_root=data_root, split='test', pipeline=val_pipeline),
+)
 test_dataloader = val_dataloader
-val_evaluator = [dict(type='Accuracy', topk=(1, ))]
+val_evaluator = [dict(type='Accuracy', topk=(1,))]
 test_evaluator = val_evaluator

@@ -8,8 +8,14 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='YOLOXHSVRandomAug'),  # before RandomFlip: OpenCV refuses the flipped view
-    dict(type='RandomAffine', max_rotate_degree=10, max_shear_degree=0, scaling_ratio_range=(0.8, 1.2),
-         max_translate_ratio=0.1, border_val=(114, 114, 114)),
+    dict(
+        type='RandomAffine',
+        max_rotate_degree=10,
+        max_shear_degree=0,
+        scaling_ratio_range=(0.8, 1.2),
+        max_translate_ratio=0.1,
+        border_val=(114, 114, 114),
+    ),
     dict(type='Resize', scale=_scale, keep_ratio=True),
     dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114.0, 114.0, 114.0))),
     dict(type='RandomFlip', prob=0.5),
@@ -20,7 +26,10 @@ val_pipeline = [
     dict(type='Resize', scale=_scale, keep_ratio=True),
     dict(type='Pad', pad_to_square=True, pad_val=dict(img=(114.0, 114.0, 114.0))),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 # Workers are not persistent: what persistent ones have drawn cannot be resumed.
 train_dataloader = dict(
@@ -34,7 +43,9 @@ train_dataloader = dict(
         ann_file='annotations/train.json',
         data_prefix=dict(img='images/train/'),
         filter_cfg=dict(filter_empty_gt=False),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -46,7 +57,9 @@ val_dataloader = dict(
         ann_file='annotations/val.json',
         data_prefix=dict(img='images/val/'),
         test_mode=True,
-        pipeline=val_pipeline))
+        pipeline=val_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
 test_evaluator = val_evaluator

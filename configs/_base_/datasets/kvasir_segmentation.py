@@ -26,7 +26,8 @@ tta_pipeline = [
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
             [dict(type='LoadAnnotations')],
             [dict(type='PackSegInputs')],
-        ])
+        ],
+    ),
 ]
 train_dataloader = dict(
     batch_size=8,
@@ -39,7 +40,9 @@ train_dataloader = dict(
         data_root=data_root,
         data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
         img_suffix='.jpg',
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -51,7 +54,9 @@ val_dataloader = dict(
         data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
         img_suffix='.jpg',
         test_mode=True,
-        pipeline=val_pipeline))
+        pipeline=val_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU', 'mDice', 'mFscore'])
 test_evaluator = val_evaluator

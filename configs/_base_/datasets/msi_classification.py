@@ -18,7 +18,11 @@ tta_pipeline = [
     dict(type='Resize', scale=224),
     dict(
         type='TestTimeAug',
-        transforms=[[dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)], [dict(type='PackInputs')]])
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='PackInputs')],
+        ],
+    ),
 ]
 train_dataloader = dict(
     batch_size=64,
@@ -32,7 +36,9 @@ train_dataloader = dict(
         data_prefix='images',
         ann_file='meta/train.txt',
         metainfo=dict(classes=('MSS', 'MSIMUT')),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
@@ -44,7 +50,12 @@ val_dataloader = dict(
         data_prefix='images',
         ann_file='meta/val.txt',
         metainfo=dict(classes=('MSS', 'MSIMUT')),
-        pipeline=val_pipeline))
+        pipeline=val_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
-val_evaluator = [dict(type='Accuracy', topk=(1, )), dict(type='mmkd.BinaryClassification', positive=1)]
+val_evaluator = [
+    dict(type='Accuracy', topk=(1,)),
+    dict(type='mmkd.BinaryClassification', positive=1),
+]
 test_evaluator = val_evaluator

@@ -7,6 +7,11 @@ from .safe_checkpoint_hook import SafeCheckpointHook
 from .unreadable_hook import UnreadableHook
 
 __all__ = [
-    'BestMemberHook', 'FactorPretrainHook', 'MemberHook', 'MemberVisualizationHook', 'PreemptionHook', 'SafeCheckpointHook',
-    'UnreadableHook'
+    'BestMemberHook',
+    'FactorPretrainHook',
+    'MemberHook',
+    'MemberVisualizationHook',
+    'PreemptionHook',
+    'SafeCheckpointHook',
+    'UnreadableHook',
 ]

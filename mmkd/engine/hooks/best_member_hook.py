@@ -40,7 +40,10 @@ class BestMemberHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         best = dict(runner.message_hub.get_info('best_members', {}))
         epochs = dict(runner.message_hub.get_info('best_members_epochs', {}))
-        names = [*model.plans, *(['ensemble'] if f'ensemble/{self.metric}' in (metrics or {}) else [])]
+        names = [
+            *model.plans,
+            *(['ensemble'] if f'ensemble/{self.metric}' in (metrics or {}) else []),
+        ]
         for name in names if metrics else ():
             key = f'{name}/{self.metric}'
             choose(key, sorted(metrics), 'BestMemberHook.metric')
@@ -51,8 +54,13 @@ class BestMemberHook(Hook):
             if name == 'ensemble' or model.plans[name].training == 'frozen':
                 continue
             state = {f'members.{name}.{k}': v for k, v in model.network(name).state_dict().items()}
-            export_member(runner.cfg, state, name, Path(runner.work_dir) / 'best_members' / f'{name}.pth',
-                          runner.val_dataloader.dataset.metainfo)
+            export_member(
+                runner.cfg,
+                state,
+                name,
+                Path(runner.work_dir) / 'best_members' / f'{name}.pth',
+                runner.val_dataloader.dataset.metainfo,
+            )
         runner.message_hub.update_info('best_members', best)
         runner.message_hub.update_info('best_members_epochs', epochs)
 
@@ -64,6 +72,16 @@ class BestMemberHook(Hook):
         rows = [['member', f'best {self.metric}', 'epoch', 'plain checkpoint']]
         for name, score in best.items():
             path = folder / f'{name}.pth'
-            rows.append([name, f'{score:.4f}', str(epochs.get(name, '-')), str(path) if path.is_file() else '-'])
+            rows.append(
+                [
+                    name,
+                    f'{score:.4f}',
+                    str(epochs.get(name, '-')),
+                    str(path) if path.is_file() else '-',
+                ]
+            )
         taken = datetime.timedelta(seconds=int(time.time() - self.started))
-        runner.logger.info(f'Trained in {taken}' + (f'\n{align(rows, "  ")}' if best else '; nothing was validated'))
+        runner.logger.info(
+            f'Trained in {taken}'
+            + (f'\n{align(rows, "  ")}' if best else '; nothing was validated')
+        )

@@ -29,10 +29,14 @@ class FactorPretrainHook(Hook):
 
     def __init__(self, epochs=30, optimizer=None, max_iters=None):
         for name, value in (('epochs', epochs), ('max_iters', max_iters)):
-            if (value is not None or name == 'epochs') and (not isinstance(value, int) or value < 1):
+            if (value is not None or name == 'epochs') and (
+                not isinstance(value, int) or value < 1
+            ):
                 raise ValueError(f'FactorPretrainHook.{name}: expected 1 or more, got {value!r}')
         self.epochs, self.max_iters = epochs, max_iters
-        self.optimizer = dict(optimizer or dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4))
+        self.optimizer = dict(
+            optimizer or dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)
+        )
 
     def before_train(self, runner):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -62,8 +66,10 @@ class FactorPretrainHook(Hook):
                     if count + done == self.max_iters:
                         break
                 done += count
-                said = ', '.join(f'{link.target} <- {link.source}.{link.source_tap}{level}: {(s / count).item():.4f}'
-                                 for s, (link, _, level, _) in zip(sums, jobs))
+                said = ', '.join(
+                    f'{link.target} <- {link.source}.{link.source_tap}{level}: {(s / count).item():.4f}'
+                    for s, (link, _, level, _) in zip(sums, jobs)
+                )
                 runner.logger.info(f'Factors, epoch {epoch + 1}/{self.epochs}: L1 of {said}')
                 if done == self.max_iters:
                     break
@@ -80,17 +86,30 @@ class FactorPretrainHook(Hook):
             for index, chain in enumerate(module.source_connectors):
                 chain = list(chain) if isinstance(chain, torch.nn.ModuleList) else [chain]
                 for place, encoder in enumerate(chain):
-                    if not isinstance(encoder, FactorAutoEncoder) or encoder.joint or encoder.trained:
+                    if (
+                        not isinstance(encoder, FactorAutoEncoder)
+                        or encoder.joint
+                        or encoder.trained
+                    ):
                         continue
                     if place:
-                        raise ValueError(f'{link.key}.source_connector[{place}]: FactorPretrainHook trains a FactorAutoEncoder that '
-                                         'stands first in its chain')
-                    yield link, index, f'[{index}]' if len(module.source_connectors) > 1 else '', encoder
+                        raise ValueError(
+                            f'{link.key}.source_connector[{place}]: FactorPretrainHook trains a FactorAutoEncoder that '
+                            'stands first in its chain'
+                        )
+                    yield (
+                        link,
+                        index,
+                        f'[{index}]' if len(module.source_connectors) > 1 else '',
+                        encoder,
+                    )
 
     @staticmethod
     def _losses(model, jobs, batch):
         data = model.data_preprocessor(batch, False)
-        values = model.read_taps(data['inputs'], data['data_samples'], {link.source for link, _, _, _ in jobs})
+        values = model.read_taps(
+            data['inputs'], data['data_samples'], {link.source for link, _, _, _ in jobs}
+        )
         losses = []
         for link, index, _, encoder in jobs:
             value = values[link.source, link.source_tap]
@@ -100,12 +119,19 @@ class FactorPretrainHook(Hook):
 
     @staticmethod
     def _loader(runner):
-        cfg = dict(runner.cfg.train_dataloader, dataset=runner.train_dataloader.dataset, drop_last=True,
-                   persistent_workers=False, sampler=dict(type='DefaultSampler', shuffle=True))
+        cfg = dict(
+            runner.cfg.train_dataloader,
+            dataset=runner.train_dataloader.dataset,
+            drop_last=True,
+            persistent_workers=False,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+        )
         cfg.pop('batch_sampler', None)
         loader = Runner.build_dataloader(cfg, seed=runner.seed)
         if len(loader) == 0:
-            raise ValueError(f'FactorPretrainHook: the training set has fewer images than a batch of {cfg["batch_size"]}')
+            raise ValueError(
+                f'FactorPretrainHook: the training set has fewer images than a batch of {cfg["batch_size"]}'
+            )
         return loader
 
 

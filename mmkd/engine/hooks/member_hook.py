@@ -37,9 +37,14 @@ class MemberHook(Hook):
             cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
             numpy=(kind, torch.from_numpy(numbers.astype(np.int64)), position, has_gauss, gauss),
             python=random.getstate(),
-            members={name: m.stream.state_dict() for name, m in model.plans.items() if m.stream is not None},
+            members={
+                name: m.stream.state_dict()
+                for name, m in model.plans.items()
+                if m.stream is not None
+            },
             mixer=None if model.mixer is None else model.mixer.state_dict(),
-            sizes=[getattr(augment, '_input_size', None) for augment in self._augments(model)])
+            sizes=[getattr(augment, '_input_size', None) for augment in self._augments(model)],
+        )
 
     def after_load_checkpoint(self, runner, checkpoint):
         # A resumed Runner draws on (the loader's workers, for one) before training starts: restored in before_train.

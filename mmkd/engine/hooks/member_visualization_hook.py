@@ -23,14 +23,23 @@ class MemberVisualizationHook(Hook):
 
     def __init__(self, indices=(0, 1, 2, 3), interval=1, features=True):
         if interval < 1:
-            raise ValueError(f'MemberVisualizationHook.interval: expected 1 or more, got {interval}')
-        self.indices, self.interval, self.features, self.count = list(indices), interval, features, 0
+            raise ValueError(
+                f'MemberVisualizationHook.interval: expected 1 or more, got {interval}'
+            )
+        self.indices, self.interval, self.features, self.count = (
+            list(indices),
+            interval,
+            features,
+            0,
+        )
 
     def before_run(self, runner):
         dataset = runner.val_dataloader.dataset if runner.val_loop is not None else None
         for index in self.indices if dataset is not None else ():
             if not 0 <= index < len(dataset):
-                raise ValueError(f'MemberVisualizationHook.indices: {index}, but the validation set has {len(dataset)} images')
+                raise ValueError(
+                    f'MemberVisualizationHook.indices: {index}, but the validation set has {len(dataset)} images'
+                )
 
     @master_only
     def after_val_epoch(self, runner, metrics=None):
@@ -40,7 +49,9 @@ class MemberVisualizationHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         dataset = runner.val_dataloader.dataset
         for index in self.indices:
-            runner.visualizer.add_image(f'members_{index}', member_panels(model, dataset, index), runner.epoch)
+            runner.visualizer.add_image(
+                f'members_{index}', member_panels(model, dataset, index), runner.epoch
+            )
             maps = feature_panels(model, dataset, index) if self.features else None
             if maps is not None:
                 runner.visualizer.add_image(f'features_{index}', maps, runner.epoch)

@@ -33,7 +33,9 @@ class PreemptionHook(Hook):
             if not hasattr(signal, name):
                 raise ValueError(f'PreemptionHook.signals: no signal {name!r}')
         if interval < 1 or not 1 <= exit_code <= 255:
-            raise ValueError(f'PreemptionHook: expected interval >= 1 and exit_code in 1..255, got {interval}, {exit_code}')
+            raise ValueError(
+                f'PreemptionHook: expected interval >= 1 and exit_code in 1..255, got {interval}, {exit_code}'
+            )
         self.signals, self.exit_code, self.interval = list(signals), exit_code, interval
         self.received = None
 
@@ -42,7 +44,9 @@ class PreemptionHook(Hook):
 
     def before_train(self, runner):
         if threading.current_thread() is threading.main_thread():
-            self.previous = {name: signal.signal(getattr(signal, name), self._note) for name in self.signals}
+            self.previous = {
+                name: signal.signal(getattr(signal, name), self._note) for name in self.signals
+            }
 
     def after_train(self, runner):
         for name, handler in getattr(self, 'previous', {}).items():
@@ -53,13 +57,17 @@ class PreemptionHook(Hook):
             return  # in the middle of accumulated gradients there is no state to save
         name = f'preempted_iter_{runner.iter + 1}.pth'
         with told_on_failure(runner):
-            runner.save_checkpoint(runner.work_dir, name, by_epoch=False, backend_args=dict(backend='mmkd_atomic'))
+            runner.save_checkpoint(
+                runner.work_dir, name, by_epoch=False, backend_args=dict(backend='mmkd_atomic')
+            )
             if is_main_process():
                 remember(runner.work_dir, os.path.join(runner.work_dir, name))
         if is_main_process():
             remove_preempted(runner.work_dir, newest=name)
-        runner.logger.warning(f'{self.received or "a signal on another rank"}: saved {name} after iteration {runner.iter + 1}; '
-                              f'exit status {self.exit_code}, go on with --resume')
+        runner.logger.warning(
+            f'{self.received or "a signal on another rank"}: saved {name} after iteration {runner.iter + 1}; '
+            f'exit status {self.exit_code}, go on with --resume'
+        )
         sys.exit(self.exit_code)
 
     def _all_agree(self, runner):
@@ -67,6 +75,8 @@ class PreemptionHook(Hook):
             return self.received is not None
         if not self.every_n_train_iters(runner, self.interval):
             return False
-        flag = torch.tensor(float(self.received is not None), device=next(runner.model.parameters()).device)
+        flag = torch.tensor(
+            float(self.received is not None), device=next(runner.model.parameters()).device
+        )
         all_reduce(flag, 'max')
         return bool(flag)

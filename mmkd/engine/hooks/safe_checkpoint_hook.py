@@ -44,7 +44,9 @@ class SafeCheckpointHook(CheckpointHook):
             remove_preempted(runner.work_dir)
         if keep > 0 and step not in self.keep_ckpt_ids:
             if len(self.keep_ckpt_ids) == keep:
-                old = os.path.join(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+                old = os.path.join(
+                    self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                )
                 if is_main_process() and os.path.isfile(old):
                     os.remove(old)
             self.keep_ckpt_ids.append(step)
@@ -82,9 +84,15 @@ def told_on_failure(runner):
         yield
     except OSError as error:
         left = latest_whole(runner.work_dir)
-        rest = f'{left} is whole: make room, then go on with --resume' if left else 'there is no earlier one'
-        raise OSError(error.errno, f'a checkpoint could not be saved in {runner.work_dir}: {error.strerror or error}; {rest}'
-                      ) from error
+        rest = (
+            f'{left} is whole: make room, then go on with --resume'
+            if left
+            else 'there is no earlier one'
+        )
+        raise OSError(
+            error.errno,
+            f'a checkpoint could not be saved in {runner.work_dir}: {error.strerror or error}; {rest}',
+        ) from error
 
 
 def remove_preempted(work_dir, newest=None):
@@ -96,7 +104,9 @@ def remove_preempted(work_dir, newest=None):
 
 def remember(work_dir, checkpoint):
     """Write the path of the latest checkpoint to `<work_dir>/last_checkpoint`."""
+
     def write(path):
         with open(path, 'w') as file:
             file.write(str(checkpoint))
+
     write_atomically(os.path.join(work_dir, 'last_checkpoint'), write)

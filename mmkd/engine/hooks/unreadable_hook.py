@@ -30,8 +30,10 @@ class UnreadableHook(Hook):
         files = {file for _, files in counts for file in files}
         self._name(runner, sorted(files))
         if files:
-            runner.logger.warning(f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another image stood in '
-                                  f'for one that cannot be used ({len(files)} files)')
+            runner.logger.warning(
+                f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another image stood in '
+                f'for one that cannot be used ({len(files)} files)'
+            )
 
     def _name(self, runner, faults):
         for fault in faults:

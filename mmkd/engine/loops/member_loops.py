@@ -41,14 +41,19 @@ class _MemberLoop:
     def __init__(self, runner, dataloader, evaluator, fp16=False, members=None):
         model = _distiller(runner.model)
         if not hasattr(model, 'predict_members'):
-            raise TypeError(f'{type(self).__name__} is for an OnlineDistiller, got {type(model).__name__}')
+            raise TypeError(
+                f'{type(self).__name__} is for an OnlineDistiller, got {type(model).__name__}'
+            )
         self.names = list(members or model.evaluated)
         for name in self.names:
             choose(name, model.evaluated, f'{type(self).__name__}.members')
         if isinstance(evaluator, Evaluator):
             self.evaluators = {name: copy.deepcopy(evaluator) for name in self.names}
         else:
-            self.evaluators = {name: runner.build_evaluator(evaluator_config_of(evaluator, name)) for name in self.names}
+            self.evaluators = {
+                name: runner.build_evaluator(evaluator_config_of(evaluator, name))
+                for name in self.names
+            }
         super().__init__(runner, dataloader, next(iter(self.evaluators.values())), fp16)
         for evaluator in self.evaluators.values():
             evaluator.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
@@ -69,9 +74,15 @@ class _MemberLoop:
         keys = {key for result in results.values() for key in result}
         for name, result in results.items():
             if keys and not result:
-                print_log(f'{name} predicted nothing: its metrics count as 0', logger='current', level=30)
+                print_log(
+                    f'{name} predicted nothing: its metrics count as 0', logger='current', level=30
+                )
                 result.update(dict.fromkeys(keys, 0.0))
-        metrics = {f'{name}/{key}': value for name, result in results.items() for key, value in result.items()}
+        metrics = {
+            f'{name}/{key}': value
+            for name, result in results.items()
+            for key, value in result.items()
+        }
         self.runner.call_hook(f'after_{self.mode}_epoch', metrics=metrics)
         self.runner.call_hook(f'after_{self.mode}')
         return metrics
@@ -84,8 +95,12 @@ class _MemberLoop:
             predictions = self.predict(data_batch)
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=predictions[name], data_batch=data_batch)
-        self.runner.call_hook(f'after_{self.mode}_iter', batch_idx=idx, data_batch=data_batch,
-                              outputs=predictions[self.names[-1]])
+        self.runner.call_hook(
+            f'after_{self.mode}_iter',
+            batch_idx=idx,
+            data_batch=data_batch,
+            outputs=predictions[self.names[-1]],
+        )
 
     def predict(self, data_batch):
         """dict[str, list]: Predictions by name; under test-time augmentation merged by the toolbox's own TTA model."""
@@ -93,13 +108,19 @@ class _MemberLoop:
         tta = model.module if is_model_wrapper(model) else model
         if not isinstance(tta, BaseTTAModel):
             return distiller.predict_members(data_batch, self.names)
-        views = [distiller.predict_members({key: value[i] for key, value in data_batch.items()}, self.names)
-                 for i in range(len(next(iter(data_batch.values()))))]
+        views = [
+            distiller.predict_members(
+                {key: value[i] for key, value in data_batch.items()}, self.names
+            )
+            for i in range(len(next(iter(data_batch.values()))))
+        ]
         merged = {}
         try:
             for name in self.names:
                 # mmseg's merging asks its network for channels and threshold.
-                tta.module = distiller.network(name if name in distiller.plans else distiller.ensemble_members[0])
+                tta.module = distiller.network(
+                    name if name in distiller.plans else distiller.ensemble_members[0]
+                )
                 merged[name] = tta.merge_preds(list(zip(*(view[name] for view in views))))
         finally:
             tta.module = distiller
@@ -115,6 +136,7 @@ def _distiller(model):
 @LOOPS.register_module()
 class MemberValLoop(_MemberLoop, ValLoop):
     """Validation of every member and the ensemble in one pass. See `_MemberLoop`."""
+
     mode = 'val'
     __doc__ += _MemberLoop.__doc__
 
@@ -122,5 +144,6 @@ class MemberValLoop(_MemberLoop, ValLoop):
 @LOOPS.register_module()
 class MemberTestLoop(_MemberLoop, TestLoop):
     """Test of every member and the ensemble in one pass."""
+
     mode = 'test'
     __doc__ += _MemberLoop.__doc__

@@ -19,8 +19,11 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     def __init__(self, runner, dataloader, max_epochs, **kwargs):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         if not len(self.dataloader):
-            raise ValueError(f'train_dataloader: {len(self.dataloader.dataset)} images give no batch of batch_size='
-                             f'{self.dataloader.batch_size}' + (' with drop_last=True' if self.dataloader.drop_last else ''))
+            raise ValueError(
+                f'train_dataloader: {len(self.dataloader.dataset)} images give no batch of batch_size='
+                f'{self.dataloader.batch_size}'
+                + (' with drop_last=True' if self.dataloader.drop_last else '')
+            )
 
     def run(self):
         """Train to the end."""
@@ -45,15 +48,19 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         length = len(self.dataloader)
         skip = self._iter - self._epoch * length
         if not 0 <= skip <= length:
-            raise ValueError(f'cannot resume: iteration {self._iter} is none of epoch {self._epoch + 1} with {length} iterations '
-                             'an epoch; batch size, number of processes and data must be those of the checkpoint')
+            raise ValueError(
+                f'cannot resume: iteration {self._iter} is none of epoch {self._epoch + 1} with {length} iterations '
+                'an epoch; batch size, number of processes and data must be those of the checkpoint'
+            )
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         batches = iter(self.dataloader)
         for _ in range(skip):
             next(batches)
         if skip:
-            self.runner.logger.info(f'Went past {skip} of the {length} batches of epoch {self._epoch + 1}')
+            self.runner.logger.info(
+                f'Went past {skip} of the {length} batches of epoch {self._epoch + 1}'
+            )
             self.runner.call_hook('after_skipped_batches')
         for idx in range(skip, length):
             self.run_iter(idx, next(batches))

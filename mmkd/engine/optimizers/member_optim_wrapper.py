@@ -49,7 +49,9 @@ class MemberOptimWrapper(OptimWrapperDict):
             loss (MemberLosses): Each member's loss, from `OnlineDistiller.parse_losses`.
         """
         if set(loss) != set(self.keys()):
-            raise ValueError(f'losses of the members {sorted(loss)} for the optimisers of {sorted(self.keys())}')
+            raise ValueError(
+                f'losses of the members {sorted(loss)} for the optimisers of {sorted(self.keys())}'
+            )
         scaled = []
         for name, wrapper in self.items():
             value = wrapper.scale_loss(loss[name])
@@ -78,29 +80,52 @@ class MemberOptimWrapper(OptimWrapperDict):
             self.skips[name] = self.skips[name] + 1 if skipped else 0
         stuck = [name for name, count in self.skips.items() if count >= self.max_skips]
         if stuck:
-            raise FloatingPointError(f'{", ".join(stuck)}: {self.max_skips} steps in a row with gradients that are not finite '
-                                     '(optim_wrapper.max_skips); lower the learning rate, or look at the terms named above')
+            raise FloatingPointError(
+                f'{", ".join(stuck)}: {self.max_skips} steps in a row with gradients that are not finite '
+                '(optim_wrapper.max_skips); lower the learning rate, or look at the terms named above'
+            )
 
     def _finite(self):
         """dict[str, bool]: Whether all gradients of each member without a loss scaler are finite; one device read."""
         names, norms = [], []
         for name, wrapper in self.items():
             if getattr(wrapper, 'loss_scaler', None) is None:
-                grads = [p.grad for group in wrapper.optimizer.param_groups for p in group['params'] if p.grad is not None]
+                grads = [
+                    p.grad
+                    for group in wrapper.optimizer.param_groups
+                    for p in group['params']
+                    if p.grad is not None
+                ]
                 if grads:
                     names.append(name)
                     norms.append(torch.stack([n.float() for n in torch._foreach_norm(grads)]).sum())
         flags = dict.fromkeys(self.keys(), True)
         if norms:
-            flags.update(zip(names, torch.stack([n.cpu() if n.device != norms[0].device else n for n in norms])
-                             .isfinite().tolist()))
+            flags.update(
+                zip(
+                    names,
+                    torch.stack([n.cpu() if n.device != norms[0].device else n for n in norms])
+                    .isfinite()
+                    .tolist(),
+                )
+            )
         return flags
 
     @staticmethod
     def _report(name, loss, consequence):
-        bad = [key for key, value in loss.terms.items()
-               if key.startswith(f'{name}/') and not torch.isfinite(value).all()]
-        why = f'terms not finite: {", ".join(bad)}' if bad else 'its terms are finite, its gradients are not'
+        bad = [
+            key
+            for key, value in loss.terms.items()
+            if key.startswith(f'{name}/') and not torch.isfinite(value).all()
+        ]
+        why = (
+            f'terms not finite: {", ".join(bad)}'
+            if bad
+            else 'its terms are finite, its gradients are not'
+        )
         step = MessageHub.get_current_instance().get_info('iter', 0) + 1
-        print_log(f'{name}: step skipped at iteration {step}, gradients not finite ({why}); {consequence}', logger='current',
-                  level=30)
+        print_log(
+            f'{name}: step skipped at iteration {step}, gradients not finite ({why}); {consequence}',
+            logger='current',
+            level=30,
+        )

@@ -35,15 +35,24 @@ class MemberOptimWrapperConstructor:
 
     def __call__(self, model):
         """Build the `MemberOptimWrapper` of an `OnlineDistiller` (or of its DDP wrapper)."""
-        kind = type(model).__name__ if is_model_wrapper(model) else str(self.cfg.get('type', 'OptimWrapper'))
-        if (is_model_wrapper(model) and not isinstance(model, DistributedDataParallel)) or kind.startswith(
-                ('DeepSpeed', 'ColossalAI')):
-            raise ValueError(f'{kind} cannot train an OnlineDistiller, whose members have an optimiser each: it runs on one '
-                             'device or in MMDistributedDataParallel, not under FSDP, DeepSpeed or ColossalAI')
+        kind = (
+            type(model).__name__
+            if is_model_wrapper(model)
+            else str(self.cfg.get('type', 'OptimWrapper'))
+        )
+        if (
+            is_model_wrapper(model) and not isinstance(model, DistributedDataParallel)
+        ) or kind.startswith(('DeepSpeed', 'ColossalAI')):
+            raise ValueError(
+                f'{kind} cannot train an OnlineDistiller, whose members have an optimiser each: it runs on one '
+                'device or in MMDistributedDataParallel, not under FSDP, DeepSpeed or ColossalAI'
+            )
         distiller = model.module if is_model_wrapper(model) else model
         if not hasattr(distiller, 'trained_module'):
-            raise TypeError(f'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, got '
-                            f'{type(distiller).__name__}')
+            raise TypeError(
+                f'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, got '
+                f'{type(distiller).__name__}'
+            )
         online = [name for name, member in distiller.plans.items() if member.training == 'online']
         for name in self.overrides:
             choose(name, online, 'optim_wrapper.members')
@@ -53,19 +62,27 @@ class MemberOptimWrapperConstructor:
             dtypes.add(self._cpu_dtype(cfg))
             self._check_optimizer(cfg.get('optimizer'))
             try:
-                wrappers[name] = DefaultOptimWrapperConstructor(cfg, paramwise)(distiller.trained_module(name))
+                wrappers[name] = DefaultOptimWrapperConstructor(cfg, paramwise)(
+                    distiller.trained_module(name)
+                )
             except (TypeError, ValueError) as error:
                 raise ValueError(f'optim_wrapper (of {name}): {dict(cfg)}: {error}') from error
             wrappers[name].grad_name = f'{name}/grad_norm'
         counts = {name: wrapper._accumulative_counts for name, wrapper in wrappers.items()}
         if len(set(counts.values())) > 1:
-            raise ValueError(f'optim_wrapper.members: accumulative_counts must be the same for all, got {counts}')
+            raise ValueError(
+                f'optim_wrapper.members: accumulative_counts must be the same for all, got {counts}'
+            )
         if any(hasattr(w, 'loss_scaler') for w in wrappers.values()):
             for link, _ in distiller.links:
                 if not link.detach:
-                    raise ValueError(f'{link.key}.detach: False cannot be combined with loss scaling, which each member has of '
-                                     "its own; use AMP with dtype='bfloat16' on CPU, or detach=True")
-        return MemberOptimWrapper(dtypes.pop() if len(dtypes) == 1 else None, **self.options, **wrappers)
+                    raise ValueError(
+                        f'{link.key}.detach: False cannot be combined with loss scaling, which each member has of '
+                        "its own; use AMP with dtype='bfloat16' on CPU, or detach=True"
+                    )
+        return MemberOptimWrapper(
+            dtypes.pop() if len(dtypes) == 1 else None, **self.options, **wrappers
+        )
 
     def _config_of(self, name):
         cfg, paramwise = copy.deepcopy(self.cfg), copy.deepcopy(self.paramwise_cfg)
@@ -87,7 +104,7 @@ class MemberOptimWrapperConstructor:
         cls = OPTIMIZERS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
         if cls is None:
             choose(cfg['type'], OPTIMIZERS.module_dict, f'{key}.type')
-        check_arguments(cls, arguments, key, given=('params', ))
+        check_arguments(cls, arguments, key, given=('params',))
 
     @staticmethod
     def _cpu_dtype(cfg):

@@ -6,6 +6,7 @@ from .base import Ramp
 @SCHEDULES.register_module()
 class Linear(Ramp):
     """A straight ramp."""
+
     __doc__ += Ramp.__doc__
 
     def shape(self, t):

@@ -11,7 +11,8 @@ class SigmoidRamp(Ramp):
 
     It goes from 0.0067 (of the way, up to `begin` too) to 1.
     """
+
     __doc__ += Ramp.__doc__
 
     def shape(self, t):
-        return math.exp(-5 * (1 - t)**2)
+        return math.exp(-5 * (1 - t) ** 2)

@@ -18,14 +18,19 @@ class Step(Schedule):
     """
 
     def __init__(self, milestones, values):
-        if len(values) != len(milestones) + 1 or sorted(set(milestones)) != list(milestones) or not all(
-                0 < m <= 1 for m in milestones):
-            raise ValueError(f'milestones, values: expected ascending milestones in (0, 1] and one value more, got {milestones}, '
-                             f'{values}')
+        if (
+            len(values) != len(milestones) + 1
+            or sorted(set(milestones)) != list(milestones)
+            or not all(0 < m <= 1 for m in milestones)
+        ):
+            raise ValueError(
+                f'milestones, values: expected ascending milestones in (0, 1] and one value more, got {milestones}, '
+                f'{values}'
+            )
         self.milestones, self.values = list(milestones), list(values)
 
     def value(self, progress):
         return self.values[bisect.bisect_right(self.milestones, progress)]
 
     def is_over(self, progress):
-        return not any(self.values[bisect.bisect_right(self.milestones, progress):])
+        return not any(self.values[bisect.bisect_right(self.milestones, progress) :])

@@ -25,4 +25,6 @@ class Until(Schedule):
         return 1.0 if self.schedule is None else self.schedule(progress)
 
     def is_over(self, progress):
-        return progress >= self.end or (self.schedule is not None and self.schedule.is_over(progress))
+        return progress >= self.end or (
+            self.schedule is not None and self.schedule.is_over(progress)
+        )

@@ -4,4 +4,10 @@ from .factor_auto_encoder import FactorAutoEncoder
 from .inherit_explore import InheritExplore
 from .resize_connector import ResizeConnector
 
-__all__ = ['ChannelSplit', 'ConvConnector', 'FactorAutoEncoder', 'InheritExplore', 'ResizeConnector']
+__all__ = [
+    'ChannelSplit',
+    'ConvConnector',
+    'FactorAutoEncoder',
+    'InheritExplore',
+    'ResizeConnector',
+]

@@ -39,13 +39,20 @@ class ChannelSplit(nn.Module):
             raise ValueError(f'ratio: {ratio} of {in_channels} channels leaves a part without any')
         self.sizes = dict(inherit=count, explore=in_channels - count)
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        order = torch.arange(in_channels) if mode == 'natural' else torch.randperm(in_channels, generator=generator)
+        order = (
+            torch.arange(in_channels)
+            if mode == 'natural'
+            else torch.randperm(in_channels, generator=generator)
+        )
         self.register_buffer('order', order)
 
     def parts(self, x):
         """Split x (N, C, H, W) or (N, C) into both parts: dict[str, Tensor]."""
         count = self.sizes['inherit']
-        return dict(inherit=x.index_select(1, self.order[:count]), explore=x.index_select(1, self.order[count:]))
+        return dict(
+            inherit=x.index_select(1, self.order[:count]),
+            explore=x.index_select(1, self.order[count:]),
+        )
 
     def forward(self, x, like=None):
         """Take the part of x (N, C, H, W) or (N, C)."""

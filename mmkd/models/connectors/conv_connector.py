@@ -26,7 +26,14 @@ class ConvConnector(nn.Module):
         super().__init__()
         if kernel_size % 2 != 1:
             raise ValueError(f'kernel_size: expected an odd number, got {kernel_size}')
-        self.conv = ConvModule(in_channels, out_channels, kernel_size, padding=kernel_size // 2, norm_cfg=norm_cfg, act_cfg=None)
+        self.conv = ConvModule(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=kernel_size // 2,
+            norm_cfg=norm_cfg,
+            act_cfg=None,
+        )
 
     def forward(self, x, like):
         """Convert x (N, in_channels, H, W) to (N, out_channels, H', W') of `like`; vectors (N, C) are maps of one position."""

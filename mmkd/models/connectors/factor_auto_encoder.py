@@ -74,7 +74,11 @@ class FactorAutoEncoder(nn.Module):
         return factor.detach(), dict(reconstruction=F.l1_loss(rebuilt.float(), x.float()))
 
     def _check_trained(self):
-        self._is_ready = self._is_ready or bool(self.trained)  # read once: a read waits for the device
+        self._is_ready = self._is_ready or bool(
+            self.trained
+        )  # read once: a read waits for the device
         if not self._is_ready:
-            raise RuntimeError("FactorAutoEncoder: not trained yet: add custom_hooks=[dict(type='mmkd.FactorPretrainHook')], or set "
-                               'joint=True')
+            raise RuntimeError(
+                "FactorAutoEncoder: not trained yet: add custom_hooks=[dict(type='mmkd.FactorPretrainHook')], or set "
+                'joint=True'
+            )

@@ -6,9 +6,19 @@ SLOPE = 0.1  # of the leaky rectifiers
 
 def factor_convs(*channels):
     """Build 3x3 convolutions, each with batch norm and leaky rectifier, from channels[0] to channels[1] and so on."""
-    return nn.Sequential(*(
-        ConvModule(one, other, 3, padding=1, norm_cfg=dict(type='BN'), act_cfg=dict(type='LeakyReLU', negative_slope=SLOPE))
-        for one, other in zip(channels, channels[1:])))
+    return nn.Sequential(
+        *(
+            ConvModule(
+                one,
+                other,
+                3,
+                padding=1,
+                norm_cfg=dict(type='BN'),
+                act_cfg=dict(type='LeakyReLU', negative_slope=SLOPE),
+            )
+            for one, other in zip(channels, channels[1:])
+        )
+    )
 
 
 class FactorEncoder(nn.Module):

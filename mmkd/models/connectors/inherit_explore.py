@@ -27,7 +27,9 @@ class InheritExplore(nn.Module):
     def __init__(self, in_channels, out_channels, ratio=0.5, mode='natural'):
         super().__init__()
         self.split = ChannelSplit(in_channels, ratio=ratio, mode=mode)
-        self.encoders = nn.ModuleDict({part: FactorEncoder(size, out_channels) for part, size in self.split.sizes.items()})
+        self.encoders = nn.ModuleDict(
+            {part: FactorEncoder(size, out_channels) for part, size in self.split.sizes.items()}
+        )
 
     def forward(self, x, like=None):
         """Encode both parts of x (N, C, H, W): dict of factors (N, k, H, W), `inherit` and `explore`."""

@@ -31,11 +31,28 @@ class Link:
             with `adds_terms` make `target/loss_<name>_<key>[source:tap]`. Default: `kd`.
     """
 
-    def __init__(self, source, target, tap='prediction', source_tap=None, target_tap=None, loss=None, connector='auto',
-                 source_connector=None, weight=1.0, schedule=None, detach=True, name='kd'):
+    def __init__(
+        self,
+        source,
+        target,
+        tap='prediction',
+        source_tap=None,
+        target_tap=None,
+        loss=None,
+        connector='auto',
+        source_connector=None,
+        weight=1.0,
+        schedule=None,
+        detach=True,
+        name='kd',
+    ):
         self.source, self.target = source, target
         self.source_tap, self.target_tap = source_tap or tap, target_tap or tap
-        self.loss_cfg, self.connector_cfg, self.source_connector_cfg = loss, connector, source_connector
+        self.loss_cfg, self.connector_cfg, self.source_connector_cfg = (
+            loss,
+            connector,
+            source_connector,
+        )
         self.weight, self.schedule_cfg, self.detach, self.name = weight, schedule, detach, name
 
     @classmethod
@@ -55,9 +72,14 @@ class Link:
         if not isinstance(link.detach, bool):
             raise ValueError(f'{key}.detach: expected True or False, got {link.detach!r}')
         if isinstance(link.connector_cfg, dict) and 'type' not in link.connector_cfg:
-            raise ValueError(f"{key}.connector: expected a config with 'type', got {link.connector_cfg!r}")
-        link.schedule = Constant() if link.schedule_cfg is None else build_checked(
-            SCHEDULES, link.schedule_cfg, f'{key}.schedule')
+            raise ValueError(
+                f"{key}.connector: expected a config with 'type', got {link.connector_cfg!r}"
+            )
+        link.schedule = (
+            Constant()
+            if link.schedule_cfg is None
+            else build_checked(SCHEDULES, link.schedule_cfg, f'{key}.schedule')
+        )
         return link
 
     @property
@@ -96,9 +118,12 @@ class Link:
         sides = f'{self.target}.{self.target_tap} {describe(target)} <- {self.source}.{self.source_tap} {describe(source)}'
         loss_cfg = self.loss_cfg or task.default_loss(self.source_tap)
         if loss_cfg is None:
-            raise ValueError(f'{self.key}.loss: must be given for the tap {self.source_tap!r}; it has no default')
-        if isinstance(target, list) != isinstance(source, list) or (isinstance(target, list)
-                                                                     and len(target) != len(source)):
+            raise ValueError(
+                f'{self.key}.loss: must be given for the tap {self.source_tap!r}; it has no default'
+            )
+        if isinstance(target, list) != isinstance(source, list) or (
+            isinstance(target, list) and len(target) != len(source)
+        ):
             raise ValueError(f'{self.key}: the two sides have different numbers of levels: {sides}')
         module = nn.Module()
         with torch.random.fork_rng(devices=[]):
@@ -107,9 +132,15 @@ class Link:
             self.takes_mask = 'mask' in inspect.signature(module.loss.forward).parameters
             module.connectors, module.source_connectors = nn.ModuleList(), nn.ModuleList()
             for t, s in zip(*map(_levels, (target, source))):
-                connector, s = self._build_chain('source_connector', self.source_connector_cfg, s, t, sides)
+                connector, s = self._build_chain(
+                    'source_connector', self.source_connector_cfg, s, t, sides
+                )
                 module.source_connectors.append(connector)
-                cfg = self._automatic(module.loss, t, s) if self.connector_cfg == 'auto' else self.connector_cfg
+                cfg = (
+                    self._automatic(module.loss, t, s)
+                    if self.connector_cfg == 'auto'
+                    else self.connector_cfg
+                )
                 module.connectors.append(self._build_chain('connector', cfg, t, s, sides)[0])
         with torch.no_grad():
             module.eval()
@@ -122,14 +153,21 @@ class Link:
             raise ValueError(f'{self.key}.loss: {loss_cfg} gives no term')
         for value in values.values():
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
-                raise ValueError(f'{self.key}.loss: {loss_cfg} gives {describe(value)}, expected a scalar, or a dict of scalars')
+                raise ValueError(
+                    f'{self.key}.loss: {loss_cfg} gives {describe(value)}, expected a scalar, or a dict of scalars'
+                )
         self.terms = list(values)
         return module
 
     def _automatic(self, loss, target, source):
         """The config that `connector='auto'` stands for."""
         tensors = all(isinstance(v, torch.Tensor) for v in (target, source))
-        if not tensors or target.dim() != source.dim() or target.dim() not in (2, 4) or target.shape == source.shape:
+        if (
+            not tensors
+            or target.dim() != source.dim()
+            or target.dim() not in (2, 4)
+            or target.shape == source.shape
+        ):
             return None
         if target.shape[1] == source.shape[1]:
             return 'ResizeConnector'
@@ -141,14 +179,20 @@ class Link:
         """Build the connectors `cfgs` for `value`, each for what the one before gives; return them and what the last gives."""
         chain = []
         for cfg in cfgs if isinstance(cfgs, (list, tuple)) else [] if cfgs is None else [cfgs]:
-            key = f'{self.key}.{side}' + (f'[{len(chain)}]' if isinstance(cfgs, (list, tuple)) else '')
+            key = f'{self.key}.{side}' + (
+                f'[{len(chain)}]' if isinstance(cfgs, (list, tuple)) else ''
+            )
             chain.append(self._build_connector(key, cfg, value, like, sides))
             with torch.no_grad():
                 try:
                     value, _ = _through(chain[-1].eval(), value, like)
                 except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-                    raise ValueError(f'{key}: {cfg} cannot take {describe(value)}: {error}: {sides}') from error
-        return (nn.Identity() if not chain else chain[0] if len(chain) == 1 else nn.ModuleList(chain)), value
+                    raise ValueError(
+                        f'{key}: {cfg} cannot take {describe(value)}: {error}: {sides}'
+                    ) from error
+        return (
+            nn.Identity() if not chain else chain[0] if len(chain) == 1 else nn.ModuleList(chain)
+        ), value
 
     def _build_connector(self, key, cfg, value, like, sides):
         cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
@@ -157,12 +201,16 @@ class Link:
         cfg = dict(cfg)
         dims = {v.dim() if isinstance(v, torch.Tensor) else None for v in (value, like)}
         if dims not in ({4}, {2}):
-            raise ValueError(f'{key}: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: {sides}')
+            raise ValueError(
+                f'{key}: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: {sides}'
+            )
         cls = MODELS.get(cfg['type']) or choose(cfg['type'], MODELS.module_dict, f'{key}.type')
         given = {}
         if getattr(cls, 'needs_channels', False):
             known = dict(in_channels=value.shape[1], out_channels=like.shape[1])
-            given = {name: known[name] for name in known if name in inspect.signature(cls).parameters}
+            given = {
+                name: known[name] for name in known if name in inspect.signature(cls).parameters
+            }
             for name, channels in given.items():
                 if cfg.pop(name, channels) != channels:
                     raise ValueError(f'{key}.{name}: expected {channels}: {sides}')
@@ -180,12 +228,18 @@ class Link:
         """
         sums, levels = {}, _levels(target)
         options = dict(mask=mask) if mask is not None and self.takes_mask else {}
-        for connector, source_connector, t, s in zip(module.connectors, module.source_connectors, levels, _levels(source)):
+        for connector, source_connector, t, s in zip(
+            module.connectors, module.source_connectors, levels, _levels(source)
+        ):
             s, own = _through(source_connector, s, t)
             t, added = _through(connector, t, s)
             value = module.loss(t, s, **options)
             value = value if isinstance(value, dict) else {'': value}
-            for key, term in [*((k, v * weight) for k, v in value.items()), *own.items(), *added.items()]:
+            for key, term in [
+                *((k, v * weight) for k, v in value.items()),
+                *own.items(),
+                *added.items(),
+            ]:
                 sums.setdefault(key, []).append(term)
         return {self.term_of(key): sum(terms) / len(levels) for key, terms in sums.items()}
 

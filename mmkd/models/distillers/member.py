@@ -24,12 +24,18 @@ def package_config_path(reference, key):
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        raise ValueError(f'{key}: {reference!r}: the package {package!r} cannot be imported ({error})') from error
+        raise ValueError(
+            f'{key}: {reference!r}: the package {package!r} cannot be imported ({error})'
+        ) from error
     folder = Path(module.__file__).parent / '.mim' / 'configs'
     if not folder.is_dir():
         folder = Path(module.__file__).parents[1] / 'configs'  # an editable install of the package
     if not (folder / path).is_file():
-        choose(path, sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py')), f'{key} ({package}::)')
+        choose(
+            path,
+            sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py')),
+            f'{key} ({package}::)',
+        )
     return str(folder / path)
 
 
@@ -53,35 +59,60 @@ class Member:
         ValueError: For contradictory or unknown values.
     """
 
-    def __init__(self, name, config=None, options=None, seed=None, training='online', checkpoint=None, of=None,
-                 momentum=0.001):
+    def __init__(
+        self,
+        name,
+        config=None,
+        options=None,
+        seed=None,
+        training='online',
+        checkpoint=None,
+        of=None,
+        momentum=0.001,
+    ):
         key = f'model.members.{name}'
         if not name.isidentifier() or name in ('ensemble', 'loss'):
-            raise ValueError(f"model.members: {name!r} is no valid member name: use letters, digits and '_', and neither "
-                             "'ensemble' nor 'loss'")
+            raise ValueError(
+                f"model.members: {name!r} is no valid member name: use letters, digits and '_', and neither "
+                "'ensemble' nor 'loss'"
+            )
         self.name, self.key = name, key
         self.training = choose(training, TRAININGS, f'{key}.training')
         self.of, self.momentum, self.checkpoint = of, momentum, checkpoint
         if (training == 'ema') != (of is not None):
-            raise ValueError(f"{key}: 'of' names the averaged member of training='ema', got training={training!r}, of={of!r}")
+            raise ValueError(
+                f"{key}: 'of' names the averaged member of training='ema', got training={training!r}, of={of!r}"
+            )
         if training == 'ema' and (config is not None or checkpoint is not None or options):
-            raise ValueError(f"{key}: an 'ema' member has the network of {of!r}; config, options and checkpoint are not for it")
+            raise ValueError(
+                f"{key}: an 'ema' member has the network of {of!r}; config, options and checkpoint are not for it"
+            )
         if training == 'frozen' and checkpoint is None:
-            raise ValueError(f"{key}.checkpoint: a frozen member needs the checkpoint that it is")
+            raise ValueError(f'{key}.checkpoint: a frozen member needs the checkpoint that it is')
         if training != 'ema' and config is None:
-            raise ValueError(f"{key}.config: expected a 'package::path', a config file or a model dict")
+            raise ValueError(
+                f"{key}.config: expected a 'package::path', a config file or a model dict"
+            )
         check_number(momentum, f'{key}.momentum', 0, 1)
         if momentum == 0:
-            raise ValueError(f'{key}.momentum: expected a value in (0, 1], got 0: the average would never move')
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
+            raise ValueError(
+                f'{key}.momentum: expected a value in (0, 1], got 0: the average would never move'
+            )
+        if seed is not None and (
+            isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32
+        ):
             raise ValueError(f'{key}.seed: expected an integer in [0, 2**32), got {seed!r}')
         for argument, value in (('checkpoint', checkpoint), ('of', of)):
             if value is not None and not isinstance(value, str):
                 raise ValueError(f'{key}.{argument}: expected a string, got {value!r}')
         if not isinstance(options or {}, dict):
-            raise ValueError(f"{key}.options: expected a dict of dotted keys and values, got {options!r}")
+            raise ValueError(
+                f'{key}.options: expected a dict of dotted keys and values, got {options!r}'
+            )
         if not isinstance(config, (str, dict, type(None))):
-            raise ValueError(f"{key}.config: expected a 'package::path', a config file or a model dict, got {config!r}")
+            raise ValueError(
+                f"{key}.config: expected a 'package::path', a config file or a model dict, got {config!r}"
+            )
         self.seed = seed
         self.stream = None
         self.config = None if training == 'ema' else self._resolve(config, options or {})
@@ -91,14 +122,17 @@ class Member:
         """Build from a config's dict, checking its keys."""
         if not isinstance(cfg, dict):
             raise ValueError(f'model.members.{name}: expected a dict with `config`, got {cfg!r}')
-        check_arguments(cls.__init__, cfg, f'model.members.{name}', given=('name', ))
+        check_arguments(cls.__init__, cfg, f'model.members.{name}', given=('name',))
         return cls(name, **cfg)
 
     def _resolve(self, config, options):
         scope = None
         if isinstance(config, str):
             if '::' in config:
-                scope, path = config.split('::')[0], package_config_path(config, f'{self.key}.config')
+                scope, path = (
+                    config.split('::')[0],
+                    package_config_path(config, f'{self.key}.config'),
+                )
             else:
                 path = config
                 if not Path(path).is_file():
@@ -119,9 +153,16 @@ class Member:
             raise ValueError(f'{self.key}.options: {error}') from error
         if scope:
             config.model.setdefault('_scope_', scope)
-        if config.model.get('type') == 'ImageClassifier' and config.model.get('data_preprocessor') is not None:
-            config.model.data_preprocessor.setdefault('type', 'ClsDataPreprocessor')  # as the class itself does
-            config.model.data_preprocessor.setdefault('batch_augments', config.model.get('train_cfg'))
+        if (
+            config.model.get('type') == 'ImageClassifier'
+            and config.model.get('data_preprocessor') is not None
+        ):
+            config.model.data_preprocessor.setdefault(
+                'type', 'ClsDataPreprocessor'
+            )  # as the class itself does
+            config.model.data_preprocessor.setdefault(
+                'batch_augments', config.model.get('train_cfg')
+            )
         return config.model
 
     def _check_option(self, model, option):

@@ -1,4 +1,5 @@
 """One preprocessing for all members, and what brings its result to a member's own normalisation."""
+
 import math
 
 import torch
@@ -13,7 +14,9 @@ def shared_preprocessor_config(configs, given=None):
         configs (dict[str, dict]): Members' model configs.
         given (dict, optional): Config of the shared preprocessor; without `type` it has the first member's.
     """
-    preprocessors = {name: dict(cfg.get('data_preprocessor') or {}) for name, cfg in configs.items()}
+    preprocessors = {
+        name: dict(cfg.get('data_preprocessor') or {}) for name, cfg in configs.items()
+    }
     first = next(iter(preprocessors))
     if given is not None:
         given = ConfigDict(given).copy()
@@ -27,10 +30,17 @@ def shared_preprocessor_config(configs, given=None):
     divisors = [p.get('pad_size_divisor', 1) for p in preprocessors.values()]
     if len(set(divisors)) > 1:
         shared['pad_size_divisor'] = math.lcm(*divisors)
-    others = [n for n, p in preprocessors.items() if p.get('batch_augments') != preprocessors[first].get('batch_augments')]
+    others = [
+        n
+        for n, p in preprocessors.items()
+        if p.get('batch_augments') != preprocessors[first].get('batch_augments')
+    ]
     if others:
-        print_log(f"batch_augments: those of '{first}' serve all members; left unused: those of {', '.join(others)} "
-                  '(model.data_preprocessor sets others)', logger='current')
+        print_log(
+            f"batch_augments: those of '{first}' serve all members; left unused: those of {', '.join(others)} "
+            '(model.data_preprocessor sets others)',
+            logger='current',
+        )
     return shared
 
 
@@ -42,7 +52,10 @@ def _statistics(preprocessor):
 
 def _swaps_channels(preprocessor):
     # mmpretrain's own name for mmengine's `_channel_conversion`.
-    return bool(getattr(preprocessor, '_channel_conversion', False) or getattr(preprocessor, 'to_rgb', False))
+    return bool(
+        getattr(preprocessor, '_channel_conversion', False)
+        or getattr(preprocessor, 'to_rgb', False)
+    )
 
 
 class Renormalize:

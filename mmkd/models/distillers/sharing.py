@@ -5,6 +5,7 @@ Biomedical Imaging" (arXiv 2212.02931), whose P-only rows are those of Niyaz & B
 With Peer-To-Peer Mutual Learning For Model Compression" (arXiv 2110.11023). The papers have two students; for more, mmkd
 alternates the styles: the 1st, 3rd, ... student learns from the teacher by P (predictions), the 2nd, 4th, ... by F (features).
 """
+
 from mmkd.utils.checks import check_number, choose
 
 # preset: (what the teacher sends to a student, what its peers send to it)
@@ -30,9 +31,23 @@ def kinds_for(word, position):
     return {'style': style, 'other': 'FP'[position % 2]}.get(word, word)
 
 
-def sharing_links(members, type, weight=1.0, tau=1.0, schedule=None, kd_weight=1.0, ml_weight=1.0, feature_weight=1.0,
-                  teacher='teacher', students=None, prediction=None, feature=None, feature_tap='feature',
-                  connector='auto', task=None):
+def sharing_links(
+    members,
+    type,
+    weight=1.0,
+    tau=1.0,
+    schedule=None,
+    kd_weight=1.0,
+    ml_weight=1.0,
+    feature_weight=1.0,
+    teacher='teacher',
+    students=None,
+    prediction=None,
+    feature=None,
+    feature_tap='feature',
+    connector='auto',
+    task=None,
+):
     """Expand a preset to the configs of its links.
 
     Args:
@@ -58,7 +73,9 @@ def sharing_links(members, type, weight=1.0, tau=1.0, schedule=None, kd_weight=1
         ValueError: For an unknown preset or member, a missing teacher, or peers where there is one student.
     """
     from_teacher, from_peers = PRESETS[choose(type, PRESETS, 'model.sharing.type')]
-    for name, value in dict(weight=weight, kd_weight=kd_weight, ml_weight=ml_weight, feature_weight=feature_weight).items():
+    for name, value in dict(
+        weight=weight, kd_weight=kd_weight, ml_weight=ml_weight, feature_weight=feature_weight
+    ).items():
         check_number(value, f'model.sharing.{name}')
     if students is None:
         students = [name for name in members if name != teacher]
@@ -70,18 +87,27 @@ def sharing_links(members, type, weight=1.0, tau=1.0, schedule=None, kd_weight=1
         raise ValueError(f'model.sharing: {type} needs two or more students, got {students}')
 
     def link(source, target, kind, name, factor):
-        cfg = dict(source=source, target=target, name=name, schedule=schedule, weight=weight * factor)
+        cfg = dict(
+            source=source, target=target, name=name, schedule=schedule, weight=weight * factor
+        )
         if kind == 'P':
             loss = prediction or dict(task.default_loss('prediction'), tau=tau)
             return dict(cfg, tap='prediction', loss=loss)
         cfg['weight'] *= feature_weight
-        return dict(cfg, tap=feature_tap, loss=feature or task.default_loss('feature'), connector=connector)
+        return dict(
+            cfg, tap=feature_tap, loss=feature or task.default_loss('feature'), connector=connector
+        )
 
     links = []
     for position, student in enumerate(students):
-        links += [link(teacher, student, kind, 'kd', kd_weight) for kind in kinds_for(from_teacher, position)]
+        links += [
+            link(teacher, student, kind, 'kd', kd_weight)
+            for kind in kinds_for(from_teacher, position)
+        ]
         for peer in students:
             if peer != student:
-                links += [link(peer, student, kind, 'ml', ml_weight / (len(students) - 1))
-                          for kind in kinds_for(from_peers, position)]
+                links += [
+                    link(peer, student, kind, 'ml', ml_weight / (len(students) - 1))
+                    for kind in kinds_for(from_peers, position)
+                ]
     return links

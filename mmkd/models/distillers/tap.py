@@ -46,7 +46,9 @@ class Tap:
     def __init__(self, member, text, network, task, key):
         match = re.fullmatch(r'([\w.]+)(?:\[(\d+)\])?', text)
         if match is None:
-            raise ValueError(f"{key}: expected 'name', 'module.path' or either with '[i]', got {text!r}")
+            raise ValueError(
+                f"{key}: expected 'name', 'module.path' or either with '[i]', got {text!r}"
+            )
         name, index = match.groups()
         self.member, self.text, self.key = member, text, key
         self.index = None if index is None else int(index)
@@ -57,7 +59,9 @@ class Tap:
             self.path = name
         modules = dict(network.named_modules())
         if self.path not in modules:
-            choose(name, [*task.standard_taps, *filter(None, modules)], f'{key} (a tap of {member!r})')
+            choose(
+                name, [*task.standard_taps, *filter(None, modules)], f'{key} (a tap of {member!r})'
+            )
         self.module = modules[self.path]
         self.recorder = Recorder()
         self.module.register_forward_hook(self.recorder)
@@ -70,9 +74,16 @@ class Tap:
         """
         outputs = self.recorder.pop()
         if len(outputs) != 1:
-            why = ('is not called as a module in the forward pass (heads that call their own `forward` are not): tap one of '
-                   'its submodules') if not outputs else (
-                       f'is called {len(outputs)} times in one forward pass: tap one that is called once')
+            why = (
+                (
+                    'is not called as a module in the forward pass (heads that call their own `forward` are not): tap one of '
+                    'its submodules'
+                )
+                if not outputs
+                else (
+                    f'is called {len(outputs)} times in one forward pass: tap one that is called once'
+                )
+            )
             raise ValueError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
         value = outputs[0]
         if self.reader is not None:
@@ -81,12 +92,16 @@ class Tap:
             value = list(value)
             if self.index is not None:
                 if self.index >= len(value):
-                    raise ValueError(f'{self.key}: level [{self.index}] of {self.path!r}, which has {len(value)} levels')
+                    raise ValueError(
+                        f'{self.key}: level [{self.index}] of {self.path!r}, which has {len(value)} levels'
+                    )
                 value = value[self.index]
             elif len(value) == 1:
                 value = value[0]
         elif self.index is not None:
-            raise ValueError(f'{self.key}: [{self.index}] of {self.path!r}, whose output is no sequence')
+            raise ValueError(
+                f'{self.key}: [{self.index}] of {self.path!r}, whose output is no sequence'
+            )
         return value
 
 

@@ -19,7 +19,10 @@ class ClassificationEnsemble(nn.Module):
 
     def __init__(self, multi_label=False, fusion='probability', thr=None, topk=None):
         super().__init__()
-        self.multi_label, self.fusion = multi_label, choose(fusion, ('probability', 'logits'), 'fusion')
+        self.multi_label, self.fusion = (
+            multi_label,
+            choose(fusion, ('probability', 'logits'), 'fusion'),
+        )
         self.thr, self.topk = (0.5 if thr is None and topk is None else thr), topk
 
     def forward(self, scores):

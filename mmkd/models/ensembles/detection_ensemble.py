@@ -24,7 +24,9 @@ class DetectionEnsemble(nn.Module):
         max_per_img (int): At most so many boxes an image are kept, best first; -1: all. Default: 100.
     """
 
-    def __init__(self, fusion='wbf', iou_thr=0.55, conf_type='max', score_thr=0.001, max_per_img=100):
+    def __init__(
+        self, fusion='wbf', iou_thr=0.55, conf_type='max', score_thr=0.001, max_per_img=100
+    ):
         super().__init__()
         self.fusion = choose(fusion, ('wbf', 'nms'), 'model.ensemble.fusion')
         self.conf_type = choose(conf_type, ('max', 'avg'), 'model.ensemble.conf_type')
@@ -32,7 +34,9 @@ class DetectionEnsemble(nn.Module):
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f'{name}: expected a value in [0, 1), got {value}')
         if not isinstance(max_per_img, int) or (max_per_img < 1 and max_per_img != -1):
-            raise ValueError(f'max_per_img: expected a number of boxes, or -1 for all, got {max_per_img!r}')
+            raise ValueError(
+                f'max_per_img: expected a number of boxes, or -1 for all, got {max_per_img!r}'
+            )
         self.iou_thr, self.score_thr, self.max_per_img = iou_thr, score_thr, max_per_img
 
     def forward(self, predictions, size):
@@ -49,23 +53,37 @@ class DetectionEnsemble(nn.Module):
         scale = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
         boxes = [(p.bboxes.detach().cpu().float().numpy() / scale).clip(0, 1) for p in predictions]
         # The library drops degenerate boxes with a warning each.
-        keep = [(b[:, 2] > b[:, 0]) & (b[:, 3] > b[:, 1]) & (p.scores.detach().cpu().float().numpy() > self.score_thr)
-                for b, p in zip(boxes, predictions)]
+        keep = [
+            (b[:, 2] > b[:, 0])
+            & (b[:, 3] > b[:, 1])
+            & (p.scores.detach().cpu().float().numpy() > self.score_thr)
+            for b, p in zip(boxes, predictions)
+        ]
         boxes = [b[k] for b, k in zip(boxes, keep)]
         scores = [p.scores.detach().cpu().float().numpy()[k] for p, k in zip(predictions, keep)]
         labels = [p.labels.detach().cpu().numpy()[k] for p, k in zip(predictions, keep)]
         first = predictions[0].bboxes
         if not sum(map(len, boxes)):
-            return InstanceData(bboxes=first.new_zeros((0, 4)), scores=first.new_zeros((0, )),
-                                labels=first.new_zeros((0, ), dtype=torch.long))
+            return InstanceData(
+                bboxes=first.new_zeros((0, 4)),
+                scores=first.new_zeros((0,)),
+                labels=first.new_zeros((0,), dtype=torch.long),
+            )
         fuse = weighted_boxes_fusion if self.fusion == 'wbf' else nms
-        options = dict(skip_box_thr=self.score_thr, conf_type=self.conf_type) if self.fusion == 'wbf' else {}
+        options = (
+            dict(skip_box_thr=self.score_thr, conf_type=self.conf_type)
+            if self.fusion == 'wbf'
+            else {}
+        )
         boxes, scores, labels = fuse(boxes, scores, labels, iou_thr=self.iou_thr, **options)
-        order = np.argsort(-scores, kind='stable')[:self.max_per_img if self.max_per_img > 0 else None]
+        order = np.argsort(-scores, kind='stable')[
+            : self.max_per_img if self.max_per_img > 0 else None
+        ]
         return InstanceData(
             bboxes=first.new_tensor(boxes[order] * scale),
             scores=first.new_tensor(scores[order]),
-            labels=torch.as_tensor(labels[order].astype(np.int64), device=first.device))
+            labels=torch.as_tensor(labels[order].astype(np.int64), device=first.device),
+        )
 
     def fuse_samples(self, samples):
         """Fuse the members' predictions of one image.

@@ -36,10 +36,16 @@ class SegmentationEnsemble(nn.Module):
         """
         channels = {score.shape[0] for score in scores}
         if len(channels) > 1:
-            raise ValueError(f'model.ensemble: members with different numbers of output channels: {sorted(channels)}')
+            raise ValueError(
+                f'model.ensemble: members with different numbers of output channels: {sorted(channels)}'
+            )
         stacked = torch.stack([score.float() for score in scores])
         if channels == {1}:
-            return stacked.mean(0) if self.fusion == 'probability' else stacked.logit(eps=1e-6).mean(0).sigmoid()
+            return (
+                stacked.mean(0)
+                if self.fusion == 'probability'
+                else stacked.logit(eps=1e-6).mean(0).sigmoid()
+            )
         if self.fusion == 'logits':
             return stacked.mean(0).log_softmax(0)
         return stacked.log_softmax(1).logsumexp(0) - torch.tensor(float(len(scores))).log()
@@ -54,7 +60,13 @@ class SegmentationEnsemble(nn.Module):
             SegDataSample: The first one's ground truth and metainfo with the fused `seg_logits` and `pred_sem_seg`.
         """
         scores = self([sample.seg_logits.data for sample in samples])
-        classes = (scores > self.threshold).to(scores) if scores.shape[0] == 1 else scores.argmax(0, keepdim=True)
+        classes = (
+            (scores > self.threshold).to(scores)
+            if scores.shape[0] == 1
+            else scores.argmax(0, keepdim=True)
+        )
         fused = samples[0].clone()
-        fused.set_data(dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=classes)))
+        fused.set_data(
+            dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=classes))
+        )
         return fused

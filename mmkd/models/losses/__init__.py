@@ -9,4 +9,10 @@ from .spatial_correlation import SpatialCorrelation
 if installed('mmdet'):
     from .dense_detection import DenseDetectionLoss  # noqa: F401
 
-__all__ = ['ChannelCorrelation', 'FeatureMSE', 'InheritExploreLoss', 'KLDivergence', 'SpatialCorrelation']
+__all__ = [
+    'ChannelCorrelation',
+    'FeatureMSE',
+    'InheritExploreLoss',
+    'KLDivergence',
+    'SpatialCorrelation',
+]

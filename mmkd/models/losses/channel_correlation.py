@@ -35,7 +35,9 @@ class ChannelCorrelation(nn.Module):
             ValueError: If channels differ (an adapter or a `ChannelSplit` in the link's connector mends it), or for vectors.
         """
         if target.dim() != 4 or source.dim() != 4 or target.shape[:2] != source.shape[:2]:
-            raise ValueError(f'maps of as many channels are compared: target {tuple(target.shape)}, source {tuple(source.shape)}')
+            raise ValueError(
+                f'maps of as many channels are compared: target {tuple(target.shape)}, source {tuple(source.shape)}'
+            )
         with torch.autocast(target.device.type, enabled=False):
             one, other = (self._correlation(x.float(), mask) for x in (target, source))
             return (one - other).square().mean()

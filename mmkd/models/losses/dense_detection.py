@@ -38,11 +38,23 @@ class DenseDetectionLoss(nn.Module):
         iou (str): `iou` or `giou`. Default: `giou`.
     """
 
-    def __init__(self, tau=1.0, class_weight=1.0, objectness_weight=1.0, box_weight=1.0, background_weight=1.0, iou='giou'):
+    def __init__(
+        self,
+        tau=1.0,
+        class_weight=1.0,
+        objectness_weight=1.0,
+        box_weight=1.0,
+        background_weight=1.0,
+        iou='giou',
+    ):
         super().__init__()
         self.tau, self.iou = check_tau(tau), choose(iou, ('iou', 'giou'), 'iou')
-        weights = dict(class_weight=class_weight, objectness_weight=objectness_weight, box_weight=box_weight,
-                       background_weight=background_weight)
+        weights = dict(
+            class_weight=class_weight,
+            objectness_weight=objectness_weight,
+            box_weight=box_weight,
+            background_weight=background_weight,
+        )
         for name, value in weights.items():
             if not 0 <= value < float('inf'):
                 raise ValueError(f'{name}: expected a number >= 0, got {value}')
@@ -58,10 +70,14 @@ class DenseDetectionLoss(nn.Module):
             ValueError: If they differ in positions or classes.
         """
         if target.cls_logits.shape != source.cls_logits.shape:
-            raise ValueError(f'predictions differ in positions or classes: target {target}, source {source}')
+            raise ValueError(
+                f'predictions differ in positions or classes: target {target}, source {source}'
+            )
         with torch.autocast(target.boxes.device.type, enabled=False):
             weight = source.scores.detach()
-            weight = weight / mean_over_ranks(weight.sum()).clamp(min=torch.finfo(torch.float32).tiny)
+            weight = weight / mean_over_ranks(weight.sum()).clamp(
+                min=torch.finfo(torch.float32).tiny
+            )
             classes, objectness = self._divergences(target, source)
             loss = self.class_weight * self._mean(classes, weight)
             if objectness is not None:
@@ -77,10 +93,14 @@ class DenseDetectionLoss(nn.Module):
             classes = bernoulli_kl(t / self.tau, s / self.tau).sum(-1) * self.tau**2
             if target.obj_logits is None:
                 return classes, None
-            objectness = bernoulli_kl(target.obj_logits.float() / self.tau, source.obj_logits.float() / self.tau)
+            objectness = bernoulli_kl(
+                target.obj_logits.float() / self.tau, source.obj_logits.float() / self.tau
+            )
             return classes, objectness * self.tau**2
         (log_t, log_not_t), (log_s, log_not_s) = self._log_joint(target), self._log_joint(source)
-        return (log_s.exp() * (log_s - log_t) + log_not_s.exp() * (log_not_s - log_not_t)).sum(-1), None
+        return (log_s.exp() * (log_s - log_t) + log_not_s.exp() * (log_not_s - log_not_t)).sum(
+            -1
+        ), None
 
     @staticmethod
     def _log_joint(prediction):
@@ -89,14 +109,22 @@ class DenseDetectionLoss(nn.Module):
         if prediction.obj_logits is None:
             return F.logsigmoid(classes), F.logsigmoid(-classes)
         objectness = prediction.obj_logits.float().unsqueeze(-1)
-        return (F.logsigmoid(classes) + F.logsigmoid(objectness),
-                torch.logaddexp(F.logsigmoid(-classes), F.logsigmoid(classes) + F.logsigmoid(-objectness)))
+        return (
+            F.logsigmoid(classes) + F.logsigmoid(objectness),
+            torch.logaddexp(
+                F.logsigmoid(-classes), F.logsigmoid(classes) + F.logsigmoid(-objectness)
+            ),
+        )
 
     def _box_term(self, target, source, weight):
         target, source = target.float(), source.float()
         # Areas of boxes beyond 1e6 pixels overflow in sums; such predictions carry no knowledge of use.
         usable = ((target.abs() < 1e6) & (source.abs() < 1e6)).all(-1)
-        target, source = (torch.where(usable.unsqueeze(-1), boxes, boxes.new_tensor([0., 0., 1., 1.]))
-                          for boxes in (target, source))
-        overlap = bbox_overlaps(target.reshape(-1, 4), source.reshape(-1, 4), mode=self.iou, is_aligned=True)
+        target, source = (
+            torch.where(usable.unsqueeze(-1), boxes, boxes.new_tensor([0.0, 0.0, 1.0, 1.0]))
+            for boxes in (target, source)
+        )
+        overlap = bbox_overlaps(
+            target.reshape(-1, 4), source.reshape(-1, 4), mode=self.iou, is_aligned=True
+        )
         return ((1 - overlap.view_as(weight)) * weight * usable).sum()

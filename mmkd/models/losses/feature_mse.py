@@ -43,16 +43,27 @@ class FeatureMSE(nn.Module):
             ValueError: If the shapes differ, or for vectors in `spatial` form.
         """
         if self.normalize == 'spatial' and target.dim() != 4:
-            raise ValueError(f"normalize='spatial' is for maps (N, C, H, W), got {tuple(target.shape)}")
+            raise ValueError(
+                f"normalize='spatial' is for maps (N, C, H, W), got {tuple(target.shape)}"
+            )
         if target.shape != source.shape:
-            raise ValueError(f'features differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}')
+            raise ValueError(
+                f'features differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}'
+            )
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
             if self.normalize == 'channel':
-                distance = (F.normalize(target, dim=1, eps=EPS) - F.normalize(source, dim=1, eps=EPS)).square().sum(1)
+                distance = (
+                    (F.normalize(target, dim=1, eps=EPS) - F.normalize(source, dim=1, eps=EPS))
+                    .square()
+                    .sum(1)
+                )
             else:
                 if self.normalize == 'spatial':
                     target, source = (
-                        F.normalize(x.flatten(2), dim=2, eps=EPS).view_as(x) * x[0, 0].numel()**0.5 for x in (target, source))
+                        F.normalize(x.flatten(2), dim=2, eps=EPS).view_as(x)
+                        * x[0, 0].numel() ** 0.5
+                        for x in (target, source)
+                    )
                 distance = (target - source).square().mean(1)
             return weighted_mean(distance, weight)

@@ -16,7 +16,12 @@ def factor_distance(target, source):
 
 def absolute_cosine(target, source):
     """|cos(x, y)| of vectors (N, D), averaged over the N."""
-    return (F.normalize(target, dim=1, eps=EPS) * F.normalize(source, dim=1, eps=EPS)).sum(1).abs().mean()
+    return (
+        (F.normalize(target, dim=1, eps=EPS) * F.normalize(source, dim=1, eps=EPS))
+        .sum(1)
+        .abs()
+        .mean()
+    )
 
 
 def linear_cka(target, source):
@@ -24,7 +29,9 @@ def linear_cka(target, source):
     target, source = target - target.mean(0), source - source.mean(0)
     # Sizes leave the value alone but not the range of its fourth powers.
     target, source = (x / x.norm().clamp(min=EPS) for x in (target, source))
-    return (source.T @ target).square().sum() / ((target.T @ target).norm() * (source.T @ source).norm()).clamp(min=EPS**2)
+    return (source.T @ target).square().sum() / (
+        (target.T @ target).norm() * (source.T @ source).norm()
+    ).clamp(min=EPS**2)
 
 
 @MODELS.register_module()
@@ -62,7 +69,11 @@ class InheritExploreLoss(nn.Module):
                 raise ValueError(f'{name}: expected a number >= 0, got {value!r}')
         if not isinstance(max_size, int) or max_size < 1:
             raise ValueError(f'max_size: expected 1 or more, got {max_size!r}')
-        self.inherit_weight, self.explore_weight, self.max_size = inherit_weight, explore_weight, max_size
+        self.inherit_weight, self.explore_weight, self.max_size = (
+            inherit_weight,
+            explore_weight,
+            max_size,
+        )
 
     def forward(self, target, source):
         """Compare factors.
@@ -75,19 +86,29 @@ class InheritExploreLoss(nn.Module):
             dict[str, Tensor]: Scalars `inherit` and `explore`, weighted; the latter is negative for `ft`.
         """
         if not isinstance(target, dict) or source.dim() != 4:
-            raise ValueError("expected factors: connector=dict(type='InheritExplore'), source_connector=dict("
-                             f"type='FactorAutoEncoder'), got {type(target).__name__} and {tuple(source.shape)}")
+            raise ValueError(
+                "expected factors: connector=dict(type='InheritExplore'), source_connector=dict("
+                f"type='FactorAutoEncoder'), got {type(target).__name__} and {tuple(source.shape)}"
+            )
         with torch.autocast(source.device.type, enabled=False):
             height, width = (min(side, self.max_size) for side in source.shape[-2:])
             source = resize_like(source.float(), source.new_empty(1, 1, height, width))
             factors = {name: resize_like(factor.float(), source) for name, factor in target.items()}
             for name, factor in factors.items():
                 if factor.shape != source.shape:
-                    raise ValueError(f'factors differ in shape: {name} {tuple(factor.shape)}, source {tuple(source.shape)}')
+                    raise ValueError(
+                        f'factors differ in shape: {name} {tuple(factor.shape)}, source {tuple(source.shape)}'
+                    )
             inherit = factor_distance(factors['inherit'].flatten(1), source.flatten(1))
             if self.explore == 'cka':
-                explore = linear_cka(*(x.movedim(1, -1).flatten(0, -2) for x in (factors['explore'], source)))
+                explore = linear_cka(
+                    *(x.movedim(1, -1).flatten(0, -2) for x in (factors['explore'], source))
+                )
             else:
                 distance = absolute_cosine if self.explore == 'cos' else factor_distance
-                explore = distance(factors['explore'].flatten(1), source.flatten(1)) * (-1 if self.explore == 'ft' else 1)
-            return dict(inherit=self.inherit_weight * inherit, explore=self.explore_weight * explore)
+                explore = distance(factors['explore'].flatten(1), source.flatten(1)) * (
+                    -1 if self.explore == 'ft' else 1
+                )
+            return dict(
+                inherit=self.inherit_weight * inherit, explore=self.explore_weight * explore
+            )

@@ -13,8 +13,9 @@ def bernoulli_kl(target, source):
 
     Written as sigmoid(s) * (logsigmoid(s) - logsigmoid(t)) + sigmoid(-s) * (logsigmoid(-s) - logsigmoid(-t)).
     """
-    return source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target)) + (-source).sigmoid() * (
-        F.logsigmoid(-source) - F.logsigmoid(-target))
+    return source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target)) + (
+        -source
+    ).sigmoid() * (F.logsigmoid(-source) - F.logsigmoid(-target))
 
 
 def check_tau(tau):
@@ -44,7 +45,11 @@ class KLDivergence(nn.Module):
 
     def __init__(self, tau=1.0, mode='softmax', dim=1):
         super().__init__()
-        self.tau, self.mode, self.dim = check_tau(tau), choose(mode, ('softmax', 'sigmoid'), 'mode'), dim
+        self.tau, self.mode, self.dim = (
+            check_tau(tau),
+            choose(mode, ('softmax', 'sigmoid'), 'mode'),
+            dim,
+        )
 
     def forward(self, target, source, mask=None):
         """Compare logits.
@@ -57,7 +62,9 @@ class KLDivergence(nn.Module):
             Tensor: A scalar.
         """
         if target.shape != source.shape:
-            raise ValueError(f'logits differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}')
+            raise ValueError(
+                f'logits differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}'
+            )
         if self.mode == 'softmax' and target.shape[self.dim] == 1:
             raise ValueError("one class: its softmax is 1 whatever the logits; use mode='sigmoid'")
         with torch.autocast(target.device.type, enabled=False):

@@ -31,4 +31,6 @@ def weighted_mean(values, weight=None):
     """
     if weight is None:
         return values.mean()
-    return (values * weight).sum() / mean_over_ranks(weight.sum()).clamp(min=torch.finfo(weight.dtype).tiny)
+    return (values * weight).sum() / mean_over_ranks(weight.sum()).clamp(
+        min=torch.finfo(weight.dtype).tiny
+    )

@@ -47,10 +47,14 @@ class SpatialCorrelation(nn.Module):
             ValueError: For vectors, and for maps of one position, whose correlations are 1 whatever they hold.
         """
         if target.dim() != 4 or source.dim() != 4:
-            raise ValueError(f'maps (N, C, H, W) are compared, got {tuple(target.shape)} and {tuple(source.shape)}')
+            raise ValueError(
+                f'maps (N, C, H, W) are compared, got {tuple(target.shape)} and {tuple(source.shape)}'
+            )
         height, width = (min(side, self.max_size) for side in source.shape[-2:])
         if height * width == 1:
-            raise ValueError('maps of one position have no correlation between positions: tap an earlier layer')
+            raise ValueError(
+                'maps of one position have no correlation between positions: tap an earlier layer'
+            )
         with torch.autocast(target.device.type, enabled=False):
             source = resize_like(source.float(), source.new_empty(1, 1, height, width))
             target, source, weight = apply_mask(mask, resize_like(target.float(), source), source)
@@ -62,5 +66,5 @@ class SpatialCorrelation(nn.Module):
 
     @staticmethod
     def _correlation(x):
-        columns = F.normalize(x.flatten(2) / x.shape[1]**0.5, dim=1, eps=EPS)
+        columns = F.normalize(x.flatten(2) / x.shape[1] ** 0.5, dim=1, eps=EPS)
         return columns.mT @ columns

@@ -68,18 +68,39 @@ class MetaMixer:
         ValueError: At build, for wrong values, a depth that a member does not have, a head whose loss cannot be mixed.
     """
 
-    def __init__(self, task, networks, preprocessor, depths=(0, 1, 2, 3), alpha=1.0, global_prob=0.5, local_alpha=1.0,
-                 local_prob=0.5, labels='index', stages=None, seed=None):
+    def __init__(
+        self,
+        task,
+        networks,
+        preprocessor,
+        depths=(0, 1, 2, 3),
+        alpha=1.0,
+        global_prob=0.5,
+        local_alpha=1.0,
+        local_prob=0.5,
+        labels='index',
+        stages=None,
+        seed=None,
+    ):
         for name, value in dict(alpha=alpha, local_alpha=local_alpha).items():
             if not isinstance(value, (int, float)) or not 0 < value < float('inf'):
                 raise ValueError(f'{name}: expected a positive number, got {value!r}')
         for name, value in dict(global_prob=global_prob, local_prob=local_prob).items():
             if not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise ValueError(f'{name}: expected a number in [0, 1], got {value!r}')
-        if not isinstance(depths, (list, tuple)) or not depths or not all(type(k) is int and k >= 0 for k in depths):
+        if (
+            not isinstance(depths, (list, tuple))
+            or not depths
+            or not all(type(k) is int and k >= 0 for k in depths)
+        ):
             raise ValueError(f'depths: expected one or more integers >= 0, got {depths!r}')
         self.task, self.depths = task, tuple(depths)
-        self.alpha, self.global_prob, self.local_alpha, self.local_prob = alpha, global_prob, local_alpha, local_prob
+        self.alpha, self.global_prob, self.local_alpha, self.local_prob = (
+            alpha,
+            global_prob,
+            local_alpha,
+            local_prob,
+        )
         self.labels = choose(labels, ('index', 'soft'), 'labels')
         task.check_mixing(preprocessor)
         self.stages = {}
@@ -98,18 +119,24 @@ class MetaMixer:
         if max(self.depths) == 0:
             return
         if not self.task.mixes_features:
-            raise ValueError(f'depths: {type(self.task).__name__} mixes at the input only, depths=(0, ); got {self.depths}')
+            raise ValueError(
+                f'depths: {type(self.task).__name__} mixes at the input only, depths=(0, ); got {self.depths}'
+            )
         for name, network in networks.items():
             self.stages[name] = paths = list(given.get(name) or self.task.stages_of(network))
             if not paths:
-                raise ValueError(f'stages: found none in the {type(network.backbone).__name__} of {name!r}: name the '
-                                 f"modules whose outputs they are, stages=dict({name}=['backbone....', ...]), or set depths=(0, )")
+                raise ValueError(
+                    f'stages: found none in the {type(network.backbone).__name__} of {name!r}: name the '
+                    f"modules whose outputs they are, stages=dict({name}=['backbone....', ...]), or set depths=(0, )"
+                )
             modules = dict(network.named_modules())
             for path in paths:
                 choose(path, filter(None, modules), f'stages.{name}')
             if max(self.depths) > len(paths):
-                raise ValueError(f'depths: {max(self.depths)} is none of {name!r}, which has {len(paths)} stages: '
-                                 f'{", ".join(paths)}')
+                raise ValueError(
+                    f'depths: {max(self.depths)} is none of {name!r}, which has {len(paths)} stages: '
+                    f'{", ".join(paths)}'
+                )
 
     def _check_heads(self, networks):
         for name, network in networks.items():
@@ -119,15 +146,21 @@ class MetaMixer:
             for path, method in self.task.loss_methods(network).items():
                 head = network.get_submodule(path)
                 if not hands_outputs_to(head, method, self.task.truth_argument):
-                    raise ValueError(f'the loss of {name!r} cannot be mixed: {type(head).__name__} does not compute it from '
-                                     f'its outputs by {method}(..., {self.task.truth_argument}); set global_prob=0')
+                    raise ValueError(
+                        f'the loss of {name!r} cannot be mixed: {type(head).__name__} does not compute it from '
+                        f'its outputs by {method}(..., {self.task.truth_argument}); set global_prob=0'
+                    )
 
     def draw(self):
         """Draw one step's random numbers; each step consumes the stream alike, whatever the probabilities."""
         with self.stream():
             local, mixed, *center = torch.rand(4, dtype=torch.float64).tolist()
-            local_lam = Beta(*torch.full((2, ), float(self.local_alpha), dtype=torch.float64)).sample().item()
-            lam = Beta(*torch.full((2, ), float(self.alpha), dtype=torch.float64)).sample().item()
+            local_lam = (
+                Beta(*torch.full((2,), float(self.local_alpha), dtype=torch.float64))
+                .sample()
+                .item()
+            )
+            lam = Beta(*torch.full((2,), float(self.alpha), dtype=torch.float64)).sample().item()
             depth = self.depths[torch.randint(len(self.depths), ())]
             pairing = torch.randint(2**31, ()).item()
         depth = depth if mixed < self.global_prob else None
@@ -161,7 +194,9 @@ class MetaMixer:
         for i, j in enumerate(partners):
             if j is None:
                 continue
-            height, width = _common_size(images, samples[i], samples[j], min)  # no padding is pasted, none pasted over
+            height, width = _common_size(
+                images, samples[i], samples[j], min
+            )  # no padding is pasted, none pasted over
             box, left = cut_box(height, width, draw.local_lam, draw.center)
             if left < 1:
                 top, bottom, start, end = box
@@ -174,8 +209,13 @@ class MetaMixer:
         others = [samples[j] for j in partners.tolist()]
         if draw.depth == 0:
             mix.inputs = mix.blend(mix.inputs)
-            sizes = [_common_size(mix.inputs, one, other, max) for one, other in zip(samples, others)]
-            samples, others = ([_sized(sample, size) for sample, size in zip(group, sizes)] for group in (samples, others))
+            sizes = [
+                _common_size(mix.inputs, one, other, max) for one, other in zip(samples, others)
+            ]
+            samples, others = (
+                [_sized(sample, size) for sample, size in zip(group, sizes)]
+                for group in (samples, others)
+            )
         if self.labels == 'soft':
             mix.data_samples = self.task.soft_labels(samples, others, draw.lam)
         else:

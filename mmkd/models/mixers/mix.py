@@ -32,7 +32,11 @@ class Mix:
         """
         if isinstance(value, (tuple, list)):
             return type(value)([self.blend(item) for item in value])
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or len(value) != len(self.partners):
+        if (
+            not isinstance(value, torch.Tensor)
+            or not value.is_floating_point()
+            or len(value) != len(self.partners)
+        ):
             return value
         return self.lam * value + (1 - self.lam) * value[self.partners]
 
@@ -57,24 +61,37 @@ class Mix:
                     runs.append(module)
                     mixed = self.blend(output)
                     if all(new is old for new, old in zip(_items(mixed), _items(output))):
-                        raise RuntimeError(f'model.mixer.stages.{name}: {stage!r} gives {type(output).__name__}, expected '
-                                           'a tensor with an entry an image, or a tuple or list of such')
+                        raise RuntimeError(
+                            f'model.mixer.stages.{name}: {stage!r} gives {type(output).__name__}, expected '
+                            'a tensor with an entry an image, or a tuple or list of such'
+                        )
                     return mixed
+
                 # First, so that taps on the same module read the mixed output.
-                stack.callback(network.get_submodule(stage).register_forward_hook(mix_stage, prepend=True).remove)
+                stack.callback(
+                    network.get_submodule(stage)
+                    .register_forward_hook(mix_stage, prepend=True)
+                    .remove
+                )
             if self.others is not None and network.training:
                 truth = self.task.truth_arguments([sample.clone() for sample in self.others])
                 for path, method in self.task.loss_methods(network).items():
-                    heads[path] = stack.enter_context(_two_truths(network.get_submodule(path), method, truth, self.lam))
+                    heads[path] = stack.enter_context(
+                        _two_truths(network.get_submodule(path), method, truth, self.lam)
+                    )
             yield
         if self.depth and len(runs) != 1:
-            raise RuntimeError(f'model.mixer.stages.{name}: {stage!r} ran {len(runs)} times in one forward pass; a stage is '
-                               'a module that runs once')
+            raise RuntimeError(
+                f'model.mixer.stages.{name}: {stage!r} ran {len(runs)} times in one forward pass; a stage is '
+                'a module that runs once'
+            )
         for path, calls in heads.items():
             if not calls:
                 method = self.task.loss_methods(network)[path]
-                raise RuntimeError(f'model.mixer: {path!r} of {name!r} computed its loss otherwise than by {method!r}, which '
-                                   'MetaMixer calls for both ground truths')
+                raise RuntimeError(
+                    f'model.mixer: {path!r} of {name!r} computed its loss otherwise than by {method!r}, which '
+                    'MetaMixer calls for both ground truths'
+                )
 
 
 def _items(value):
@@ -91,7 +108,9 @@ def _two_truths(head, method, truth, lam):
         calls.append(method)
         bound = signature.bind(*args, **kwargs)
         first = original(*bound.args, **bound.kwargs)
-        bound.arguments.update({key: value for key, value in truth.items() if key in signature.parameters})
+        bound.arguments.update(
+            {key: value for key, value in truth.items() if key in signature.parameters}
+        )
         return mix_losses(first, original(*bound.args, **bound.kwargs), lam)
 
     setattr(head, method, both)
@@ -108,10 +127,17 @@ def mix_losses(first, second, lam):
         first, second (dict): Tensors or lists of tensors with equal keys.
         lam (float): Share of `first`.
     """
-    def mixed(a, b):
-        return [mixed(x, y) for x, y in zip(a, b)] if isinstance(a, (list, tuple)) else lam * a + (1 - lam) * b
 
-    return {key: mixed(value, second[key]) if 'loss' in key else value for key, value in first.items()}
+    def mixed(a, b):
+        return (
+            [mixed(x, y) for x, y in zip(a, b)]
+            if isinstance(a, (list, tuple))
+            else lam * a + (1 - lam) * b
+        )
+
+    return {
+        key: mixed(value, second[key]) if 'loss' in key else value for key, value in first.items()
+    }
 
 
 def hands_outputs_to(head, method, argument):

@@ -1,4 +1,5 @@
 """Which image of a batch is mixed with which, and the box that CutMix cuts."""
+
 import torch
 
 
@@ -16,7 +17,9 @@ def local_partners(classes, same, generator):
     partners = []
     for i, own in enumerate(classes):
         others = [j for j, other in enumerate(classes) if j != i and same(own, other)]
-        partners.append(others[torch.randint(len(others), (), generator=generator)] if others else None)
+        partners.append(
+            others[torch.randint(len(others), (), generator=generator)] if others else None
+        )
     return partners
 
 
@@ -60,7 +63,7 @@ def cut_box(height, width, lam, center):
         tuple: The box (top, bottom, left, right) in pixels, and the share of the image that it leaves, which is larger
         than `lam` where the box was clipped.
     """
-    ratio = (1 - lam)**0.5
+    ratio = (1 - lam) ** 0.5
     sides = []
     for size, share in zip((height, width), center):
         length, middle = round(size * ratio), int(size * share)

@@ -28,10 +28,14 @@ class ClassificationTask(Task):
 
     def __init__(self, networks):
         super().__init__(networks)
-        kinds = {name: isinstance(network.head, MultiLabelClsHead) for name, network in networks.items()}
+        kinds = {
+            name: isinstance(network.head, MultiLabelClsHead) for name, network in networks.items()
+        }
         if len(set(kinds.values())) > 1:
-            raise ValueError('model.members: some heads are multi-label, others not: '
-                             f'{ {name: type(network.head).__name__ for name, network in networks.items()} }')
+            raise ValueError(
+                'model.members: some heads are multi-label, others not: '
+                f'{ {name: type(network.head).__name__ for name, network in networks.items()} }'
+            )
         self.multi_label = any(kinds.values())
 
     def resolve_tap(self, name, network, key):
@@ -50,8 +54,10 @@ class ClassificationTask(Task):
 
     def check_mixing(self, preprocessor):
         if getattr(preprocessor, 'batch_augments', None) is not None:
-            raise ValueError('model.data_preprocessor.batch_augments mixes the images already: set it to None, or leave out '
-                             'the mixer')
+            raise ValueError(
+                'model.data_preprocessor.batch_augments mixes the images already: set it to None, or leave out '
+                'the mixer'
+            )
 
     def classes_of(self, sample):
         return frozenset(sample.gt_label.tolist())
@@ -65,16 +71,29 @@ class ClassificationTask(Task):
     def check_soft_labels(self, name, network):
         head = copy.deepcopy(network.head).cpu()
         if not hasattr(head, 'num_classes'):
-            raise ValueError(f"labels: 'soft' needs the number of classes, which {type(head).__name__} of {name!r} lacks")
-        sample = DataSample().set_gt_score(torch.full((head.num_classes, ), 1 / head.num_classes))
+            raise ValueError(
+                f"labels: 'soft' needs the number of classes, which {type(head).__name__} of {name!r} lacks"
+            )
+        sample = DataSample().set_gt_score(torch.full((head.num_classes,), 1 / head.num_classes))
         try:
             value = head._get_loss(torch.zeros(2, head.num_classes), [sample, sample])['loss']
-        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            AssertionError,
+            AttributeError,
+            IndexError,
+            KeyError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             loss = type(getattr(head, 'loss_module', head)).__name__
-            raise ValueError(f"labels: the loss {loss} of {name!r} takes no mixed labels ({error}); set labels='index'"
-                             ) from error
+            raise ValueError(
+                f"labels: the loss {loss} of {name!r} takes no mixed labels ({error}); set labels='index'"
+            ) from error
         if value.numel() != 1 or not value.isfinite():
-            raise ValueError(f"labels: the loss of {name!r} gives {value} for mixed labels; set labels='index'")
+            raise ValueError(
+                f"labels: the loss of {name!r} gives {value} for mixed labels; set labels='index'"
+            )
 
     def soft_labels(self, samples, others, lam):
         """Return copies of `samples` with `gt_score`, lam times their own one-hot labels and (1 - lam) the others'."""
@@ -93,20 +112,44 @@ class ClassificationTask(Task):
         for label in sample.pred_label.tolist():
             score = f' {sample.pred_score[label]:.2f}' if 'pred_score' in sample else ''
             lines.append(f'{metainfo["classes"][label]}{score}')
-        canvas.draw_texts('\n'.join(lines), np.array([6, 6]), colors=colour, font_sizes=11,
-                          bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'))
+        canvas.draw_texts(
+            '\n'.join(lines),
+            np.array([6, 6]),
+            colors=colour,
+            font_sizes=11,
+            bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'),
+        )
 
     def draw_disagreement(self, canvas, size, samples, colours, metainfo):
-        said = {name: [metainfo['classes'][label] for label in sorted(s.pred_label.tolist())] for name, s in samples.items()}
+        said = {
+            name: [metainfo['classes'][label] for label in sorted(s.pred_label.tolist())]
+            for name, s in samples.items()
+        }
         if len({tuple(labels) for labels in said.values()}) > 1:
             text = '\n'.join(f'{name}: {", ".join(labels)}' for name, labels in said.items())
-            canvas.draw_texts(text, np.array([6, 6]), colors=(255, 23, 68), font_sizes=9,
-                              bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'))
+            canvas.draw_texts(
+                text,
+                np.array([6, 6]),
+                colors=(255, 23, 68),
+                font_sizes=9,
+                bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none'),
+            )
 
     def build_ensemble(self, members, **cfg):
         heads = {name: self.networks[name].head for name in members}
-        self.check_equal({name: head.num_classes for name, head in heads.items() if hasattr(head, 'num_classes')}, 'classes',
-                         'model.ensemble.members')
+        self.check_equal(
+            {
+                name: head.num_classes
+                for name, head in heads.items()
+                if hasattr(head, 'num_classes')
+            },
+            'classes',
+            'model.ensemble.members',
+        )
         if self.multi_label and 'thr' not in cfg and 'topk' not in cfg:
             cfg.update(thr=heads[members[0]].thr, topk=heads[members[0]].topk)
-        return build_checked(MODELS, dict(type='ClassificationEnsemble', multi_label=self.multi_label, **cfg), 'model.ensemble')
+        return build_checked(
+            MODELS,
+            dict(type='ClassificationEnsemble', multi_label=self.multi_label, **cfg),
+            'model.ensemble',
+        )

@@ -1,4 +1,5 @@
 """How a dense head's raw output becomes a `DensePrediction`. Another head: add its function to `READERS`."""
+
 import torch
 from mmdet.models.dense_heads import RTMDetHead, YOLOXHead
 from mmdet.structures.bbox import distance2bbox
@@ -14,8 +15,14 @@ def flatten_levels(maps):
 
 def grid_points(head, maps):
     """Return the head's prior points of all levels: (P, 4) of x, y, stride, stride in pixels."""
-    return torch.cat(head.prior_generator.grid_priors(
-        [m.shape[-2:] for m in maps], dtype=torch.float32, device=maps[0].device, with_stride=True))
+    return torch.cat(
+        head.prior_generator.grid_priors(
+            [m.shape[-2:] for m in maps],
+            dtype=torch.float32,
+            device=maps[0].device,
+            with_stride=True,
+        )
+    )
 
 
 def read_yolox(head, output):
@@ -33,7 +40,11 @@ def read_rtmdet(head, output):
     classes, distances = output
     points = grid_points(head, classes)[:, :2]
     distances = flatten_levels(distances).float()
-    return DensePrediction(flatten_levels(classes), None, distance2bbox(points.expand(len(distances), -1, -1), distances))
+    return DensePrediction(
+        flatten_levels(classes),
+        None,
+        distance2bbox(points.expand(len(distances), -1, -1), distances),
+    )
 
 
 READERS = {YOLOXHead: read_yolox, RTMDetHead: read_rtmdet}
@@ -48,6 +59,9 @@ def reader_of(head, key):
     for cls, reader in READERS.items():
         if isinstance(head, cls):
             return reader
-    return choose(type(head).__name__, [cls.__name__ for cls in READERS],
-                  f"{key}: the 'prediction' tap reads the dense heads named here (mmkd/tasks/detection/dense_heads.py has "
-                  'the room for others)')
+    return choose(
+        type(head).__name__,
+        [cls.__name__ for cls in READERS],
+        f"{key}: the 'prediction' tap reads the dense heads named here (mmkd/tasks/detection/dense_heads.py has "
+        'the room for others)',
+    )

@@ -53,8 +53,10 @@ class DetectionTask(Task):
             return ('neck' if network.with_neck else 'backbone'), None
         head = getattr(network, 'bbox_head', None)
         if head is None or hasattr(network, 'rpn_head'):
-            raise ValueError(f"{key}: {type(network).__name__} has no single dense head for the 'prediction' tap: it has one "
-                             'for one-stage detectors (YOLOX, RTMDet)')
+            raise ValueError(
+                f"{key}: {type(network).__name__} has no single dense head for the 'prediction' tap: it has one "
+                'for one-stage detectors (YOLOX, RTMDet)'
+            )
         return 'bbox_head', reader_of(head, key)
 
     def default_loss(self, tap):
@@ -64,7 +66,9 @@ class DetectionTask(Task):
         if all(path.split('.')[0] in ('backbone', 'neck') for path in paths):
             network.extract_feat(inputs)
         elif not hasattr(network, 'roi_head'):
-            network.bbox_head(network.extract_feat(inputs))  # `_forward` calls `bbox_head.forward`, which no hook sees
+            network.bbox_head(
+                network.extract_feat(inputs)
+            )  # `_forward` calls `bbox_head.forward`, which no hook sees
         else:
             network(inputs, data_samples, mode='tensor')
 
@@ -83,19 +87,29 @@ class DetectionTask(Task):
                 continue
             own, theirs = sample.get(name), other.get(name)
             if (set(own.keys()) | set(theirs.keys())) - {'bboxes', 'labels'}:
-                raise ValueError(f'model.mixer: local mixing cuts boxes and labels only, got {name} with {list(own.keys())}')
+                raise ValueError(
+                    f'model.mixer: local mixing cuts boxes and labels only, got {name} with {list(own.keys())}'
+                )
             region = own.bboxes.new_tensor([left, top, right, bottom])
             own = own[_share_inside(own.bboxes, region) <= 0.5]
             theirs = theirs[_share_inside(theirs.bboxes, region) >= 0.5]
             cut = InstanceData(labels=theirs.labels, bboxes=_clipped(theirs.bboxes, region))
-            pasted.set_data({name: InstanceData(labels=torch.cat([own.labels, cut.labels]),
-                                                bboxes=torch.cat([own.bboxes, cut.bboxes]))})
+            pasted.set_data(
+                {
+                    name: InstanceData(
+                        labels=torch.cat([own.labels, cut.labels]),
+                        bboxes=torch.cat([own.bboxes, cut.bboxes]),
+                    )
+                }
+            )
         return pasted
 
     def loss_methods(self, network):
         if not isinstance(network, SingleStageDetector):
-            raise ValueError(f'global mixing is for one-stage detectors, got {type(network).__name__}: it assigns ground '
-                             'truth before its loss; set global_prob=0')
+            raise ValueError(
+                f'global mixing is for one-stage detectors, got {type(network).__name__}: it assigns ground '
+                'truth before its loss; set global_prob=0'
+            )
         return {'bbox_head': 'loss_by_feat'}
 
     def truth_arguments(self, data_samples):
@@ -118,23 +132,37 @@ class DetectionTask(Task):
         boxes = _scaled(found.bboxes, size, sample)
         canvas.draw_bboxes(boxes, edge_colors=colour)
         if 'scores' in found:
-            canvas.draw_texts([f'{score:.2f}' for score in found.scores.tolist()], boxes[:, :2], colors=colour, font_sizes=9,
-                              bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none', pad=0.8))
+            canvas.draw_texts(
+                [f'{score:.2f}' for score in found.scores.tolist()],
+                boxes[:, :2],
+                colors=colour,
+                font_sizes=9,
+                bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none', pad=0.8),
+            )
 
     def draw_disagreement(self, canvas, size, samples, colours, metainfo):
         # Boxes of a member that no box of another member overlaps by half.
-        found = {name: s.pred_instances[s.pred_instances.scores >= DRAWN_SCORE].bboxes for name, s in samples.items()}
+        found = {
+            name: s.pred_instances[s.pred_instances.scores >= DRAWN_SCORE].bboxes
+            for name, s in samples.items()
+        }
         for (name, boxes), colour in zip(found.items(), colours):
             alone = torch.zeros(len(boxes), dtype=torch.bool)
             for other, theirs in found.items():
                 if other != name:
-                    best = bbox_overlaps(boxes, theirs).amax(1) if len(theirs) else torch.zeros(len(boxes))
+                    best = (
+                        bbox_overlaps(boxes, theirs).amax(1)
+                        if len(theirs)
+                        else torch.zeros(len(boxes))
+                    )
                     alone |= best < 0.5
             if alone.any():
                 canvas.draw_bboxes(_scaled(boxes[alone], size, samples[name]), edge_colors=colour)
 
     def build_ensemble(self, members, **cfg):
         heads = {name: getattr(self.networks[name], 'bbox_head', None) for name in members}
-        counts = {name: head.num_classes for name, head in heads.items() if hasattr(head, 'num_classes')}
+        counts = {
+            name: head.num_classes for name, head in heads.items() if hasattr(head, 'num_classes')
+        }
         self.check_equal(counts, 'classes', 'model.ensemble.members')
         return build_checked(MODELS, dict(type='DetectionEnsemble', **cfg), 'model.ensemble')

@@ -36,8 +36,11 @@ class SegmentationTask(Task):
 
     def __init__(self, networks):
         super().__init__(networks)
-        self.check_equal({name: self._head(network).ignore_index for name, network in networks.items()}, 'ignore_index',
-                         'model.members')
+        self.check_equal(
+            {name: self._head(network).ignore_index for name, network in networks.items()},
+            'ignore_index',
+            'model.members',
+        )
 
     @staticmethod
     def _head(network):
@@ -49,9 +52,15 @@ class SegmentationTask(Task):
             return 'backbone', last_level
         head = self._head(network)
         if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
-            raise ValueError(f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: name the module "
-                             'that gives its logits')
-        last = f'decode_head.{len(network.decode_head) - 1}' if head is not network.decode_head else 'decode_head'
+            raise ValueError(
+                f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: name the module "
+                'that gives its logits'
+            )
+        last = (
+            f'decode_head.{len(network.decode_head) - 1}'
+            if head is not network.decode_head
+            else 'decode_head'
+        )
         return f'{last}.conv_seg', None
 
     def default_loss(self, tap):
@@ -65,7 +74,10 @@ class SegmentationTask(Task):
         if all(path.split('.')[0] in ('backbone', 'neck') for path in paths):
             network.extract_feat(inputs)
         else:
-            network.encode_decode(inputs, [dict(img_shape=inputs.shape[-2:], pad_shape=inputs.shape[-2:])] * len(inputs))
+            network.encode_decode(
+                inputs,
+                [dict(img_shape=inputs.shape[-2:], pad_shape=inputs.shape[-2:])] * len(inputs),
+            )
 
     def valid_mask(self, data_samples):
         ignored = self._head(next(iter(self.networks.values()))).ignore_index
@@ -81,7 +93,9 @@ class SegmentationTask(Task):
         for name, field in sample.items():
             if isinstance(field, PixelData) and name.startswith('gt_'):
                 data = field.data.clone()
-                data[..., top:bottom, left:right] = other.get(name).data[..., top:bottom, left:right]
+                data[..., top:bottom, left:right] = other.get(name).data[
+                    ..., top:bottom, left:right
+                ]
                 pasted.set_data({name: PixelData(data=data)})
         return pasted
 
@@ -99,7 +113,11 @@ class SegmentationTask(Task):
             heads['auxiliary_head'] = network.auxiliary_head
         paths = []
         for path, head in heads.items():
-            paths += [f'{path}.{i}' for i in range(len(head))] if isinstance(head, nn.ModuleList) else [path]
+            paths += (
+                [f'{path}.{i}' for i in range(len(head))]
+                if isinstance(head, nn.ModuleList)
+                else [path]
+            )
         return dict.fromkeys(paths, 'loss_by_feat')
 
     def truth_of(self, dataset, index, sample):
@@ -112,7 +130,11 @@ class SegmentationTask(Task):
         palette = metainfo.get('palette') or []
         for label in range(1 if len(metainfo['classes']) == 2 else 0, len(metainfo['classes'])):
             if (classes == label).any():
-                own = colour if len(metainfo['classes']) == 2 or not palette else tuple(palette[label])
+                own = (
+                    colour
+                    if len(metainfo['classes']) == 2 or not palette
+                    else tuple(palette[label])
+                )
                 canvas.draw_binary_masks(classes == label, colors=own, alphas=0.5)
 
     def draw_disagreement(self, canvas, size, samples, colours, metainfo):
@@ -123,6 +145,10 @@ class SegmentationTask(Task):
 
     def build_ensemble(self, members, **cfg):
         heads = {name: self._head(self.networks[name]) for name in members}
-        self.check_equal({name: head.out_channels for name, head in heads.items()}, 'output channels', 'model.ensemble.members')
+        self.check_equal(
+            {name: head.out_channels for name, head in heads.items()},
+            'output channels',
+            'model.ensemble.members',
+        )
         cfg.setdefault('threshold', heads[members[0]].threshold)
         return build_checked(MODELS, dict(type='SegmentationEnsemble', **cfg), 'model.ensemble')

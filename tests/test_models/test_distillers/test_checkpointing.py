@@ -1,4 +1,5 @@
 """Gradient checkpointing inside members: the same gradients, taps recorded once, and a tap without gradient is refused."""
+
 import pytest
 import torch
 from mmengine.runner import turn_on_activation_checkpointing
@@ -10,25 +11,42 @@ FCOS = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 def fcos(with_cp, **kwargs):
     """A ResNet in train mode, whose blocks know `with_cp`; group norm, since recomputing moves a batch norm's statistics twice."""
     options = {
-        'backbone.depth': 18, 'backbone.base_channels': 8, 'backbone.stem_channels': 8, 'backbone.init_cfg': None,
-        'backbone.norm_cfg': dict(type='GN', num_groups=2, _delete_=True), 'backbone.norm_eval': False,
-        'backbone.frozen_stages': -1, 'backbone.with_cp': with_cp, 'neck.in_channels': [8, 16, 32, 64], 'neck.out_channels': 32,
-        'bbox_head.in_channels': 32, 'bbox_head.feat_channels': 32, 'bbox_head.stacked_convs': 1, 'bbox_head.num_classes': 1
+        'backbone.depth': 18,
+        'backbone.base_channels': 8,
+        'backbone.stem_channels': 8,
+        'backbone.init_cfg': None,
+        'backbone.norm_cfg': dict(type='GN', num_groups=2, _delete_=True),
+        'backbone.norm_eval': False,
+        'backbone.frozen_stages': -1,
+        'backbone.with_cp': with_cp,
+        'neck.in_channels': [8, 16, 32, 64],
+        'neck.out_channels': 32,
+        'bbox_head.in_channels': 32,
+        'bbox_head.feat_channels': 32,
+        'bbox_head.stacked_convs': 1,
+        'bbox_head.num_classes': 1,
     }
     return dict(dict(config=FCOS, options=options), **kwargs)
 
 
 def gradients(toolkit, model):
     model.progress = 0.5
-    losses, _ = model.parse_losses(model(**model.data_preprocessor(toolkit.make_batch(), True), mode='loss'))
+    losses, _ = model.parse_losses(
+        model(**model.data_preprocessor(toolkit.make_batch(), True), mode='loss')
+    )
     sum(losses.values()).backward()
-    assert not any(tap.recorder.outputs for tap in model.taps.values())  # nothing recorded while recomputing
+    assert not any(
+        tap.recorder.outputs for tap in model.taps.values()
+    )  # nothing recorded while recomputing
     return {name: p.grad for name, p in model.named_parameters()}
 
 
 def pair(toolkit, with_cp, tap):
     members = {name: fcos(with_cp, seed=i) for i, name in enumerate(('a', 'b'))}
-    links = [dict(source=s, target=t, tap=tap, loss=dict(type='FeatureMSE')) for s, t in (('a', 'b'), ('b', 'a'))]
+    links = [
+        dict(source=s, target=t, tap=tap, loss=dict(type='FeatureMSE'))
+        for s, t in (('a', 'b'), ('b', 'a'))
+    ]
     return toolkit.make_distiller(members=members, links=links)
 
 
@@ -50,7 +68,10 @@ def test_a_module_that_mmengine_checkpoints_can_be_tapped(toolkit):
 
 def test_a_tap_inside_a_reentrant_checkpoint_is_refused(toolkit):
     """Its first pass builds no graph: the link would teach nothing, silently."""
-    with pytest.raises(ValueError, match=r"links\[0\].target_tap: 'backbone.layer4.1.conv2' of 'b' has no gradient.*with_cp"):
+    with pytest.raises(
+        ValueError,
+        match=r"links\[0\].target_tap: 'backbone.layer4.1.conv2' of 'b' has no gradient.*with_cp",
+    ):
         gradients(toolkit, pair(toolkit, True, 'backbone.layer4.1.conv2'))
 
 
@@ -62,6 +83,9 @@ def test_a_tap_inside_a_non_reentrant_checkpoint_teaches(toolkit):
         return model
 
     tap = 'backbone.layer4.1.conv2'
-    one, other = gradients(toolkit, pair(toolkit, False, tap)), gradients(toolkit, saving(pair(toolkit, False, tap)))
+    one, other = (
+        gradients(toolkit, pair(toolkit, False, tap)),
+        gradients(toolkit, saving(pair(toolkit, False, tap))),
+    )
     for name, grad in one.items():
         torch.testing.assert_close(other[name], grad, msg=lambda text: f'{name}: {text}')

@@ -1,4 +1,5 @@
 """Chains of connectors, connectors on the source's side, losses and connectors of several terms."""
+
 import copy
 
 import pytest
@@ -11,6 +12,7 @@ from mmkd.registry import MODELS
 @MODELS.register_module(force=True)
 class Widen(nn.Module):
     """A 1x1 convolution to `factor` times the channels; notes what it was built for."""
+
     needs_channels = True
 
     def __init__(self, in_channels, out_channels, factor=2):
@@ -25,6 +27,7 @@ class Widen(nn.Module):
 @MODELS.register_module(force=True)
 class Rebuild(nn.Module):
     """Gives its input on, and how far a learned scale of it is from it, as a term of its own."""
+
     needs_channels = True
     adds_terms = True
 
@@ -45,15 +48,28 @@ class TwoTerms(nn.Module):
         self.factor = nn.Parameter(torch.ones(()))
 
     def forward(self, target, source):
-        return dict(near=self.factor * (target.mean() - source.mean())**2, far=target.square().mean())
+        return dict(
+            near=self.factor * (target.mean() - source.mean()) ** 2, far=target.square().mean()
+        )
 
 
-NEAR, FAR, REBUILD = (f'student1/loss_x_{key}[teacher:feature[1]]' for key in ('near', 'far', 'rebuild'))
+NEAR, FAR, REBUILD = (
+    f'student1/loss_x_{key}[teacher:feature[1]]' for key in ('near', 'far', 'rebuild')
+)
 
 
 def link(**changes):
-    return dict(dict(source='teacher', target='student1', tap='feature[1]', name='x', connector=None,
-                     loss=dict(type='TwoTerms')), **changes)
+    return dict(
+        dict(
+            source='teacher',
+            target='student1',
+            tap='feature[1]',
+            name='x',
+            connector=None,
+            loss=dict(type='TwoTerms'),
+        ),
+        **changes,
+    )
 
 
 def losses_of(model, batch):
@@ -61,33 +77,54 @@ def losses_of(model, batch):
 
 
 def test_each_part_of_a_chain_is_built_for_what_the_one_before_gives(toolkit):
-    model = toolkit.make_distiller(links=[link(
-        source_connector=[dict(type='Widen'), 'Rebuild'], connector=[dict(type='Widen', factor=3), dict(type='Widen')])])
-    (one, module), = model.links
-    (widen, rebuild), = module.source_connectors
+    model = toolkit.make_distiller(
+        links=[
+            link(
+                source_connector=[dict(type='Widen'), 'Rebuild'],
+                connector=[dict(type='Widen', factor=3), dict(type='Widen')],
+            )
+        ]
+    )
+    ((one, module),) = model.links
+    ((widen, rebuild),) = module.source_connectors
     assert widen.built_for == (48, 32) and rebuild.scale.shape == (96, 1, 1)
-    assert [part.built_for for part in module.connectors[0]] == [(32, 96), (96, 96)]  # `out_channels`: what the source's chain gives
+    assert [part.built_for for part in module.connectors[0]] == [
+        (32, 96),
+        (96, 96),
+    ]  # `out_channels`: what the source's chain gives
     assert one.terms == [NEAR, FAR, REBUILD]
     assert set(losses_of(model, toolkit.make_batch())) >= set(one.terms)
 
 
 def test_a_chain_of_one_is_the_single_connector(toolkit):
     batch = toolkit.make_batch()
-    single, chain = (toolkit.make_distiller(sharing=dict(type='kd_f', connector=cfg))
-                     for cfg in ('ConvConnector', ['ConvConnector']))
+    single, chain = (
+        toolkit.make_distiller(sharing=dict(type='kd_f', connector=cfg))
+        for cfg in ('ConvConnector', ['ConvConnector'])
+    )
     one, other = losses_of(single, batch), losses_of(chain, batch)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_everything_a_link_has_is_trained_with_the_target_and_nothing_flows_into_the_source(toolkit):
-    model = toolkit.make_distiller(links=[link(source_connector=['Widen', 'Rebuild'], connector='Widen')])
-    (one, module), = model.links
-    optimized = {id(p) for group in toolkit.optim_wrapper(model)['student1'].optimizer.param_groups for p in group['params']}
+def test_everything_a_link_has_is_trained_with_the_target_and_nothing_flows_into_the_source(
+    toolkit,
+):
+    model = toolkit.make_distiller(
+        links=[link(source_connector=['Widen', 'Rebuild'], connector='Widen')]
+    )
+    ((one, module),) = model.links
+    optimized = {
+        id(p)
+        for group in toolkit.optim_wrapper(model)['student1'].optimizer.param_groups
+        for p in group['params']
+    }
     assert {id(p) for p in module.parameters()} <= optimized and len(list(module.parameters())) == 6
     terms = losses_of(model, toolkit.make_batch())
     sum(terms[key] for key in one.terms).backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
-    assert not any(p.grad is not None and p.grad.any() for p in model.network('teacher').parameters())
+    assert not any(
+        p.grad is not None and p.grad.any() for p in model.network('teacher').parameters()
+    )
     assert any(p.grad is not None and p.grad.any() for p in model.network('student1').parameters())
 
 
@@ -100,13 +137,17 @@ def test_weight_and_schedule_scale_the_loss_and_not_what_connectors_add(toolkit)
     torch.testing.assert_close(values[10][NEAR], 10 * values[1][NEAR])
     assert torch.equal(values[10][REBUILD], values[1][REBUILD])
     sums, log = model.parse_losses(values[10])
-    torch.testing.assert_close(log['student1/loss'], sum(v for k, v in log.items() if k.startswith('student1/loss_')))
+    torch.testing.assert_close(
+        log['student1/loss'], sum(v for k, v in log.items() if k.startswith('student1/loss_'))
+    )
 
 
 def test_levels_are_averaged_term_by_term(toolkit):
     batch = toolkit.make_batch()
     whole = toolkit.make_distiller(links=[link(tap='feature')])
-    levels = toolkit.make_distiller(links=[link(tap=f'feature[{i}]', name=f'l{i}') for i in range(3)])
+    levels = toolkit.make_distiller(
+        links=[link(tap=f'feature[{i}]', name=f'l{i}') for i in range(3)]
+    )
     whole, levels = losses_of(whole, batch), losses_of(levels, batch)
     mean = sum(levels[f'student1/loss_l{i}_far[teacher:feature[{i}]]'] for i in range(3)) / 3
     torch.testing.assert_close(whole['student1/loss_x_far[teacher:feature]'], mean)
@@ -118,7 +159,7 @@ def test_terms_that_are_silent_keep_all_parameters_in_the_graph(toolkit, caplog,
     cfg = link(source_connector='Rebuild', schedule=None if broken else dict(type='Until', end=0.5))
     model = toolkit.make_distiller(links=[cfg])
     model.progress = 0.75
-    (one, module), = model.links
+    ((one, module),) = model.links
     if broken:
         forward = module.loss.forward
         module.loss.forward = lambda t, s: dict(forward(t, s), far=t.mean() * float('nan'))
@@ -131,18 +172,38 @@ def test_terms_that_are_silent_keep_all_parameters_in_the_graph(toolkit, caplog,
 
 def test_two_links_between_the_same_taps_stand_side_by_side_under_two_names(toolkit):
     model = toolkit.make_distiller(links=[link(), link(name='y')])
-    assert {'student1/loss_x_far[teacher:feature[1]]', 'student1/loss_y_far[teacher:feature[1]]'} <= set(
-        losses_of(model, toolkit.make_batch()))
+    assert {
+        'student1/loss_x_far[teacher:feature[1]]',
+        'student1/loss_y_far[teacher:feature[1]]',
+    } <= set(losses_of(model, toolkit.make_batch()))
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(connector=['Widen', 'Widn']), r"model.links\[0\].connector\[1\].type: unknown name 'Widn'; did you mean 'Widen'"),
-    (dict(source_connector='Rebuld'), r"model.links\[0\].source_connector.type: unknown name 'Rebuld'; did you mean 'Rebuild'"),
-    (dict(source_connector=[dict(type='Widen', factr=1)]), r"source_connector\[0\].factr: unknown name 'factr'"),
-    (dict(connector=[dict(type='Widen', in_channels=7)]), r'connector\[0\].in_channels: expected 32: student1.feature'),
-    (dict(connector=[7]), r"connector\[0\]: expected a config with 'type', got 7"),
-    (dict(tap='prediction', connector='Widen'), r'connector: Widen needs maps \(N, C, H, W\), or vectors'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            dict(connector=['Widen', 'Widn']),
+            r"model.links\[0\].connector\[1\].type: unknown name 'Widn'; did you mean 'Widen'",
+        ),
+        (
+            dict(source_connector='Rebuld'),
+            r"model.links\[0\].source_connector.type: unknown name 'Rebuld'; did you mean 'Rebuild'",
+        ),
+        (
+            dict(source_connector=[dict(type='Widen', factr=1)]),
+            r"source_connector\[0\].factr: unknown name 'factr'",
+        ),
+        (
+            dict(connector=[dict(type='Widen', in_channels=7)]),
+            r'connector\[0\].in_channels: expected 32: student1.feature',
+        ),
+        (dict(connector=[7]), r"connector\[0\]: expected a config with 'type', got 7"),
+        (
+            dict(tap='prediction', connector='Widen'),
+            r'connector: Widen needs maps \(N, C, H, W\), or vectors',
+        ),
+    ],
+)
 def test_wrong_connectors_are_named(toolkit, change, message):
     with pytest.raises(ValueError, match=message):
         toolkit.make_distiller(links=[link(**change)])

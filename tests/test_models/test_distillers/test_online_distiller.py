@@ -7,9 +7,10 @@ from mmengine.registry import MODELS
 
 def solo_weights(toolkit, options, seed, batches, optimizer, dropout=False):
     """Weights of the same network trained alone by plain mmdet with the same seed and batches."""
+    import mmdet
     from mmengine.config import Config
     from mmengine.optim import build_optim_wrapper
-    import mmdet
+
     cfg = Config.fromfile(f'{mmdet.__path__[0]}/.mim/configs/yolox/yolox_tiny_8xb8-300e_coco.py')
     cfg.merge_from_dict({f'model.{k}': v for k, v in options.items()})
     cfg.model.data_preprocessor = dict(toolkit.PLAIN)
@@ -25,14 +26,20 @@ def solo_weights(toolkit, options, seed, batches, optimizer, dropout=False):
     return network.state_dict()
 
 
-@pytest.mark.parametrize('optimizer', [dict(type='SGD', lr=0.01, momentum=0.9), dict(type='AdamW', lr=0.001)])
+@pytest.mark.parametrize(
+    'optimizer', [dict(type='SGD', lr=0.01, momentum=0.9), dict(type='AdamW', lr=0.001)]
+)
 def test_zero_sharing_equals_solo_training_bit_for_bit(toolkit, optimizer):
     batches = [toolkit.make_batch(seed=i) for i in range(4)]
     model = toolkit.make_distiller(sharing='individual')
     wrapper = toolkit.optim_wrapper(model, optimizer=optimizer, clip_grad=dict(max_norm=5))
     for batch in copy.deepcopy(batches):
         model.train_step(batch, wrapper)
-    for name, options, seed in (('teacher', toolkit.WIDER, 10), ('student1', toolkit.NARROW, 1), ('student2', toolkit.NARROW, 2)):
+    for name, options, seed in (
+        ('teacher', toolkit.WIDER, 10),
+        ('student1', toolkit.NARROW, 1),
+        ('student2', toolkit.NARROW, 2),
+    ):
         alone = solo_weights(toolkit, options, seed, batches, optimizer)
         own = model.network(name).state_dict()
         assert own.keys() == alone.keys()
@@ -66,8 +73,10 @@ def test_the_control_is_sensitive(toolkit):
         for batch in copy.deepcopy(batches):
             model.train_step(batch, wrapper)
         results[sharing] = {n: model.network(n).state_dict() for n in ('teacher', 'student1')}
-    same = {n: all(torch.equal(results['individual'][n][k], v) for k, v in results['kdml_p'][n].items())
-            for n in ('teacher', 'student1')}
+    same = {
+        n: all(torch.equal(results['individual'][n][k], v) for k, v in results['kdml_p'][n].items())
+        for n in ('teacher', 'student1')
+    }
     assert same == dict(teacher=True, student1=False)
 
 
@@ -85,23 +94,35 @@ def test_nothing_flows_into_a_source(toolkit):
         model.zero_grad()
         value.backward(retain_graph=True)
         target = key.split('/')[0]
-        touched = {n for n in model.plans if any(p.grad is not None and p.grad.abs().sum() > 0
-                                                 for p in model.network(n).parameters())}
+        touched = {
+            n
+            for n in model.plans
+            if any(
+                p.grad is not None and p.grad.abs().sum() > 0 for p in model.network(n).parameters()
+            )
+        }
         assert touched == {target}, key
 
 
 def test_detach_false_reaches_the_source(toolkit):
-    model = toolkit.make_distiller(links=[dict(source='student1', target='student2', tap='feature', detach=False)])
+    model = toolkit.make_distiller(
+        links=[dict(source='student1', target='student2', tap='feature', detach=False)]
+    )
     losses_of(model, toolkit.make_batch())['student2/loss_kd[student1:feature]'].backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.network('student1').parameters())
+    assert any(
+        p.grad is not None and p.grad.abs().sum() > 0
+        for p in model.network('student1').parameters()
+    )
 
 
 def test_each_member_runs_once_a_step(toolkit):
     model = toolkit.make_distiller(members=toolkit.members(students=3), sharing='kdml_mixed_full')
     calls = dict.fromkeys(model.plans, 0)
     for name in model.plans:
+
         def count(module, args, output, name=name):
             calls[name] += 1
+
         model.network(name).backbone.register_forward_hook(count)
     losses_of(model, toolkit.make_batch())
     assert calls == dict.fromkeys(model.plans, 1)
@@ -117,7 +138,8 @@ def test_frozen_member(toolkit, tmp_path):
     frozen = toolkit.yolox(options=toolkit.WIDER, training='frozen', checkpoint=path)
     model = toolkit.make_distiller(
         members=toolkit.members(teacher=frozen),
-        sharing=dict(type='kd_p', schedule=dict(type='Until', end=0.5)))
+        sharing=dict(type='kd_p', schedule=dict(type='Until', end=0.5)),
+    )
     assert not any('teacher' in key for key in model.state_dict())
     assert not any(p.requires_grad for p in model.network('teacher').parameters())
     before = copy.deepcopy(model.network('teacher').state_dict())
@@ -138,25 +160,35 @@ def test_frozen_member(toolkit, tmp_path):
 def test_frozen_member_loads_strictly(toolkit, tmp_path):
     path = save_plain(toolkit.make_distiller(), 'student1', tmp_path / 'student1.pth')
     with pytest.raises(ValueError, match='model.members.teacher.checkpoint: .* does not fit'):
-        toolkit.make_distiller(members=toolkit.members(
-            teacher=toolkit.yolox(options=toolkit.WIDER, training='frozen', checkpoint=path)))
+        toolkit.make_distiller(
+            members=toolkit.members(
+                teacher=toolkit.yolox(options=toolkit.WIDER, training='frozen', checkpoint=path)
+            )
+        )
 
 
 def test_start_from_a_checkpoint_with_another_class_count(toolkit, tmp_path):
     path = save_plain(toolkit.make_distiller(), 'student1', tmp_path / 'one_class.pth')
     start = torch.load(path, weights_only=True)['state_dict']
     options = dict(toolkit.NARROW, **{'bbox_head.num_classes': 3})
-    model = toolkit.make_distiller(members=dict(
-        student1=toolkit.yolox(options=options, checkpoint=path), student2=toolkit.yolox(options=options)))
+    model = toolkit.make_distiller(
+        members=dict(
+            student1=toolkit.yolox(options=options, checkpoint=path),
+            student2=toolkit.yolox(options=options),
+        )
+    )
     own = model.network('student1').state_dict()
-    unequal = {k for k in start if own[k].shape != start[k].shape or not torch.equal(own[k], start[k])}
+    unequal = {
+        k for k in start if own[k].shape != start[k].shape or not torch.equal(own[k], start[k])
+    }
     assert unequal and all('multi_level_conv_cls' in key for key in unequal)
 
 
 def test_ema_member(toolkit):
     model = toolkit.make_distiller(
         members=toolkit.members(mean=dict(training='ema', of='student1', momentum=0.25)),
-        links=[dict(source='mean', target='student1')])
+        links=[dict(source='mean', target='student1')],
+    )
     mean, student = model.network('mean'), model.network('student1')
     start = [p.clone() for p in student.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(start, mean.parameters()))
@@ -178,36 +210,62 @@ def test_identical_networks_start_differently(toolkit):
     assert not all(torch.equal(a, b) for a, b in pairs)
     torch.manual_seed(0)
     again = toolkit.make_distiller(members=dict(a=toolkit.yolox(), b=toolkit.yolox()))
-    assert all(torch.equal(a, b) for a, b in zip(model.network('b').parameters(), again.network('b').parameters()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.network('b').parameters(), again.network('b').parameters())
+    )
 
 
 def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
-    own = dict(type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
-               pad_size_divisor=32, pad_value=7, batch_augments=None)
+    own = dict(
+        type='DetDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_size_divisor=32,
+        pad_value=7,
+        batch_augments=None,
+    )
     model = toolkit.make_distiller(
-        members=dict(a=toolkit.yolox(), b=toolkit.yolox(options=dict(toolkit.NARROW, data_preprocessor=own))))
+        members=dict(
+            a=toolkit.yolox(), b=toolkit.yolox(options=dict(toolkit.NARROW, data_preprocessor=own))
+        )
+    )
     batch = toolkit.make_batch(size=56)  # padded to 64
     seen = {}
     for name in 'ab':
-        model.network(name).backbone.register_forward_pre_hook(lambda m, args, name=name: seen.update({name: args[0]}))
+        model.network(name).backbone.register_forward_pre_hook(
+            lambda m, args, name=name: seen.update({name: args[0]})
+        )
     losses_of(model, batch)
     for name in 'ab':
         alone = model.network(name).data_preprocessor if name == 'b' else model.data_preprocessor
-        torch.testing.assert_close(seen[name], alone(copy.deepcopy(batch), True)['inputs'], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            seen[name], alone(copy.deepcopy(batch), True)['inputs'], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_multi_scale_size_is_drawn_once_for_all(toolkit):
     from mmengine.logging import MessageHub
-    augment = dict(type='BatchSyncRandomResize', random_size_range=(64, 160), size_divisor=32, interval=1)
-    model = toolkit.make_distiller(data_preprocessor=dict(toolkit.PLAIN, batch_augments=[augment]), sharing='kdml_p')
+
+    augment = dict(
+        type='BatchSyncRandomResize', random_size_range=(64, 160), size_divisor=32, interval=1
+    )
+    model = toolkit.make_distiller(
+        data_preprocessor=dict(toolkit.PLAIN, batch_augments=[augment]), sharing='kdml_p'
+    )
     sizes = {name: [] for name in model.plans}
     for name in model.plans:
         model.network(name).backbone.register_forward_pre_hook(
-            lambda m, args, name=name: sizes[name].append(args[0].shape[-1]))
+            lambda m, args, name=name: sizes[name].append(args[0].shape[-1])
+        )
     for i in range(6):
         MessageHub.get_current_instance().update_info('iter', i)
         losses_of(model, toolkit.make_batch())
-    assert sizes['teacher'] == sizes['student1'] == sizes['student2'] and len(set(sizes['teacher'])) > 1
+    assert (
+        sizes['teacher'] == sizes['student1'] == sizes['student2']
+        and len(set(sizes['teacher'])) > 1
+    )
 
 
 def test_copies_record_for_themselves(toolkit):
@@ -216,19 +274,35 @@ def test_copies_record_for_themselves(toolkit):
     twin = copy.deepcopy(model)
     torch.testing.assert_close(losses_of(twin, batch), losses_of(model, batch))
     for one, other in zip(model.taps.values(), twin.taps.values()):
-        assert one.recorder is not other.recorder and not one.recorder.outputs and not other.recorder.outputs
+        assert (
+            one.recorder is not other.recorder
+            and not one.recorder.outputs
+            and not other.recorder.outputs
+        )
 
 
 def test_heterogeneous_pair_rtmdet_teaches_yolox(toolkit):
     options = {
-        'backbone.widen_factor': 0.125, 'backbone.init_cfg': None, 'neck.in_channels': [32, 64, 128], 'neck.out_channels': 32,
-        'bbox_head.in_channels': 32, 'bbox_head.feat_channels': 32, 'bbox_head.num_classes': 1,
-        'backbone.norm_cfg': dict(type='BN'), 'neck.norm_cfg': dict(type='BN'), 'bbox_head.norm_cfg': dict(type='BN'),
+        'backbone.widen_factor': 0.125,
+        'backbone.init_cfg': None,
+        'neck.in_channels': [32, 64, 128],
+        'neck.out_channels': 32,
+        'bbox_head.in_channels': 32,
+        'bbox_head.feat_channels': 32,
+        'bbox_head.num_classes': 1,
+        'backbone.norm_cfg': dict(type='BN'),
+        'neck.norm_cfg': dict(type='BN'),
+        'bbox_head.norm_cfg': dict(type='BN'),
     }
     model = toolkit.make_distiller(
-        members=toolkit.members(teacher=dict(config=toolkit.RTMDET, options=options)), sharing='kdml_mixed_full')
+        members=toolkit.members(teacher=dict(config=toolkit.RTMDET, options=options)),
+        sharing='kdml_mixed_full',
+    )
     log = model.train_step(toolkit.make_batch(), toolkit.optim_wrapper(model))
-    assert all(torch.isfinite(v) for v in log.values()) and log['student1/loss_kd[teacher:prediction]'] > 0
+    assert (
+        all(torch.isfinite(v) for v in log.values())
+        and log['student1/loss_kd[teacher:prediction]'] > 0
+    )
 
 
 def test_predict_members_runs_each_network_once_and_fuses(toolkit):
@@ -246,8 +320,22 @@ def test_predict_members_runs_each_network_once_and_fuses(toolkit):
     assert results['student1'][0].pred_instances is not results['student2'][0].pred_instances
 
 
-@pytest.mark.parametrize('preset', ['kd_p', 'kd_f', 'kd_mixed', 'ml_p', 'ml_f', 'ml_mixed', 'kdml_p', 'kdml_f',
-                                    'kdml_mixed_complement', 'kdml_mixed_same', 'kdml_mixed_full'])
+@pytest.mark.parametrize(
+    'preset',
+    [
+        'kd_p',
+        'kd_f',
+        'kd_mixed',
+        'ml_p',
+        'ml_f',
+        'ml_mixed',
+        'kdml_p',
+        'kdml_f',
+        'kdml_mixed_complement',
+        'kdml_mixed_same',
+        'kdml_mixed_full',
+    ],
+)
 def test_every_preset_trains(toolkit, preset):
     model = toolkit.make_distiller(sharing=dict(type=preset, tau=2.0))
     wrapper = toolkit.optim_wrapper(model)

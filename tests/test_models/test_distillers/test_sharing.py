@@ -20,7 +20,6 @@ EXPECTED = {
 
 
 class Losses:
-
     @staticmethod
     def default_loss(tap):
         return dict(type=tap)
@@ -34,15 +33,23 @@ def expand(members, **options):
 def test_edges_of_each_preset(preset):
     links = expand(['teacher', 's1', 's2'], type=preset)
     edges = [('teacher', 's1'), ('teacher', 's2'), ('s2', 's1'), ('s1', 's2')]
-    found = tuple(''.join('P' if link['tap'] == 'prediction' else 'F' for link in links
-                          if (link['source'], link['target']) == edge) for edge in edges)
+    found = tuple(
+        ''.join(
+            'P' if link['tap'] == 'prediction' else 'F'
+            for link in links
+            if (link['source'], link['target']) == edge
+        )
+        for edge in edges
+    )
     assert found == EXPECTED[preset]
     assert len(links) == sum(map(len, EXPECTED[preset]))
     assert set(EXPECTED) == set(PRESETS)
 
 
 def test_peers_share_the_mutual_weight():
-    links = expand(['teacher', 'a', 'b', 'c'], type='kdml_p', weight=2.0, kd_weight=0.5, ml_weight=3.0)
+    links = expand(
+        ['teacher', 'a', 'b', 'c'], type='kdml_p', weight=2.0, kd_weight=0.5, ml_weight=3.0
+    )
     assert {link['weight'] for link in links if link['source'] == 'teacher'} == {1.0}
     assert {link['weight'] for link in links if link['source'] != 'teacher'} == {2.0 * 3.0 / 2}
     assert sum(link['target'] == 'a' for link in links) == 3
@@ -51,15 +58,21 @@ def test_peers_share_the_mutual_weight():
 def test_complement_gives_each_student_both_kinds():
     links = expand(['teacher', 'a', 'b', 'c', 'd'], type='kdml_mixed_complement')
     for student in 'abcd':
-        assert {link['tap'] for link in links if link['target'] == student} == {'prediction', 'feature'}
+        assert {link['tap'] for link in links if link['target'] == student} == {
+            'prediction',
+            'feature',
+        }
 
 
-@pytest.mark.parametrize('members, options, message', [
-    (['a', 'b'], dict(type='kd_p'), "model.sharing.teacher .*'teacher'"),
-    (['teacher', 'a'], dict(type='ml_p'), 'two or more students'),
-    (['teacher', 'a', 'b'], dict(type='kdml_mix'), "did you mean 'ml_mixed'"),
-    (['teacher', 'a', 'b'], dict(type='kd_p', students=['c']), 'model.sharing.students'),
-])
+@pytest.mark.parametrize(
+    'members, options, message',
+    [
+        (['a', 'b'], dict(type='kd_p'), "model.sharing.teacher .*'teacher'"),
+        (['teacher', 'a'], dict(type='ml_p'), 'two or more students'),
+        (['teacher', 'a', 'b'], dict(type='kdml_mix'), "did you mean 'ml_mixed'"),
+        (['teacher', 'a', 'b'], dict(type='kd_p', students=['c']), 'model.sharing.students'),
+    ],
+)
 def test_wrong_presets(members, options, message):
     with pytest.raises(ValueError, match=message):
         expand(members, **options)

@@ -15,16 +15,28 @@ FUSIONS = ['wbf', 'nms']
 def boxes_of(*rows, dtype=torch.float32, device='cpu'):
     """One member's predictions from rows (x1, y1, x2, y2, score, label)."""
     rows = torch.tensor(rows, dtype=torch.float64).reshape(-1, 6)
-    return InstanceData(bboxes=rows[:, :4].to(device, dtype), scores=rows[:, 4].to(device, dtype),
-                        labels=rows[:, 5].long().to(device))
+    return InstanceData(
+        bboxes=rows[:, :4].to(device, dtype),
+        scores=rows[:, 4].to(device, dtype),
+        labels=rows[:, 5].long().to(device),
+    )
 
 
 def rows_of(instances):
-    return torch.cat([instances.bboxes.double(), instances.scores[:, None].double(), instances.labels[:, None].double()], 1)
+    return torch.cat(
+        [
+            instances.bboxes.double(),
+            instances.scores[:, None].double(),
+            instances.labels[:, None].double(),
+        ],
+        1,
+    )
 
 
 def check(instances, *expected, tolerance=1e-4):
-    np.testing.assert_allclose(rows_of(instances).numpy(), np.array(expected, dtype=float).reshape(-1, 6), atol=tolerance)
+    np.testing.assert_allclose(
+        rows_of(instances).numpy(), np.array(expected, dtype=float).reshape(-1, 6), atol=tolerance
+    )
 
 
 A, B = (110, 10, 150, 50, 0.6, 0), (114, 10, 154, 50, 0.9, 0)  # IoU 36 / 44
@@ -38,7 +50,11 @@ def test_wbf_weights_the_coordinates_by_the_scores(conf_type, scores):
     ensemble = MODELS.build(dict(type='mmkd.DetectionEnsemble', fusion='wbf', conf_type=conf_type))
     fused = ensemble([boxes_of(FAR, A), boxes_of(B)], SIZE)
     check(fused, (*MEAN, scores[0], 0), (*FAR[:4], scores[1], 0))
-    check(ensemble([boxes_of(B), boxes_of(A, FAR)], SIZE), (*MEAN, scores[0], 0), (*FAR[:4], scores[1], 0))
+    check(
+        ensemble([boxes_of(B), boxes_of(A, FAR)], SIZE),
+        (*MEAN, scores[0], 0),
+        (*FAR[:4], scores[1], 0),
+    )
 
 
 def test_wbf_of_three_members():
@@ -49,14 +65,18 @@ def test_wbf_of_three_members():
 
 
 def test_nms_keeps_the_best_box_as_it_is():
-    fused = MODELS.build(dict(type='mmkd.DetectionEnsemble', fusion='nms'))([boxes_of(FAR, A), boxes_of(B)], SIZE)
+    fused = MODELS.build(dict(type='mmkd.DetectionEnsemble', fusion='nms'))(
+        [boxes_of(FAR, A), boxes_of(B)], SIZE
+    )
     check(fused, B, FAR)
 
 
 @pytest.mark.parametrize('fusion', FUSIONS)
 @pytest.mark.parametrize('iou_thr, count', [(0.8, 1), (0.83, 2)])
 def test_boxes_are_fused_above_the_threshold(fusion, iou_thr, count):
-    assert len(DetectionEnsemble(fusion, iou_thr=iou_thr)([boxes_of(A), boxes_of(B)], SIZE)) == count
+    assert (
+        len(DetectionEnsemble(fusion, iou_thr=iou_thr)([boxes_of(A), boxes_of(B)], SIZE)) == count
+    )
 
 
 @pytest.mark.parametrize('fusion', FUSIONS)
@@ -74,14 +94,22 @@ def test_labels_are_fused_apart(fusion):
 
 
 @pytest.mark.parametrize('fusion', FUSIONS)
-@pytest.mark.parametrize('predictions', [
-    [boxes_of()], [boxes_of(), boxes_of()], [boxes_of((0, 0, 50, 50, 0.0005, 0)), boxes_of()],
-    [boxes_of((5, 5, 5, 50, 0.9, 0)), boxes_of()],
-])
+@pytest.mark.parametrize(
+    'predictions',
+    [
+        [boxes_of()],
+        [boxes_of(), boxes_of()],
+        [boxes_of((0, 0, 50, 50, 0.0005, 0)), boxes_of()],
+        [boxes_of((5, 5, 5, 50, 0.9, 0)), boxes_of()],
+    ],
+)
 def test_nothing_predicted(fusion, predictions):
     fused = DetectionEnsemble(fusion)(predictions, SIZE)
-    assert fused.bboxes.shape == (0, 4) and fused.scores.shape == fused.labels.shape == (0, )
-    assert fused.bboxes.dtype == fused.scores.dtype == torch.float32 and fused.labels.dtype == torch.long
+    assert fused.bboxes.shape == (0, 4) and fused.scores.shape == fused.labels.shape == (0,)
+    assert (
+        fused.bboxes.dtype == fused.scores.dtype == torch.float32
+        and fused.labels.dtype == torch.long
+    )
 
 
 @pytest.mark.parametrize('fusion', FUSIONS)
@@ -91,10 +119,21 @@ def test_one_member_without_boxes(fusion, order):
 
 
 @pytest.mark.parametrize('fusion', FUSIONS)
-@pytest.mark.parametrize('broken', [
-    (30, 10, 30, 50), (30, 10, 60, 10), (60, 10, 30, 50), (30, 50, 60, 10), (30, 30, 30, 30), (210, 10, 240, 50),
-    (30, 100, 60, 120), (-20, 10, -5, 50), (float('nan'), 10, 60, 50), (30, 10, 60, float('nan')),
-])
+@pytest.mark.parametrize(
+    'broken',
+    [
+        (30, 10, 30, 50),
+        (30, 10, 60, 10),
+        (60, 10, 30, 50),
+        (30, 50, 60, 10),
+        (30, 30, 30, 30),
+        (210, 10, 240, 50),
+        (30, 100, 60, 120),
+        (-20, 10, -5, 50),
+        (float('nan'), 10, 60, 50),
+        (30, 10, 60, float('nan')),
+    ],
+)
 def test_degenerate_boxes_are_dropped_silently(fusion, broken, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -105,7 +144,9 @@ def test_degenerate_boxes_are_dropped_silently(fusion, broken, capsys):
 
 @pytest.mark.parametrize('fusion', FUSIONS)
 def test_boxes_end_at_the_image(fusion):
-    fused = DetectionEnsemble(fusion)([boxes_of((-10, 60, 50, 130, 0.7, 0), (150, -5, 220, 40, 0.4, 0))], SIZE)
+    fused = DetectionEnsemble(fusion)(
+        [boxes_of((-10, 60, 50, 130, 0.7, 0), (150, -5, 220, 40, 0.4, 0))], SIZE
+    )
     check(fused, (0, 60, 50, 100, 0.7, 0), (150, 0, 200, 40, 0.4, 0))
 
 
@@ -113,7 +154,9 @@ def test_boxes_end_at_the_image(fusion):
 @pytest.mark.parametrize('max_per_img', [1, 2, 3, 10])
 def test_the_best_boxes_are_kept(fusion, max_per_img):
     rows = [(40 * i, 10, 40 * i + 30, 90, score, 0) for i, score in enumerate((0.3, 0.9, 0.1, 0.7))]
-    fused = DetectionEnsemble(fusion, max_per_img=max_per_img)([boxes_of(*rows[:2]), boxes_of(*rows[2:])], SIZE)
+    fused = DetectionEnsemble(fusion, max_per_img=max_per_img)(
+        [boxes_of(*rows[:2]), boxes_of(*rows[2:])], SIZE
+    )
     check(fused, *sorted(rows, key=lambda row: -row[4])[:max_per_img])
 
 
@@ -125,14 +168,30 @@ def test_low_scores_are_left_out_before_the_fusion(fusion):
 
 @pytest.mark.parametrize('fusion', FUSIONS)
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize('device', [
-    'cpu', pytest.param('cuda', marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')])])
+@pytest.mark.parametrize(
+    'device',
+    [
+        'cpu',
+        pytest.param(
+            'cuda',
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU'),
+            ],
+        ),
+    ],
+)
 def test_dtype_and_device_are_kept(fusion, dtype, device):
     ensemble = DetectionEnsemble(fusion)
     for rows in ([A, FAR], []):
-        inputs = [boxes_of(*rows, dtype=dtype, device=device), boxes_of(*rows[:1], dtype=dtype, device=device)]
+        inputs = [
+            boxes_of(*rows, dtype=dtype, device=device),
+            boxes_of(*rows[:1], dtype=dtype, device=device),
+        ]
         fused = ensemble(inputs, SIZE)
-        assert fused.bboxes.dtype == fused.scores.dtype == dtype and fused.labels.dtype == torch.long
+        assert (
+            fused.bboxes.dtype == fused.scores.dtype == dtype and fused.labels.dtype == torch.long
+        )
         assert {x.device.type for x in (fused.bboxes, fused.scores, fused.labels)} == {device}
         assert len(fused) == len(rows)
         check(fused.cpu(), *rows, tolerance=0.2 if dtype == torch.float16 else 1e-4)
@@ -151,11 +210,21 @@ def test_the_inputs_stay_as_they_are_and_need_no_gradient(fusion):
 @pytest.mark.parametrize('fusion', FUSIONS)
 def test_fused_samples_keep_ground_truth_and_metainfo(fusion):
     from mmdet.structures import DetDataSample
+
     samples = []
     for rows in ([A, FAR], [B]):
-        sample = DetDataSample(metainfo=dict(img_id=7, img_path='x.jpg', ori_shape=(*SIZE, 3), img_shape=(64, 64),
-                                             scale_factor=(0.32, 0.64)))
-        sample.gt_instances = InstanceData(bboxes=torch.tensor([[1., 2., 3., 4.]]), labels=torch.tensor([0]))
+        sample = DetDataSample(
+            metainfo=dict(
+                img_id=7,
+                img_path='x.jpg',
+                ori_shape=(*SIZE, 3),
+                img_shape=(64, 64),
+                scale_factor=(0.32, 0.64),
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor([[1.0, 2.0, 3.0, 4.0]]), labels=torch.tensor([0])
+        )
         sample.pred_instances = boxes_of(*rows)
         samples.append(sample)
     ensemble = DetectionEnsemble(fusion)
@@ -167,24 +236,31 @@ def test_fused_samples_keep_ground_truth_and_metainfo(fusion):
     check(samples[1].pred_instances, B)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(fusion='x'), "model.ensemble.fusion: unknown name 'x'; valid: wbf, nms"),
-    (dict(fusion='wfb'), "did you mean 'wbf'"),
-    (dict(conf_type='mean'), "model.ensemble.conf_type: unknown name 'mean'"),
-    (dict(iou_thr=1), r'iou_thr: expected a value in \[0, 1\), got 1'),
-    (dict(iou_thr=-0.1), 'iou_thr: '),
-    (dict(iou_thr=float('nan')), 'iou_thr: '),
-    (dict(score_thr=1.0), r'score_thr: expected a value in \[0, 1\), got 1.0'),
-    (dict(score_thr=-1e-3), 'score_thr: '),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(fusion='x'), "model.ensemble.fusion: unknown name 'x'; valid: wbf, nms"),
+        (dict(fusion='wfb'), "did you mean 'wbf'"),
+        (dict(conf_type='mean'), "model.ensemble.conf_type: unknown name 'mean'"),
+        (dict(iou_thr=1), r'iou_thr: expected a value in \[0, 1\), got 1'),
+        (dict(iou_thr=-0.1), 'iou_thr: '),
+        (dict(iou_thr=float('nan')), 'iou_thr: '),
+        (dict(score_thr=1.0), r'score_thr: expected a value in \[0, 1\), got 1.0'),
+        (dict(score_thr=-1e-3), 'score_thr: '),
+    ],
+)
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         DetectionEnsemble(**arguments)
 
 
 def test_bfloat16_scores_and_all_boxes():
-    boxes = torch.tensor([[0., 0., 10., 10.], [20., 20., 30., 30.]])
-    one = InstanceData(bboxes=boxes, scores=torch.tensor([0.9, 0.5], dtype=torch.bfloat16), labels=torch.zeros(2, dtype=torch.long))
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
+    one = InstanceData(
+        bboxes=boxes,
+        scores=torch.tensor([0.9, 0.5], dtype=torch.bfloat16),
+        labels=torch.zeros(2, dtype=torch.long),
+    )
     fused = DetectionEnsemble(max_per_img=-1)([one, one], (64, 64))
     assert len(fused.bboxes) == 2
 

@@ -1,4 +1,5 @@
 """ChannelCorrelation and SpatialCorrelation."""
+
 import numpy as np
 import pytest
 import torch
@@ -22,19 +23,28 @@ def reference(target, source, kind):
     values = []
     for t, s in zip(np.asarray(target), np.asarray(source)):
         difference = gram(t, kind) - gram(s, kind)
-        values.append(np.sum(difference**2) / len(difference)**2)
+        values.append(np.sum(difference**2) / len(difference) ** 2)
     return np.mean(values)
 
 
 def maps(shape=(2, 3, 2, 4), other=None, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator) * 2, torch.randn(other or shape, generator=generator) + 0.5
+    return torch.randn(shape, generator=generator) * 2, torch.randn(
+        other or shape, generator=generator
+    ) + 0.5
 
 
-@pytest.mark.parametrize('kind, shape, other', [
-    ('channel', (2, 3, 2, 4), None), ('channel', (1, 5, 1, 3), None), ('channel', (3, 4, 4, 2), (3, 4, 2, 5)),
-    ('spatial', (2, 3, 2, 4), None), ('spatial', (2, 6, 3, 2), (2, 4, 3, 2)), ('spatial', (1, 1, 2, 2), (1, 9, 2, 2)),
-])
+@pytest.mark.parametrize(
+    'kind, shape, other',
+    [
+        ('channel', (2, 3, 2, 4), None),
+        ('channel', (1, 5, 1, 3), None),
+        ('channel', (3, 4, 4, 2), (3, 4, 2, 5)),
+        ('spatial', (2, 3, 2, 4), None),
+        ('spatial', (2, 6, 3, 2), (2, 4, 3, 2)),
+        ('spatial', (1, 1, 2, 2), (1, 9, 2, 2)),
+    ],
+)
 def test_value_and_gradient_are_the_references(kind, shape, other):
     target, source = maps(shape, other)
     target.requires_grad_()
@@ -48,16 +58,23 @@ def test_value_and_gradient_are_the_references(kind, shape, other):
         moved = [start.copy(), start.copy()]
         moved[0][index] += step
         moved[1][index] -= step
-        numerical[index] = (reference(moved[0], source, kind) - reference(moved[1], source, kind)) / (2 * step)
+        numerical[index] = (
+            reference(moved[0], source, kind) - reference(moved[1], source, kind)
+        ) / (2 * step)
     np.testing.assert_allclose(target.grad.numpy(), numerical, rtol=2e-3, atol=1e-5)
 
 
 def test_values_by_hand():
-    same, opposite = torch.tensor([[1., 2.], [1., 2.]]), torch.tensor([[1., 2.], [-1., -2.]])
+    same, opposite = (
+        torch.tensor([[1.0, 2.0], [1.0, 2.0]]),
+        torch.tensor([[1.0, 2.0], [-1.0, -2.0]]),
+    )
     one, other = same.view(1, 2, 1, 2), opposite.view(1, 2, 1, 2)
     # G is all 1 for the one, [[1, -1], [-1, 1]] for the other: (0 + 4 + 4 + 0) / 4
     assert ChannelCorrelation()(one, other).item() == pytest.approx(2)
-    assert SpatialCorrelation()(one.mT.reshape(1, 2, 1, 2), other).item() == pytest.approx(0)  # both: positions alike
+    assert SpatialCorrelation()(one.mT.reshape(1, 2, 1, 2), other).item() == pytest.approx(
+        0
+    )  # both: positions alike
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -66,8 +83,12 @@ def test_batch_size_resolution_channels_and_scale_leave_the_value(kind):
     loss = LOSSES[kind]()
     value = loss(target, source)
     assert value > 0.05
-    for change in (lambda x: x.repeat(3, 1, 1, 1), lambda x: x.repeat(1, 2, 1, 1), lambda x: F.interpolate(x, scale_factor=2),
-                   lambda x: 5 * x):
+    for change in (
+        lambda x: x.repeat(3, 1, 1, 1),
+        lambda x: x.repeat(1, 2, 1, 1),
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: 5 * x,
+    ):
         torch.testing.assert_close(loss(change(target), change(source)), value)
     assert loss(source, source) == 0
     free = torch.rand(2, 3, 1, 1) + 0.5 if kind == 'channel' else torch.rand(2, 1, 4, 4) + 0.5
@@ -77,20 +98,32 @@ def test_batch_size_resolution_channels_and_scale_leave_the_value(kind):
 def test_positions_are_pooled_and_brought_to_the_sources():
     target, source = maps((2, 3, 8, 8), (2, 5, 8, 8))
     value = SpatialCorrelation(max_size=4)(target, source)
-    torch.testing.assert_close(value, SpatialCorrelation()(*(F.adaptive_avg_pool2d(x, 4) for x in (target, source))))
+    torch.testing.assert_close(
+        value, SpatialCorrelation()(*(F.adaptive_avg_pool2d(x, 4) for x in (target, source)))
+    )
     small = F.adaptive_avg_pool2d(source, 4)
     torch.testing.assert_close(SpatialCorrelation()(target, small), value)
-    torch.testing.assert_close(SpatialCorrelation()(F.adaptive_avg_pool2d(target, 2), small),
-                               SpatialCorrelation()(F.interpolate(F.adaptive_avg_pool2d(target, 2), size=4, mode='bilinear'), small))
+    torch.testing.assert_close(
+        SpatialCorrelation()(F.adaptive_avg_pool2d(target, 2), small),
+        SpatialCorrelation()(
+            F.interpolate(F.adaptive_avg_pool2d(target, 2), size=4, mode='bilinear'), small
+        ),
+    )
     huge = torch.randn(1, 2, 96, 64)
-    assert SpatialCorrelation()._correlation(F.adaptive_avg_pool2d(huge, 32)).shape == (1, 1024, 1024)
-    torch.testing.assert_close(SpatialCorrelation()(huge, -2 * huge), torch.tensor(0.), atol=1e-6, rtol=0)
+    assert SpatialCorrelation()._correlation(F.adaptive_avg_pool2d(huge, 32)).shape == (
+        1,
+        1024,
+        1024,
+    )
+    torch.testing.assert_close(
+        SpatialCorrelation()(huge, -2 * huge), torch.tensor(0.0), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_mask_chooses_the_positions(kind):
     target, source = maps((2, 3, 4, 4))
-    columns = torch.tensor([1, 1, 0, 1.])
+    columns = torch.tensor([1, 1, 0, 1.0])
     mask = columns.expand(2, 1, 8, 4).contiguous()
     loss = LOSSES[kind]()
     expected = loss(target[..., columns.bool()], source[..., columns.bool()])
@@ -99,7 +132,9 @@ def test_a_mask_chooses_the_positions(kind):
     value = loss(target, source, mask)
     value.backward()
     torch.testing.assert_close(value, expected)
-    assert target.grad.isfinite().all() and not target.grad[..., 2].any() and target.grad[..., 1].any()
+    assert (
+        target.grad.isfinite().all() and not target.grad[..., 2].any() and target.grad[..., 1].any()
+    )
     clean, other = maps((2, 3, 4, 4))
     torch.testing.assert_close(loss(clean, other, torch.ones(2, 1, 4, 4)), loss(clean, other))
     assert loss(clean, other, torch.zeros(2, 1, 4, 4)) == 0
@@ -116,7 +151,11 @@ def test_half_precision_is_compared_in_float32(kind, dtype):
         value = loss(target, source)
     value.backward()
     assert torch.equal(value, loss(target.float(), source.float())) and value.dtype == torch.float32
-    assert value.item() == pytest.approx(full.item(), rel=0.05) and target.grad.isfinite().all() and target.grad.any()
+    assert (
+        value.item() == pytest.approx(full.item(), rel=0.05)
+        and target.grad.isfinite().all()
+        and target.grad.any()
+    )
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -130,7 +169,10 @@ def test_dead_and_extreme_maps(kind, scale):
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match=r'as many channels are compared: target \(2, 3, 4, 4\), source \(2, 5, 4, 4\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'as many channels are compared: target \(2, 3, 4, 4\), source \(2, 5, 4, 4\)',
+    ):
         ChannelCorrelation()(torch.ones(2, 3, 4, 4), torch.ones(2, 5, 4, 4))
     for loss in (ChannelCorrelation(), SpatialCorrelation()):
         with pytest.raises(ValueError, match=r'\(2, 3\)'):

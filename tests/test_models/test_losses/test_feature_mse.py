@@ -19,13 +19,15 @@ def reference(target, source, normalize='channel'):
             for y in range(h):
                 for x in range(w):
                     t, s = target[i, :, y, x], source[i, :, y, x]
-                    terms.append(np.sum((t / np.sqrt(np.sum(t**2)) - s / np.sqrt(np.sum(s**2)))**2))
+                    terms.append(
+                        np.sum((t / np.sqrt(np.sum(t**2)) - s / np.sqrt(np.sum(s**2))) ** 2)
+                    )
         else:
             for k in range(c):
                 t, s = target[i, k], source[i, k]
                 if normalize == 'spatial':
                     t, s = t / np.sqrt(np.mean(t**2)), s / np.sqrt(np.mean(s**2))
-                terms.extend(((t - s)**2).ravel())
+                terms.extend(((t - s) ** 2).ravel())
     return np.mean(terms)
 
 
@@ -44,7 +46,9 @@ def numerical_gradient(function, x, step=1e-5):
 
 def maps(shape=(2, 3, 2, 4), seed=0, scale=2.0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator) * scale, torch.randn(shape, generator=generator) + 0.5
+    return torch.randn(shape, generator=generator) * scale, torch.randn(
+        shape, generator=generator
+    ) + 0.5
 
 
 @pytest.mark.parametrize('normalize', NORMALIZE)
@@ -69,13 +73,16 @@ def test_vectors_are_maps_of_one_position(normalize):
 
 
 def test_values_by_hand():
-    east, north = torch.tensor([[2., 0.]]).view(1, 2, 1, 1), torch.tensor([[0., 5.]]).view(1, 2, 1, 1)
+    east, north = (
+        torch.tensor([[2.0, 0.0]]).view(1, 2, 1, 1),
+        torch.tensor([[0.0, 5.0]]).view(1, 2, 1, 1),
+    )
     assert FeatureMSE()(east, north).item() == pytest.approx(2)  # orthogonal
     assert FeatureMSE()(east, -east).item() == pytest.approx(4)  # opposite, the largest value
     assert FeatureMSE('none')(east, north).item() == pytest.approx((4 + 25) / 2)
     # spatial: (3, 4) has mean square 12.5, so it becomes (3, 4) / sqrt(12.5)
-    row, ones = torch.tensor([3., 4.]).view(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
-    expected = ((3 / 12.5**0.5 - 1)**2 + (4 / 12.5**0.5 - 1)**2) / 2
+    row, ones = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    expected = ((3 / 12.5**0.5 - 1) ** 2 + (4 / 12.5**0.5 - 1) ** 2) / 2
     assert FeatureMSE('spatial')(row, ones).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -94,25 +101,38 @@ def test_batch_size_resolution_and_repeated_channels_leave_the_value(normalize):
     loss = FeatureMSE(normalize)
     value = loss(target, source)
     assert value > 0.1
-    for change in (lambda x: x.repeat(3, 1, 1, 1), lambda x: x.repeat(1, 2, 1, 1), lambda x: F.interpolate(x, scale_factor=2)):
+    for change in (
+        lambda x: x.repeat(3, 1, 1, 1),
+        lambda x: x.repeat(1, 2, 1, 1),
+        lambda x: F.interpolate(x, scale_factor=2),
+    ):
         torch.testing.assert_close(loss(change(target), change(source)), value)
 
 
 def test_what_each_normalisation_makes_scale_free():
     target, source = maps((2, 3, 4, 4))
     by_position, by_channel = torch.rand(2, 1, 4, 4) + 0.5, torch.rand(2, 3, 1, 1) + 0.5
-    for normalize, free, bound in (('channel', by_position, by_channel), ('spatial', by_channel, by_position)):
+    for normalize, free, bound in (
+        ('channel', by_position, by_channel),
+        ('spatial', by_channel, by_position),
+    ):
         loss = FeatureMSE(normalize)
         value = loss(target, source)
         torch.testing.assert_close(loss(target * free, source / free), value)
         assert (loss(target * bound, source) - value).abs() > 1e-3
-    assert FeatureMSE('none')(2 * target, 2 * source).item() == pytest.approx(4 * FeatureMSE('none')(target, source).item())
+    assert FeatureMSE('none')(2 * target, 2 * source).item() == pytest.approx(
+        4 * FeatureMSE('none')(target, source).item()
+    )
 
 
 @pytest.mark.parametrize('normalize', ['channel', 'none'])
 def test_a_mask_chooses_the_positions(normalize):
     target, source = maps((2, 3, 4, 4))
-    mask = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]]).float().repeat(2, 1, 1, 1)
+    mask = (
+        torch.tensor([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 1]])
+        .float()
+        .repeat(2, 1, 1, 1)
+    )
     mask[1, 0, 2] = 1
     whole = target.clone().requires_grad_()
     value = FeatureMSE(normalize)(whole, source, mask)
@@ -180,16 +200,21 @@ def test_maps_of_zeros(normalize):
     target = torch.zeros_like(source, requires_grad=True)
     value = FeatureMSE(normalize)(target, source)
     value.backward()
-    assert value.item() == pytest.approx(source.square().mean().item() if normalize == 'none' else 1, rel=1e-5)
+    assert value.item() == pytest.approx(
+        source.square().mean().item() if normalize == 'none' else 1, rel=1e-5
+    )
     assert target.grad.isfinite().all()
     assert FeatureMSE(normalize)(target, target).item() == 0
 
 
-@pytest.mark.parametrize('value, message', [
-    ('x', "normalize: unknown name 'x'; valid: channel, spatial, none"),
-    ('chanel', "normalize: .*did you mean 'channel'"),
-    (None, 'normalize: unknown name None'),
-])
+@pytest.mark.parametrize(
+    'value, message',
+    [
+        ('x', "normalize: unknown name 'x'; valid: channel, spatial, none"),
+        ('chanel', "normalize: .*did you mean 'channel'"),
+        (None, 'normalize: unknown name None'),
+    ],
+)
 def test_wrong_arguments(value, message):
     with pytest.raises(ValueError, match=message):
         FeatureMSE(value)
@@ -198,7 +223,9 @@ def test_wrong_arguments(value, message):
 @pytest.mark.parametrize('normalize', NORMALIZE)
 @pytest.mark.parametrize('other', [(2, 4, 4, 4), (1, 3, 4, 4), (2, 3, 4, 2), (2, 3, 1, 1), (2, 3)])
 def test_shapes_that_differ_are_refused_not_broadcast(normalize, other):
-    with pytest.raises(ValueError, match=r'features differ in shape: target \(2, 3, 4, 4\), source \('):
+    with pytest.raises(
+        ValueError, match=r'features differ in shape: target \(2, 3, 4, 4\), source \('
+    ):
         FeatureMSE(normalize)(torch.ones(2, 3, 4, 4), torch.ones(other))
 
 
@@ -214,7 +241,11 @@ def test_masked_positions_reach_neither_value_nor_gradient(normalize):
     target.requires_grad_()
     value = loss(target, source, mask)
     value.backward()
-    assert torch.equal(value, expected) and torch.isfinite(target.grad).all() and not target.grad[:, :, 0].any()
+    assert (
+        torch.equal(value, expected)
+        and torch.isfinite(target.grad).all()
+        and not target.grad[:, :, 0].any()
+    )
 
 
 @pytest.mark.parametrize('normalize', ['channel', 'spatial'])

@@ -17,16 +17,37 @@ def reference(inherit, explore, source, kind):
         values = []
         for x, y in zip(one, other):
             x, y = x.ravel(), y.ravel()
-            values.append(np.mean([abs(a / np.sqrt(np.sum(x**2)) - b / np.sqrt(np.sum(y**2))) for a, b in zip(x, y)]))
+            values.append(
+                np.mean(
+                    [
+                        abs(a / np.sqrt(np.sum(x**2)) - b / np.sqrt(np.sum(y**2)))
+                        for a, b in zip(x, y)
+                    ]
+                )
+            )
         return np.mean(values)
 
     if kind == 'ft':
         away = -distance(explore, source)
     elif kind == 'cos':
-        away = np.mean([abs(np.sum(x * y)) / np.sqrt(np.sum(x**2) * np.sum(y**2)) for x, y in zip(explore, source)])
+        away = np.mean(
+            [
+                abs(np.sum(x * y)) / np.sqrt(np.sum(x**2) * np.sum(y**2))
+                for x, y in zip(explore, source)
+            ]
+        )
     else:  # by Gram matrices of the positions: another way than the loss's
-        examples = [np.stack([x[i, :, a, b] for i in range(x.shape[0]) for a in range(x.shape[2]) for b in range(x.shape[3])])
-                    for x in (explore, source)]
+        examples = [
+            np.stack(
+                [
+                    x[i, :, a, b]
+                    for i in range(x.shape[0])
+                    for a in range(x.shape[2])
+                    for b in range(x.shape[3])
+                ]
+            )
+            for x in (explore, source)
+        ]
         count = len(examples[0])
         centre = np.eye(count) - np.ones((count, count)) / count
         one, other = (centre @ x @ x.T @ centre for x in examples)
@@ -47,9 +68,18 @@ def compute(loss, inherit, explore, source):
 @pytest.mark.parametrize('shape', [(3, 4, 3, 2), (1, 5, 2, 2), (4, 2, 1, 3)])
 def test_values_are_the_references(explore, shape):
     sides = factors(shape)
-    terms = compute(MODELS.build(dict(type='mmkd.InheritExploreLoss', inherit_weight=3, explore_weight=7, explore=explore)), *sides)
+    terms = compute(
+        MODELS.build(
+            dict(
+                type='mmkd.InheritExploreLoss', inherit_weight=3, explore_weight=7, explore=explore
+            )
+        ),
+        *sides,
+    )
     expected = reference(*sides, explore)
-    assert list(terms) == ['inherit', 'explore'] and all(v.shape == () and v.dtype == torch.float32 for v in terms.values())
+    assert list(terms) == ['inherit', 'explore'] and all(
+        v.shape == () and v.dtype == torch.float32 for v in terms.values()
+    )
     np.testing.assert_allclose(terms['inherit'].item(), 3 * expected[0], rtol=1e-5)
     np.testing.assert_allclose(terms['explore'].item(), 7 * expected[1], rtol=1e-4)
 
@@ -67,7 +97,9 @@ def test_the_gradient_is_that_of_the_reference(explore, part):
         for sign in (1, -1):
             moved = sides[part].double().numpy().copy()
             moved[index] += sign * step
-            values.append(reference(kind=explore, **dict(sides, **{part: moved}))[part == 'explore'])
+            values.append(
+                reference(kind=explore, **dict(sides, **{part: moved}))[part == 'explore']
+            )
         numerical[index] = 100 * (values[0] - values[1]) / (2 * step)
     np.testing.assert_allclose(x.grad.numpy(), numerical, rtol=2e-3, atol=1e-4)
 
@@ -76,9 +108,18 @@ def test_the_scale_that_makes_the_weight():
     """2 / sqrt(D) at most: 0.044 for the 32 x 8 x 8 of the usual networks, so that weight 1 does nothing."""
     source = torch.ones(2, 32, 8, 8)
     terms = compute(InheritExploreLoss(1, 1), -source, source, source)
-    assert terms['inherit'].item() == pytest.approx(2 / (32 * 8 * 8)**0.5) == pytest.approx(0.0442, abs=1e-4)
-    assert compute(InheritExploreLoss(), -source, source, source)['inherit'].item() == pytest.approx(500 * 0.0442, rel=1e-2)
-    assert (InheritExploreLoss().explore_weight, InheritExploreLoss(explore='cos').explore_weight) == (500, 10)
+    assert (
+        terms['inherit'].item()
+        == pytest.approx(2 / (32 * 8 * 8) ** 0.5)
+        == pytest.approx(0.0442, abs=1e-4)
+    )
+    assert compute(InheritExploreLoss(), -source, source, source)[
+        'inherit'
+    ].item() == pytest.approx(500 * 0.0442, rel=1e-2)
+    assert (
+        InheritExploreLoss().explore_weight,
+        InheritExploreLoss(explore='cos').explore_weight,
+    ) == (500, 10)
 
 
 def descend(explore, steps=400):
@@ -119,7 +160,10 @@ def test_factors_are_pooled_so_that_resolution_leaves_the_values(explore, max_si
     sides = factors((2, 3, *pooled))
     loss = InheritExploreLoss(explore=explore, max_size=max_size)
     terms = compute(loss, *sides)
-    large = [x.repeat_interleave(2, 2).repeat_interleave(2 if pooled[1] == max_size else 1, 3) for x in sides]
+    large = [
+        x.repeat_interleave(2, 2).repeat_interleave(2 if pooled[1] == max_size else 1, 3)
+        for x in sides
+    ]
     torch.testing.assert_close(compute(loss, *large), terms)
 
 
@@ -127,9 +171,16 @@ def test_sides_of_other_sizes_are_brought_to_the_sources():
     inherit, explore, source = factors((2, 3, 4, 4))
     loss = InheritExploreLoss()
     for size in ((8, 8), (2, 2), (4, 6)):
-        other = [F.adaptive_avg_pool2d(x, source.shape[-2:]) if size[1] > 4 else F.interpolate(
-            x, size=source.shape[-2:], mode='bilinear') for x in factors((2, 3, *size), seed=1)[:2]]
-        torch.testing.assert_close(compute(loss, *factors((2, 3, *size), seed=1)[:2], source), compute(loss, *other, source))
+        other = [
+            F.adaptive_avg_pool2d(x, source.shape[-2:])
+            if size[1] > 4
+            else F.interpolate(x, size=source.shape[-2:], mode='bilinear')
+            for x in factors((2, 3, *size), seed=1)[:2]
+        ]
+        torch.testing.assert_close(
+            compute(loss, *factors((2, 3, *size), seed=1)[:2], source),
+            compute(loss, *other, source),
+        )
 
 
 @pytest.mark.parametrize('explore', EXPLORE)
@@ -144,8 +195,12 @@ def test_half_precision_is_compared_in_float32(explore, dtype):
     sum(terms.values()).backward()
     assert terms == compute(loss, *(x.float() for x in halves))
     for key, value in terms.items():
-        assert value.dtype == torch.float32 and value.item() == pytest.approx(full[key].item(), rel=0.05)
-    assert all(x.grad.dtype == dtype and x.grad.isfinite().all() and x.grad.any() for x in halves[:2])
+        assert value.dtype == torch.float32 and value.item() == pytest.approx(
+            full[key].item(), rel=0.05
+        )
+    assert all(
+        x.grad.dtype == dtype and x.grad.isfinite().all() and x.grad.any() for x in halves[:2]
+    )
 
 
 @pytest.mark.parametrize('explore', EXPLORE)
@@ -155,7 +210,11 @@ def test_dead_and_extreme_factors(explore, scale):
     inherit, away = (inherit * scale).requires_grad_(), (away * scale).requires_grad_()
     terms = compute(InheritExploreLoss(explore=explore), inherit, away, source)
     sum(terms.values()).backward()
-    assert all(value.isfinite() for value in terms.values()) and inherit.grad.isfinite().all() and away.grad.isfinite().all()
+    assert (
+        all(value.isfinite() for value in terms.values())
+        and inherit.grad.isfinite().all()
+        and away.grad.isfinite().all()
+    )
     silent = compute(InheritExploreLoss(explore=explore), inherit, away, torch.zeros_like(source))
     assert all(value.isfinite() for value in silent.values())
 
@@ -163,18 +222,23 @@ def test_dead_and_extreme_factors(explore, scale):
 def test_a_weight_of_zero_takes_one_half_away_and_leaves_it_in_the_graph():
     for name in ('inherit', 'explore'):
         sides = [x.requires_grad_() for x in factors()]
-        terms = compute(InheritExploreLoss(**{f'{name}_weight': 0}), sides[0], sides[1], sides[2].detach())
+        terms = compute(
+            InheritExploreLoss(**{f'{name}_weight': 0}), sides[0], sides[1], sides[2].detach()
+        )
         sum(terms.values()).backward()
         off, on = (sides[0], sides[1]) if name == 'inherit' else (sides[1], sides[0])
         assert terms[name] == 0 and off.grad is not None and not off.grad.any() and on.grad.any()
 
 
-@pytest.mark.parametrize('cfg, message', [
-    (dict(explore='cosine'), "explore: unknown name 'cosine'; did you mean 'cos'"),
-    (dict(inherit_weight=-1), 'inherit_weight: expected a number >= 0, got -1'),
-    (dict(explore_weight='x'), "explore_weight: expected a number >= 0, got 'x'"),
-    (dict(max_size=0), 'max_size: expected 1 or more, got 0'),
-])
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (dict(explore='cosine'), "explore: unknown name 'cosine'; did you mean 'cos'"),
+        (dict(inherit_weight=-1), 'inherit_weight: expected a number >= 0, got -1'),
+        (dict(explore_weight='x'), "explore_weight: expected a number >= 0, got 'x'"),
+        (dict(max_size=0), 'max_size: expected 1 or more, got 0'),
+    ],
+)
 def test_wrong_arguments(cfg, message):
     with pytest.raises(ValueError, match=message):
         InheritExploreLoss(**cfg)
@@ -184,5 +248,7 @@ def test_what_is_no_pair_of_factors_is_refused():
     inherit, explore, source = factors()
     with pytest.raises(ValueError, match="expected factors: connector=dict.type='InheritExplore'"):
         InheritExploreLoss()(inherit, source)
-    with pytest.raises(ValueError, match=r'factors differ in shape: explore \(3, 2, 3, 2\), source \(3, 4, 3, 2\)'):
+    with pytest.raises(
+        ValueError, match=r'factors differ in shape: explore \(3, 2, 3, 2\), source \(3, 4, 3, 2\)'
+    ):
         compute(InheritExploreLoss(), inherit, explore[:, :2], source)

@@ -1,4 +1,5 @@
 """Run by torchrun in test_mixing_runs.py: some steps of two processes, each with batches and a seed of its own."""
+
 import sys
 from pathlib import Path
 
@@ -20,20 +21,26 @@ def gather(value):
 
 if __name__ == '__main__':
     from mmkd.utils.distributed import init_cpu_distributed
+
     DefaultScope.get_instance('worker', scope_name='mmpretrain')
     init_cpu_distributed('pytorch')
     rank = dist.get_rank()
     torch.manual_seed(rank)
     model = toolkit.make_distiller(
-        members=dict(student1=mixing.cifar(1), student2=mixing.cifar(2)), sharing='ml_p',
-        data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain'), mixer=dict(type='MetaMixer', global_prob=0.9))
+        members=dict(student1=mixing.cifar(1), student2=mixing.cifar(2)),
+        sharing='ml_p',
+        data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain'),
+        mixer=dict(type='MetaMixer', global_prob=0.9),
+    )
     drawn, partners, call = [], [], model.mixer.draw
     model.mixer.draw = lambda: drawn.append(call()) or drawn[-1]
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
     wrapper = toolkit.optim_wrapper(wrapped)
     start = model.state_dict()['members.student1.head.fc.weight'].clone()
     for step in range(8):
-        batch = mixing.labelled([0, 1, 2, 1, 0, 2] if rank else [0, 0, 1, 2, 2, 1], seed=10 * step + rank)
+        batch = mixing.labelled(
+            [0, 1, 2, 1, 0, 2] if rank else [0, 0, 1, 2, 2, 1], seed=10 * step + rank
+        )
         log = wrapped.train_step(batch, wrapper)
         assert all(torch.isfinite(value) for value in log.values())
     one, two = gather(drawn)

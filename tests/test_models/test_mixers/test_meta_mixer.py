@@ -1,4 +1,5 @@
 """MetaMixer with classifiers: draws, pairing, mixing and labels against computations by hand."""
+
 import copy
 import itertools
 
@@ -26,7 +27,9 @@ def mmpretrain_scope(fresh_state):
 def make(toolkit, mixer=None, members=None, **kwargs):
     members = members or dict(student1=mixing.cifar(1), student2=mixing.cifar(2))
     kwargs.setdefault('data_preprocessor', dict(mixing.CLS, _scope_='mmpretrain'))
-    return toolkit.make_distiller(members=members, mixer=None if mixer is None else dict(type='MetaMixer', **mixer), **kwargs)
+    return toolkit.make_distiller(
+        members=members, mixer=None if mixer is None else dict(type='MetaMixer', **mixer), **kwargs
+    )
 
 
 def fix(model, local=False, local_lam=0.5, center=(0.5, 0.5), depth=None, lam=0.3, pairing=7):
@@ -43,8 +46,11 @@ def seen_inputs(model, inputs, samples):
     """What each member's backbone is given in one step."""
     seen, handles = {}, []
     for name in model.plans:
-        handles.append(model.network(name).backbone.register_forward_pre_hook(
-            lambda m, args, name=name: seen.setdefault(name, args[0].clone())))
+        handles.append(
+            model.network(name).backbone.register_forward_pre_hook(
+                lambda m, args, name=name: seen.setdefault(name, args[0].clone())
+            )
+        )
     terms = model(inputs, samples, mode='loss')
     for handle in handles:
         handle.remove()
@@ -55,7 +61,9 @@ def seen_inputs(model, inputs, samples):
 
 
 def test_draws_follow_their_distributions(toolkit):
-    mixer = make(toolkit, dict(depths=(0, 2, 3), alpha=0.5, local_alpha=2.0, global_prob=0.7, local_prob=0.2)).mixer
+    mixer = make(
+        toolkit, dict(depths=(0, 2, 3), alpha=0.5, local_alpha=2.0, global_prob=0.7, local_prob=0.2)
+    ).mixer
     draws = [mixer.draw() for _ in range(4000)]
     depths = [d.depth for d in draws]
     assert set(depths) == {None, 0, 2, 3}
@@ -66,9 +74,13 @@ def test_draws_follow_their_distributions(toolkit):
     for values, alpha in (([d.lam for d in draws], 0.5), ([d.local_lam for d in draws], 2.0)):
         values = torch.tensor(values)
         assert values.mean() == pytest.approx(0.5, abs=0.03)
-        assert values.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.08)  # of Beta(alpha, alpha)
+        assert values.var() == pytest.approx(
+            1 / (4 * (2 * alpha + 1)), rel=0.08
+        )  # of Beta(alpha, alpha)
     centres = torch.tensor([d.center for d in draws])
-    assert 0 <= centres.min() and centres.max() < 1 and centres.std(0).sub(12**-0.5).abs().max() < 0.02
+    assert (
+        centres.min() >= 0 and centres.max() < 1 and centres.std(0).sub(12**-0.5).abs().max() < 0.02
+    )
 
 
 def test_equal_seeds_draw_alike_and_nobody_elses_stream_moves(toolkit):
@@ -86,9 +98,16 @@ def test_equal_seeds_draw_alike_and_nobody_elses_stream_moves(toolkit):
 
 
 def test_probabilities_do_not_change_what_else_is_drawn(toolkit):
-    some, none = (make(toolkit, dict(seed=5, global_prob=p, local_prob=p)).mixer for p in (1.0, 0.0))
+    some, none = (
+        make(toolkit, dict(seed=5, global_prob=p, local_prob=p)).mixer for p in (1.0, 0.0)
+    )
     for a, b in ((some.draw(), none.draw()) for _ in range(10)):
-        assert (a.lam, a.local_lam, a.center, a.pairing) == (b.lam, b.local_lam, b.center, b.pairing)
+        assert (a.lam, a.local_lam, a.center, a.pairing) == (
+            b.lam,
+            b.local_lam,
+            b.center,
+            b.pairing,
+        )
         assert a.local and a.depth is not None and not b.local and b.depth is None
 
 
@@ -102,14 +121,29 @@ def test_the_share_left_is_that_of_the_clipped_box(height, width):
         image[top:bottom, left:right] = 0
         assert 0 <= top <= bottom <= height and 0 <= left <= right <= width
         assert share == pytest.approx(image.mean().item(), abs=1e-6)
-        assert share >= lam - 0.5 * (height + width) / (height * width) - 1e-6  # but for rounding, never less than drawn
+        assert (
+            share >= lam - 0.5 * (height + width) / (height * width) - 1e-6
+        )  # but for rounding, never less than drawn
         clipped += share > lam + 0.1
     assert clipped > 20
-    assert cut_box(height, width, 1.0, (0.5, 0.5))[1] == 1 and cut_box(height, width, 0.0, (0.5, 0.5))[1] == 0
+    assert (
+        cut_box(height, width, 1.0, (0.5, 0.5))[1] == 1
+        and cut_box(height, width, 0.0, (0.5, 0.5))[1] == 0
+    )
 
 
-@pytest.mark.parametrize('labels', [[0, 1], [0, 0, 1, 1], [0, 1, 2, 3, 0, 1, 2, 3], [0, 0, 0, 0, 1, 2], [0] * 4, [0],
-                                    [0, 1, 1, 1, 2, 2, 0]])
+@pytest.mark.parametrize(
+    'labels',
+    [
+        [0, 1],
+        [0, 0, 1, 1],
+        [0, 1, 2, 3, 0, 1, 2, 3],
+        [0, 0, 0, 0, 1, 2],
+        [0] * 4,
+        [0],
+        [0, 1, 1, 1, 2, 2, 0],
+    ],
+)
 def test_global_partners_are_of_other_classes_where_possible(labels):
     classes, seen = [frozenset([label]) for label in labels], set()
     best = min(len(labels), 2 * (len(labels) - max(map(labels.count, labels))))
@@ -137,10 +171,12 @@ def test_local_partners_are_of_the_same_class():
 
 def test_depth_0_mixes_the_input(toolkit):
     """The trap: k = 0 drawn, and the clean input used."""
-    model = make(toolkit, dict(depths=(0, ), global_prob=1.0, local_prob=0.0))
+    model = make(toolkit, dict(depths=(0,), global_prob=1.0, local_prob=0.0))
     fix(model, depth=0)
     inputs, samples = prepared(model)
-    partners = global_partners([frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7))
+    partners = global_partners(
+        [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
+    )
     seen, _ = seen_inputs(model, inputs, samples)
     for name in ('student1', 'student2'):
         torch.testing.assert_close(seen[name], 0.3 * inputs + 0.7 * inputs[partners])
@@ -182,13 +218,16 @@ def test_local_mixing_pastes_a_box_of_the_same_class_and_keeps_labels(toolkit):
 def halves(network, depth, lam, partners, inputs):
     """Logits of a mixed forward pass, computed stage by stage."""
     backbone = network.backbone
-    def blend(x): return lam * x + (1 - lam) * x[partners]
+
+    def blend(x):
+        return lam * x + (1 - lam) * x[partners]
+
     if hasattr(backbone, 'layer1'):
         x = backbone.relu(backbone.norm1(backbone.conv1(blend(inputs) if depth == 0 else inputs)))
         for k in range(1, 5):
             x = getattr(backbone, f'layer{k}')(x)
             x = blend(x) if k == depth else x
-        return network.head(network.neck((x, )))
+        return network.head(network.neck((x,)))
     x, shape = backbone.patch_embed(blend(inputs) if depth == 0 else inputs)
     x = backbone.drop_after_pos(x)
     for k, stage in enumerate(backbone.stages, 1):
@@ -198,36 +237,54 @@ def halves(network, depth, lam, partners, inputs):
         if stage.downsample is not None:
             x, shape = stage.downsample(x, shape)
     x = backbone.norm3(x).view(-1, *shape, x.shape[-1]).permute(0, 3, 1, 2)
-    return network.head(network.neck((x, )))
+    return network.head(network.neck((x,)))
 
 
 @pytest.mark.parametrize('depth', range(5))
 @pytest.mark.parametrize('network', ['cifar', 'swin'])
 def test_mixing_equals_a_computation_by_hand(toolkit, network, depth):
     build = getattr(mixing, network)
-    model = make(toolkit, dict(depths=(depth, )), members=dict(student1=build(1), student2=build(2))).double()
+    model = make(
+        toolkit, dict(depths=(depth,)), members=dict(student1=build(1), student2=build(2))
+    ).double()
     fix(model, depth=depth, lam=0.35)
     inputs, samples = prepared(model)
     inputs, labels = inputs.double(), torch.tensor(LABELS)
     alone = copy.deepcopy({name: model.network(name) for name in model.plans})
-    partners = global_partners([frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7))
+    partners = global_partners(
+        [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
+    )
     terms = model(inputs, samples, mode='loss')
     sum(terms.values()).backward()
     for name, network in alone.items():
         logits = halves(network, depth, 0.35, partners, inputs)
-        expected = 0.35 * F.cross_entropy(logits, labels) + 0.65 * F.cross_entropy(logits, labels[partners])
+        expected = 0.35 * F.cross_entropy(logits, labels) + 0.65 * F.cross_entropy(
+            logits, labels[partners]
+        )
         torch.testing.assert_close(terms[f'{name}/loss_task'], expected, rtol=1e-10, atol=1e-12)
         expected.backward()
         for one, other in zip(network.parameters(), model.network(name).parameters()):
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-8, atol=1e-10)
-        for one, other in zip(network.buffers(), model.network(name).buffers()):  # one forward pass: one update of the norms
+        for one, other in zip(
+            network.buffers(), model.network(name).buffers()
+        ):  # one forward pass: one update of the norms
             torch.testing.assert_close(one, other)
 
 
 def test_links_read_the_mixed_outputs_of_both_sides(toolkit):
-    model = make(toolkit, dict(depths=(2, )), links=[
-        dict(source='student1', target='student2', tap='backbone.layer2', loss=dict(type='FeatureMSE')),
-        dict(source='student1', target='student2')])
+    model = make(
+        toolkit,
+        dict(depths=(2,)),
+        links=[
+            dict(
+                source='student1',
+                target='student2',
+                tap='backbone.layer2',
+                loss=dict(type='FeatureMSE'),
+            ),
+            dict(source='student1', target='student2'),
+        ],
+    )
     fix(model, depth=2, lam=0.4)
     inputs, samples = prepared(model)
     read, original = {}, model._recorded
@@ -240,17 +297,23 @@ def test_links_read_the_mixed_outputs_of_both_sides(toolkit):
     model._recorded = recorded
     stages = {}
     for name in model.plans:
-        model.network(name).backbone.layer2[-1].register_forward_hook(lambda m, a, out, name=name: stages.update({name: out}))
+        model.network(name).backbone.layer2[-1].register_forward_hook(
+            lambda m, a, out, name=name: stages.update({name: out})
+        )
     model(inputs, samples, mode='loss')
-    partners = global_partners([frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7))
+    partners = global_partners(
+        [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
+    )
     for name in model.plans:
         clean = stages[name]
-        torch.testing.assert_close(read[name, 'backbone.layer2'], 0.4 * clean + 0.6 * clean[partners])
+        torch.testing.assert_close(
+            read[name, 'backbone.layer2'], 0.4 * clean + 0.6 * clean[partners]
+        )
         assert (name, 'prediction') in read
 
 
 def test_mixing_never_leaves_hooks_or_wraps_behind(toolkit):
-    model = make(toolkit, dict(depths=(1, )), sharing='ml_p')
+    model = make(toolkit, dict(depths=(1,)), sharing='ml_p')
     fix(model, depth=1)
     inputs, samples = prepared(model)
     model(inputs, samples, mode='loss')
@@ -266,33 +329,47 @@ def test_mixing_never_leaves_hooks_or_wraps_behind(toolkit):
 
 def test_the_batch_itself_is_not_changed(toolkit):
     for labels in ('index', 'soft'):
-        model = make(toolkit, dict(depths=(0, ), labels=labels), sharing='ml_p')
+        model = make(toolkit, dict(depths=(0,), labels=labels), sharing='ml_p')
         fix(model, local=True, depth=0)
         inputs, samples = prepared(model)
         before, kept = inputs.clone(), [copy.deepcopy(sample) for sample in samples]
         model(inputs, samples, mode='loss')
         assert torch.equal(inputs, before)
         for old, new in zip(kept, samples):
-            assert old.keys() == new.keys() and torch.equal(old.gt_label, new.gt_label) and old.metainfo == new.metainfo
+            assert (
+                old.keys() == new.keys()
+                and torch.equal(old.gt_label, new.gt_label)
+                and old.metainfo == new.metainfo
+            )
 
 
 # ---------------------------------------------------------------- labels
 
 
-@pytest.mark.parametrize('loss', [dict(type='CrossEntropyLoss'), dict(type='CrossEntropyLoss', use_soft=True),
-                                  dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=3)])
+@pytest.mark.parametrize(
+    'loss',
+    [
+        dict(type='CrossEntropyLoss'),
+        dict(type='CrossEntropyLoss', use_soft=True),
+        dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=3),
+    ],
+)
 def test_soft_labels_give_what_both_losses_give(toolkit, loss):
     terms = []
     for labels in ('index', 'soft'):
         if labels == 'index' and loss.get('use_soft'):
             continue
         options = {'head.loss': dict(loss, _delete_=True)}
-        model = make(toolkit, dict(depths=(2, ), labels=labels), members=dict(a=mixing.cifar(1, options=options))).double()
+        model = make(
+            toolkit,
+            dict(depths=(2,), labels=labels),
+            members=dict(a=mixing.cifar(1, options=options)),
+        ).double()
         fix(model, local=True, depth=2, lam=0.2)
         inputs, samples = prepared(model)
         terms.append(model(inputs.double(), samples, mode='loss')['a/loss_task'])
     if loss.get('use_soft'):
-        model = make(toolkit, dict(depths=(2, )), members=dict(a=mixing.cifar(1))).double()
+        model = make(toolkit, dict(depths=(2,)), members=dict(a=mixing.cifar(1))).double()
         fix(model, local=True, depth=2, lam=0.2)
         terms.append(model(inputs.double(), samples, mode='loss')['a/loss_task'])
     torch.testing.assert_close(*terms, rtol=1e-6, atol=1e-8)
@@ -300,7 +377,12 @@ def test_soft_labels_give_what_both_losses_give(toolkit, loss):
 
 @pytest.mark.parametrize('labels', ['index', 'soft'])
 def test_several_labels_an_image(toolkit, labels):
-    model = make(toolkit, dict(depths=(1, ), labels=labels), members=dict(a=mixing.multi_label()), data_preprocessor=None)
+    model = make(
+        toolkit,
+        dict(depths=(1,), labels=labels),
+        members=dict(a=mixing.multi_label()),
+        data_preprocessor=None,
+    )
     model = model.double()
     given = [[0, 1], [2], [1, 0], [2, 3], [2]]
     fix(model, local=True, depth=1, lam=0.6)
@@ -311,22 +393,38 @@ def test_several_labels_an_image(toolkit, labels):
     assert changed == [True, True, True, False, True]  # one of each set of labels: 0 and 2, 1 and 4
     clean = copy.deepcopy(model.network('a'))
     value = model(inputs, samples, mode='loss')['a/loss_task']
-    truth = torch.stack([torch.zeros(4).index_fill(0, torch.tensor(label), 1.0) for label in given]).double()
+    truth = torch.stack(
+        [torch.zeros(4).index_fill(0, torch.tensor(label), 1.0) for label in given]
+    ).double()
     logits = halves(clean, 1, 0.6, mix.partners, mix.inputs)
-    def bce(target): return F.binary_cross_entropy_with_logits(logits, target, reduction='none').sum() / 5
+
+    def bce(target):
+        return F.binary_cross_entropy_with_logits(logits, target, reduction='none').sum() / 5
+
     expected = 0.6 * bce(truth) + 0.4 * bce(truth[mix.partners])
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_accuracies_are_the_first_ground_truths():
-    def t(value): return torch.tensor(float(value))
-    first, second = dict(loss_a=t(1), loss_b=[t(2), t(4)], acc=t(90)), dict(loss_a=t(3), loss_b=[t(6), t(8)], acc=t(10))
+    def t(value):
+        return torch.tensor(float(value))
+
+    first, second = (
+        dict(loss_a=t(1), loss_b=[t(2), t(4)], acc=t(90)),
+        dict(loss_a=t(3), loss_b=[t(6), t(8)], acc=t(10)),
+    )
     mixed = mix_losses(first, second, 0.25)
     assert mixed['loss_a'] == 2.5 and mixed['loss_b'] == [5, 7] and mixed['acc'] == 90
 
 
 def test_accuracy_in_training_with_mixed_labels(toolkit):
-    model = make(toolkit, dict(depths=(0, ), ), members=dict(a=mixing.cifar(1, options={'head.cal_acc': True})))
+    model = make(
+        toolkit,
+        dict(
+            depths=(0,),
+        ),
+        members=dict(a=mixing.cifar(1, options={'head.cal_acc': True})),
+    )
     fix(model, depth=0)
     terms = model(*prepared(model), mode='loss')
     assert 0 <= sum(terms['a/accuracy_top-1']) <= 100 and terms['a/loss_task'] > 0
@@ -345,60 +443,106 @@ def train(toolkit, model, steps=3, **wrapper):
 
 
 def test_a_mixer_that_never_mixes_changes_nothing(toolkit):
-    models = [make(toolkit, mixer, sharing='ml_p') for mixer in (None, dict(global_prob=0.0, local_prob=0.0))]
+    models = [
+        make(toolkit, mixer, sharing='ml_p')
+        for mixer in (None, dict(global_prob=0.0, local_prob=0.0))
+    ]
     for model in models:
         train(toolkit, model)
-    assert not {key for key, value in weights(models[0]).items() if not torch.equal(value, weights(models[1])[key])}
+    assert not {
+        key
+        for key, value in weights(models[0]).items()
+        if not torch.equal(value, weights(models[1])[key])
+    }
 
 
 def test_nothing_is_mixed_outside_training(toolkit):
     model = make(toolkit, dict(global_prob=1.0, local_prob=1.0), sharing='ml_p').eval()
     plain = make(toolkit, sharing='ml_p').eval()
     inputs, samples = prepared(model)
-    for one, other in zip(model(inputs, samples, mode='predict'), plain(inputs, samples, mode='predict')):
+    for one, other in zip(
+        model(inputs, samples, mode='predict'), plain(inputs, samples, mode='predict')
+    ):
         assert torch.equal(one.pred_score, other.pred_score)
     terms, expected = (m(inputs, samples, mode='loss') for m in (model, plain))
     assert terms == expected and model.mixer.state_dict()['cpu'] is None  # nothing drawn
     model.train()
-    assert model(inputs, samples, mode='loss')['student1/loss_task'] != plain.train()(inputs, samples, mode='loss')[
-        'student1/loss_task']
+    assert (
+        model(inputs, samples, mode='loss')['student1/loss_task']
+        != plain.train()(inputs, samples, mode='loss')['student1/loss_task']
+    )
 
 
-@pytest.mark.parametrize('sharing', ['individual', 'kd_f', 'kdml_p', 'kdml_mixed_complement', 'kdml_mixed_full'])
+@pytest.mark.parametrize(
+    'sharing', ['individual', 'kd_f', 'kdml_p', 'kdml_mixed_complement', 'kdml_mixed_full']
+)
 @pytest.mark.parametrize('labels', ['index', 'soft'])
 def test_it_goes_with_every_sharing_and_unlike_networks(toolkit, sharing, labels):
     members = dict(teacher=mixing.swin(3), student1=mixing.cifar(1), student2=mixing.cifar(2))
-    model = make(toolkit, dict(global_prob=1.0, local_prob=0.5, labels=labels), members=members, sharing=sharing)
+    model = make(
+        toolkit,
+        dict(global_prob=1.0, local_prob=0.5, labels=labels),
+        members=members,
+        sharing=sharing,
+    )
     before = weights(model)
     for log in train(toolkit, model, steps=4):
         assert all(torch.isfinite(value) for value in log.values())
     after = weights(model)
     for name in members:
-        assert any(not torch.equal(before[key], after[key]) for key in after if key.startswith(f'members.{name}.'))
+        assert any(
+            not torch.equal(before[key], after[key])
+            for key in after
+            if key.startswith(f'members.{name}.')
+        )
 
 
 def test_frozen_and_ema_members_are_mixed_alike(toolkit, tmp_path):
     torch.save(make(toolkit).network('student1').state_dict(), tmp_path / 't.pth')
     teacher = mixing.cifar(1, training='frozen', checkpoint=str(tmp_path / 't.pth'))
-    members = dict(teacher=teacher, student1=mixing.cifar(1), student2=mixing.cifar(2),
-                   mean=dict(training='ema', of='student1'))
-    model = make(toolkit, dict(depths=(3, )), members=members, links=[
-        dict(source='teacher', target='student1', tap='backbone.layer4', loss=dict(type='FeatureMSE'), name='t'),
-        dict(source='mean', target='student2')])
+    members = dict(
+        teacher=teacher,
+        student1=mixing.cifar(1),
+        student2=mixing.cifar(2),
+        mean=dict(training='ema', of='student1'),
+    )
+    model = make(
+        toolkit,
+        dict(depths=(3,)),
+        members=members,
+        links=[
+            dict(
+                source='teacher',
+                target='student1',
+                tap='backbone.layer4',
+                loss=dict(type='FeatureMSE'),
+                name='t',
+            ),
+            dict(source='mean', target='student2'),
+        ],
+    )
     fix(model, depth=3, lam=0.2)
     clean, mixed = {}, {}
     for name in model.plans:
         backbone = model.network(name).backbone
-        backbone.layer3[-1].register_forward_hook(lambda m, a, out, name=name: clean.update({name: out}))
-        backbone.layer4.register_forward_pre_hook(lambda m, a, name=name: mixed.update({name: a[0]}))
+        backbone.layer3[-1].register_forward_hook(
+            lambda m, a, out, name=name: clean.update({name: out})
+        )
+        backbone.layer4.register_forward_pre_hook(
+            lambda m, a, name=name: mixed.update({name: a[0]})
+        )
     model(*prepared(model), mode='loss')
-    partners = global_partners([frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7))
+    partners = global_partners(
+        [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
+    )
     assert set(mixed) == set(members)
     for name, value in mixed.items():
         torch.testing.assert_close(value, 0.2 * clean[name] + 0.8 * clean[name][partners])
 
 
-@pytest.mark.parametrize('change', [dict(type='AmpOptimWrapper', dtype='bfloat16'), dict(accumulative_counts=2)])
+@pytest.mark.parametrize(
+    'change', [dict(type='AmpOptimWrapper', dtype='bfloat16'), dict(accumulative_counts=2)]
+)
 def test_it_works_in_bfloat16_and_with_accumulated_gradients(toolkit, change):
     members = dict(student1=mixing.swin(1), student2=mixing.cifar(2))
     model = make(toolkit, dict(global_prob=1.0), members=members, sharing='ml_p')
@@ -411,16 +555,22 @@ def test_it_works_in_bfloat16_and_with_accumulated_gradients(toolkit, change):
 
 @pytest.mark.parametrize('depth', [0, 2])
 def test_members_with_their_own_normalisation(toolkit, depth):
-    own = dict(type='ClsDataPreprocessor', mean=[90., 80., 70.], std=[30., 40., 50.], to_rgb=False)
+    own = dict(
+        type='ClsDataPreprocessor', mean=[90.0, 80.0, 70.0], std=[30.0, 40.0, 50.0], to_rgb=False
+    )
     members = dict(a=mixing.cifar(1), b=mixing.cifar(1, options=dict(data_preprocessor=own)))
-    model = make(toolkit, dict(depths=(depth, )), members=members)
+    model = make(toolkit, dict(depths=(depth,)), members=members)
     fix(model, local=True, depth=depth)
     inputs, samples = prepared(model)
     mix = model.mixer(inputs, samples)
     seen, _ = seen_inputs(model, inputs, samples)
     torch.testing.assert_close(seen['a'], mix.inputs)
-    raw = mix.inputs * torch.tensor(mixing.CLS['std']).view(3, 1, 1) + torch.tensor(mixing.CLS['mean']).view(3, 1, 1)
-    expected = (raw.flip(1) - torch.tensor(own['mean']).view(3, 1, 1)) / torch.tensor(own['std']).view(3, 1, 1)
+    raw = mix.inputs * torch.tensor(mixing.CLS['std']).view(3, 1, 1) + torch.tensor(
+        mixing.CLS['mean']
+    ).view(3, 1, 1)
+    expected = (raw.flip(1) - torch.tensor(own['mean']).view(3, 1, 1)) / torch.tensor(
+        own['std']
+    ).view(3, 1, 1)
     torch.testing.assert_close(seen['b'], expected, rtol=1e-4, atol=1e-4)
     assert not torch.equal(mix.inputs, inputs)
 
@@ -437,44 +587,63 @@ def test_copies_of_a_distiller_mix_for_themselves(toolkit):
 # ---------------------------------------------------------------- wrong configs
 
 
-@pytest.mark.parametrize('mixer, message', [
-    (dict(type='MetaMxier'), "model.mixer.type: unknown name 'MetaMxier'; did you mean 'MetaMixer'"),
-    (dict(alhpa=1), "model.mixer.alhpa: unknown name 'alhpa'; did you mean 'alpha'"),
-    (dict(task=1), "model.mixer.task: unknown name 'task'"),
-    (dict(alpha=0), 'model.mixer: alpha: expected a positive number, got 0'),
-    (dict(local_alpha='1'), 'local_alpha: expected a positive number'),
-    (dict(global_prob=1.5), r'global_prob: expected a number in \[0, 1\], got 1.5'),
-    (dict(local_prob=-1), 'local_prob: expected a number'),
-    (dict(depths=()), 'depths: expected one or more integers >= 0'),
-    (dict(depths=(0, -1)), 'depths: expected one or more integers'),
-    (dict(depths=2), 'depths: expected one or more integers'),
-    (dict(depths=(0, 5)), r"depths: 5 is none of 'student1', which has 4 stages: backbone.layer1, backbone.layer2"),
-    (dict(labels='sofd'), "labels: unknown name 'sofd'; did you mean 'soft'"),
-    (dict(stages=dict(studnt1=[])), "stages.studnt1: unknown name 'studnt1'; did you mean 'student1'"),
-    (dict(stages=dict(student2=['backbone.layr1']), depths=(1, )), "stages.student2: .*did you mean 'backbone.layer1'"),
-])
+@pytest.mark.parametrize(
+    'mixer, message',
+    [
+        (
+            dict(type='MetaMxier'),
+            "model.mixer.type: unknown name 'MetaMxier'; did you mean 'MetaMixer'",
+        ),
+        (dict(alhpa=1), "model.mixer.alhpa: unknown name 'alhpa'; did you mean 'alpha'"),
+        (dict(task=1), "model.mixer.task: unknown name 'task'"),
+        (dict(alpha=0), 'model.mixer: alpha: expected a positive number, got 0'),
+        (dict(local_alpha='1'), 'local_alpha: expected a positive number'),
+        (dict(global_prob=1.5), r'global_prob: expected a number in \[0, 1\], got 1.5'),
+        (dict(local_prob=-1), 'local_prob: expected a number'),
+        (dict(depths=()), 'depths: expected one or more integers >= 0'),
+        (dict(depths=(0, -1)), 'depths: expected one or more integers'),
+        (dict(depths=2), 'depths: expected one or more integers'),
+        (
+            dict(depths=(0, 5)),
+            r"depths: 5 is none of 'student1', which has 4 stages: backbone.layer1, backbone.layer2",
+        ),
+        (dict(labels='sofd'), "labels: unknown name 'sofd'; did you mean 'soft'"),
+        (
+            dict(stages=dict(studnt1=[])),
+            "stages.studnt1: unknown name 'studnt1'; did you mean 'student1'",
+        ),
+        (
+            dict(stages=dict(student2=['backbone.layr1']), depths=(1,)),
+            "stages.student2: .*did you mean 'backbone.layer1'",
+        ),
+    ],
+)
 def test_wrong_arguments_fail_at_build(toolkit, mixer, message):
     with pytest.raises(ValueError, match=message):
-        toolkit.make_distiller(members=dict(student1=mixing.cifar(1), student2=mixing.cifar(2)),
-                               data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain'),
-                               mixer=dict(dict(type='MetaMixer'), **mixer))
+        toolkit.make_distiller(
+            members=dict(student1=mixing.cifar(1), student2=mixing.cifar(2)),
+            data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain'),
+            mixer=dict(dict(type='MetaMixer'), **mixer),
+        )
 
 
 def test_a_network_without_known_stages_can_be_told_them(toolkit):
     members = dict(a=mixing.cifar(1), b=mixing.vit(2))
-    with pytest.raises(ValueError, match=r"stages: found none in the VisionTransformer of 'b'.*stages=dict\(b="):
+    with pytest.raises(
+        ValueError, match=r"stages: found none in the VisionTransformer of 'b'.*stages=dict\(b="
+    ):
         make(toolkit, dict(depths=(0, 1)), members=members)
     stages = dict(b=['backbone.layers.0', 'backbone.layers.1'])
-    model = make(toolkit, dict(depths=(2, ), stages=stages), members=members)
+    model = make(toolkit, dict(depths=(2,), stages=stages), members=members)
     fix(model, depth=2)
     assert all(torch.isfinite(value) for value in model(*prepared(model), mode='loss').values())
     with pytest.raises(ValueError, match="depths: 3 is none of 'b', which has 2 stages"):
-        make(toolkit, dict(depths=(3, ), stages=stages), members=members)
-    assert make(toolkit, dict(depths=(0, )), members=members).mixer.stages == {}
+        make(toolkit, dict(depths=(3,), stages=stages), members=members)
+    assert make(toolkit, dict(depths=(0,)), members=members).mixer.stages == {}
 
 
 def test_a_stage_that_does_not_run_once_is_named(toolkit):
-    model = make(toolkit, dict(depths=(1, ), stages=dict(student1=['backbone.layer1.0.relu'])))
+    model = make(toolkit, dict(depths=(1,), stages=dict(student1=['backbone.layer1.0.relu'])))
     fix(model, depth=1)
     with pytest.raises(RuntimeError, match="stages.student1: 'backbone.layer1.0.relu' ran 2 times"):
         model(*prepared(model), mode='loss')
@@ -482,7 +651,9 @@ def test_a_stage_that_does_not_run_once_is_named(toolkit):
 
 def test_losses_that_cannot_be_mixed_are_refused(toolkit):
     seesaw = {'head.loss': dict(type='SeesawLoss', num_classes=3, _delete_=True)}
-    with pytest.raises(ValueError, match="labels: the loss SeesawLoss of 'a' takes no mixed labels"):
+    with pytest.raises(
+        ValueError, match="labels: the loss SeesawLoss of 'a' takes no mixed labels"
+    ):
         make(toolkit, dict(labels='soft'), members=dict(a=mixing.cifar(1, options=seesaw)))
     make(toolkit, dict(labels='index'), members=dict(a=mixing.cifar(1, options=seesaw)))
     arcface = {'head': dict(type='ArcFaceClsHead', num_classes=3, in_channels=32, _delete_=True)}
@@ -493,5 +664,14 @@ def test_losses_that_cannot_be_mixed_are_refused(toolkit):
 
 def test_batch_augments_that_mix_already_are_refused(toolkit):
     augments = dict(augments=[dict(type='Mixup', alpha=0.8)])
-    with pytest.raises(ValueError, match='model.mixer: model.data_preprocessor.batch_augments mixes the images already'):
-        make(toolkit, dict(), data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain', num_classes=3, batch_augments=augments))
+    with pytest.raises(
+        ValueError,
+        match='model.mixer: model.data_preprocessor.batch_augments mixes the images already',
+    ):
+        make(
+            toolkit,
+            dict(),
+            data_preprocessor=dict(
+                mixing.CLS, _scope_='mmpretrain', num_classes=3, batch_augments=augments
+            ),
+        )

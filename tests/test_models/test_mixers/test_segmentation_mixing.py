@@ -1,4 +1,5 @@
 """MetaMixer with segmenters."""
+
 import copy
 import itertools
 
@@ -22,7 +23,9 @@ def mmseg_scope(fresh_state):
 def make(toolkit, mixer=None, members=None, **kwargs):
     members = members or dict(student1=mixing.unet(1), student2=mixing.unet(2))
     kwargs.setdefault('data_preprocessor', dict(mixing.SEG, _scope_='mmseg'))
-    return toolkit.make_distiller(members=members, mixer=None if mixer is None else dict(type='MetaMixer', **mixer), **kwargs)
+    return toolkit.make_distiller(
+        members=members, mixer=None if mixer is None else dict(type='MetaMixer', **mixer), **kwargs
+    )
 
 
 def fix(model, local=False, local_lam=0.75, center=(0.25, 0.5), depth=None, lam=0.3):
@@ -48,9 +51,13 @@ def test_label_maps_follow_the_box(toolkit):
         donors = [j for j in range(4) if torch.equal(mix.inputs[i][:, box], inputs[j][:, box])]
         assert len(donors) == 1 and donors[0] not in (i, 3)
         labels = mix.data_samples[i].gt_sem_seg.data
-        assert torch.equal(labels[:, box], kept[donors[0]][:, box]) and torch.equal(labels[:, ~box], kept[i][:, ~box])
+        assert torch.equal(labels[:, box], kept[donors[0]][:, box]) and torch.equal(
+            labels[:, ~box], kept[i][:, ~box]
+        )
         assert torch.equal(samples[i].gt_sem_seg.data, kept[i])
-    assert torch.equal(mix.inputs[3], inputs[3]) and torch.equal(mix.data_samples[3].gt_sem_seg.data, kept[3])
+    assert torch.equal(mix.inputs[3], inputs[3]) and torch.equal(
+        mix.data_samples[3].gt_sem_seg.data, kept[3]
+    )
 
 
 def test_nothing_is_pasted_from_padding_or_onto_it(toolkit):
@@ -60,17 +67,25 @@ def test_nothing_is_pasted_from_padding_or_onto_it(toolkit):
     batch['inputs'][1] = batch['inputs'][1][:, :40, :48]
     batch['data_samples'][1].set_metainfo(dict(img_shape=(40, 48)))
     data_ = batch['data_samples'][1].gt_sem_seg.data
-    batch['data_samples'][1].gt_sem_seg = type(batch['data_samples'][1].gt_sem_seg)(data=data_[:, :40, :48])
+    batch['data_samples'][1].gt_sem_seg = type(batch['data_samples'][1].gt_sem_seg)(
+        data=data_[:, :40, :48]
+    )
     data = model.data_preprocessor(batch, True)
     fix(model, local=True, local_lam=0.0, center=(0.5, 0.5))
     mix = model.mixer(data['inputs'], data['data_samples'])
     one, two = (sample.gt_sem_seg.data for sample in mix.data_samples)
-    assert torch.equal(mix.inputs[0][:, :40, :48], data['inputs'][1][:, :40, :48]) and 255 not in one
+    assert (
+        torch.equal(mix.inputs[0][:, :40, :48], data['inputs'][1][:, :40, :48]) and 255 not in one
+    )
     assert torch.equal(mix.inputs[0][:, 40:], data['inputs'][0][:, 40:])
-    assert (two[:, 40:] == 255).all() and (two[:, :, 48:] == 255).all() and 255 not in two[:, :40, :48]
+    assert (
+        (two[:, 40:] == 255).all() and (two[:, :, 48:] == 255).all() and 255 not in two[:, :40, :48]
+    )
     fix(model, depth=0)
     mix = model.mixer(data['inputs'], data['data_samples'])
-    assert [tuple(sample.img_shape) for sample in mix.data_samples] == [(64, 64)] * 2  # content everywhere
+    assert [tuple(sample.img_shape) for sample in mix.data_samples] == [
+        (64, 64)
+    ] * 2  # content everywhere
     assert tuple(data['data_samples'][1].img_shape) == (40, 48)
 
 
@@ -97,10 +112,12 @@ def by_hand(network, depth, blend, inputs):
     return network.decode_head.forward(outputs), None
 
 
-@pytest.mark.parametrize('build, depth', [(mixing.unet, k) for k in range(4)] + [(mixing.segformer, k) for k in range(5)])
+@pytest.mark.parametrize(
+    'build, depth', [(mixing.unet, k) for k in range(4)] + [(mixing.segformer, k) for k in range(5)]
+)
 def test_mixing_equals_a_computation_by_hand(toolkit, build, depth):
     """Skips of the U-Net and all levels of the SegFormer see the mixed maps; every head has the loss of both label maps."""
-    model = make(toolkit, dict(depths=(depth, )), members=dict(a=build(1), b=build(2))).double()
+    model = make(toolkit, dict(depths=(depth,)), members=dict(a=build(1), b=build(2))).double()
     fix(model, depth=depth)
     inputs, samples = prepared(model, ignored=True)
     inputs = inputs.double()
@@ -115,12 +132,14 @@ def test_mixing_equals_a_computation_by_hand(toolkit, build, depth):
             own = getattr(network, head).loss_by_feat(values, samples)
             other = getattr(network, head).loss_by_feat(values, [samples[i] for i in partners])
             assert own['loss_ce'] != other['loss_ce']
-            torch.testing.assert_close(terms[f'{name}/{key}.loss_ce'], 0.3 * own['loss_ce'] + 0.7 * other['loss_ce'])
+            torch.testing.assert_close(
+                terms[f'{name}/{key}.loss_ce'], 0.3 * own['loss_ce'] + 0.7 * other['loss_ce']
+            )
             torch.testing.assert_close(terms[f'{name}/{key}.acc_seg'], own['acc_seg'])
 
 
 def test_links_count_positions_valid_in_both_label_maps(toolkit):
-    model = make(toolkit, dict(depths=(1, )), links=[dict(source='student1', target='student2')])
+    model = make(toolkit, dict(depths=(1,)), links=[dict(source='student1', target='student2')])
     fix(model, depth=1)
     inputs, samples = prepared(model, ignored=True)
     partners = model.mixer(inputs, samples).partners
@@ -134,7 +153,10 @@ def test_links_count_positions_valid_in_both_label_maps(toolkit):
     link.compute = seen
     model(inputs, samples, mode='loss')
     own = torch.stack([sample.gt_sem_seg.data != 255 for sample in samples])
-    assert torch.equal(masks[0] > 0, own & own[partners]) and set(masks[0].unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(masks[0] > 0, own & own[partners]) and set(masks[0].unique().tolist()) == {
+        0.0,
+        1.0,
+    }
     assert masks[0].mean() < own.float().mean()
 
 
@@ -153,7 +175,11 @@ def test_it_goes_with_sharing_and_unlike_networks(toolkit, sharing):
 
 
 def test_soft_labels_and_heads_without_such_a_loss_are_refused(toolkit):
-    with pytest.raises(ValueError, match="model.mixer: labels: 'soft' is for classification, got EncoderDecoder"):
+    with pytest.raises(
+        ValueError, match="model.mixer: labels: 'soft' is for classification, got EncoderDecoder"
+    ):
         make(toolkit, dict(labels='soft'))
-    with pytest.raises(ValueError, match="depths: 4 is none of 'student1', which has 3 stages: backbone.encoder.0"):
+    with pytest.raises(
+        ValueError, match="depths: 4 is none of 'student1', which has 3 stages: backbone.encoder.0"
+    ):
         make(toolkit, dict(depths=(0, 4)))
