@@ -34,6 +34,6 @@ VISBACKENDS = Registry(
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmkd', locations=['mmkd.evaluation'])
 
 # Pure functions of training progress that scale a link's weight.
-SCHEDULES = Registry('schedule', scope='mmkd', locations=['mmkd.engine.schedules'])
+SCHEDULES = Registry('schedule', scope='mmkd', locations=['mmkd.schedules'])
 # What is specific to detection, segmentation, classification.
 TASKS = Registry('task', scope='mmkd', locations=['mmkd.tasks'])

@@ -114,7 +114,7 @@ def optim_wrapper(model, **cfg):
 def data(tmp_path_factory):
     """A synthetic set of 12 and 6 frames of 64 px."""
     root = tmp_path_factory.mktemp('data') / 'polyps'
-    from mmkd.datasets.synthetic import write_synthetic_polyps
+    from mmkd.datasets.converters.synthetic import write_synthetic_polyps
 
     write_synthetic_polyps(root, train=12, val=6, size=64)
     return root

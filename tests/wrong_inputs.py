@@ -121,7 +121,7 @@ def prepare(folder):
     import conftest
     from mmengine.config import Config
 
-    from mmkd.datasets.synthetic import write_synthetic_polyps
+    from mmkd.datasets.converters.synthetic import write_synthetic_polyps
 
     base = folder / 'base'
     base.mkdir()

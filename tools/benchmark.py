@@ -14,6 +14,7 @@ import torch
 
 from mmkd.apis.benchmark import measure_memory, measure_time, online_members, prepare
 from mmkd.apis.command_line import Options, positive, run_tool
+from mmkd.utils.errors import ConfigError
 
 
 def parse_args():
@@ -48,7 +49,7 @@ def main():
             [sys.executable, *sys.argv, '--memory-of', subject], capture_output=True, text=True
         )
         if done.returncode:
-            raise ValueError(f'measuring {subject}: {done.stderr.strip()[-800:]}')
+            raise ConfigError(f'measuring {subject}: {done.stderr.strip()[-800:]}')
         memory[subject] = json.loads(done.stdout.strip().splitlines()[-1])
     seconds = measure_time(args.config, args.cfg_options, args.steps, device)
     print(f'\n{"":<12}{"step, s":>10}{"peak, MiB":>12}')

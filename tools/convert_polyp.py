@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.convert import SPECK_PIXELS, SPECK_SHARE, convert_polyps
+from mmkd.datasets.converters.convert import SPECK_PIXELS, SPECK_SHARE, convert_polyps
+from mmkd.utils.errors import ConfigError
 
 
 def parse_args():
@@ -51,9 +52,9 @@ def main():
     for item in options.pop('split'):
         name, equals, path = item.partition('=')
         if not (name and equals and path):
-            raise ValueError(f'--split: expected NAME=LIST.txt, got {item!r}')
+            raise ConfigError(f'--split: expected NAME=LIST.txt, got {item!r}')
         if name in splits:
-            raise ValueError(f'--split: {name!r} is given twice')
+            raise ConfigError(f'--split: {name!r} is given twice')
         splits[name] = path
     report = convert_polyps(splits=splits, **options)
     print(f'\n{report.table()}\nwrote {Path(options["out"]).absolute()}')

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.tiles import convert_tiles
+from mmkd.datasets.converters.tiles import convert_tiles
 
 
 def parse_args():

@@ -6,8 +6,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmkd.apis.command_line import run_tool
-from mmkd.apis.export import export_member
+from mmkd.export import export_member
 from mmkd.utils.checkpoint import load_file
+from mmkd.utils.errors import ConfigError
 
 
 def parse_args():
@@ -30,7 +31,7 @@ def main():
     checkpoint = load_file(args.checkpoint, 'checkpoint')
     meta = checkpoint.get('meta', {}) if isinstance(checkpoint, dict) else {}
     if args.config is None and 'cfg' not in meta:
-        raise ValueError(f'{args.checkpoint}: no config inside; name it by --config')
+        raise ConfigError(f'{args.checkpoint}: no config inside; name it by --config')
     if args.config is not None and not Path(args.config).is_file():
         raise FileNotFoundError(f'--config: no file {args.config!r}')
     cfg = (

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.synthetic import write_synthetic_polyps
+from mmkd.datasets.converters.synthetic import write_synthetic_polyps
 
 
 def main():

@@ -9,6 +9,7 @@ from mmkd.apis.command_line import add_run_arguments, load_config, metric_table,
 from mmkd.utils.checkpoint import check_members, load_file, member_state
 from mmkd.utils.checks import choose
 from mmkd.utils.config_errors import naming_keys
+from mmkd.utils.errors import ConfigError
 
 DUMPS = {'mmdet': 'DumpDetResults'}  # masks compressed
 
@@ -57,14 +58,14 @@ def main():
     args = parse_args()
     cfg = load_config(args.config, args)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--out: expected a path that ends in .pkl, got {args.out!r}')
+        raise ConfigError(f'--out: expected a path that ends in .pkl, got {args.out!r}')
     checkpoint = load_file(args.checkpoint, 'checkpoint')
     members = [name for name, member in cfg.model.get('members', {}).items() if member is not None]
     for name in args.member or []:
         choose(name, [*members, 'ensemble'], '--member')
     if members:
         if not any(key.startswith('members.') for key in checkpoint.get('state_dict', {})):
-            raise ValueError(
+            raise ConfigError(
                 f'{args.checkpoint}: a checkpoint without members (an exported one?) cannot serve {args.config}; '
                 'test an exported student with the config beside it'
             )
@@ -74,7 +75,7 @@ def main():
         if args.member:
             cfg.test_cfg.members = args.member
     elif args.member:
-        raise ValueError(f'--member: {args.config} has no members')
+        raise ConfigError(f'--member: {args.config} has no members')
     if args.show or args.show_dir:
         draw(cfg, args)
     if args.out is not None:
@@ -89,12 +90,12 @@ def main():
         ]
     if args.tta:
         if args.show or args.show_dir:
-            raise ValueError(
+            raise ConfigError(
                 "--tta: the toolboxes' drawing hooks cannot draw augmented batches; leave out --show and --show-dir"
             )
         for key in ('tta_model', 'tta_pipeline'):
             if key not in cfg:
-                raise ValueError(f'--tta: {args.config} has no {key!r}')
+                raise ConfigError(f'--tta: {args.config} has no {key!r}')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from, cfg.resume = args.checkpoint, False

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from mmkd.apis.command_line import add_run_arguments, check_optimisers, load_config, run_tool
 from mmkd.utils.checkpoint import check_members, latest_whole, load_file
 from mmkd.utils.config_errors import naming_keys
+from mmkd.utils.errors import ConfigError
 
 
 def parse_args():
@@ -46,7 +47,7 @@ def main():
             cfg.optim_wrapper.dtype = 'bfloat16'
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError("--auto-scale-lr: the config has no 'auto_scale_lr.base_batch_size'")
+            raise ConfigError("--auto-scale-lr: the config has no 'auto_scale_lr.base_batch_size'")
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
         if args.resume == 'auto':
@@ -59,7 +60,7 @@ def main():
     if checkpoint is not None and not (
         isinstance(checkpoint, dict) and {'meta', 'optimizer', 'state_dict'} <= set(checkpoint)
     ):
-        raise ValueError(
+        raise ConfigError(
             f'--resume: {cfg.load_from!r} is no checkpoint of a training (it has no optimiser states)'
         )
     with naming_keys(cfg):

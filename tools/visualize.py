@@ -10,10 +10,11 @@ import cv2
 from mmengine.runner import Runner
 
 from mmkd.apis.command_line import add_run_arguments, load_config, run_tool
-from mmkd.datasets.files import write_image
 from mmkd.utils.checkpoint import check_members, load_file
 from mmkd.utils.checks import choose
 from mmkd.utils.config_errors import naming_keys
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import write_image
 from mmkd.visualization import feature_panels, member_panels
 
 
@@ -54,7 +55,7 @@ def main():
         indices = [places[choose(name, places, '--names')] for name in args.names]
     for index in indices:
         if not 0 <= index < len(dataset):
-            raise ValueError(f'--indices: {index}, but the test set has {len(dataset)} images')
+            raise ConfigError(f'--indices: {index}, but the test set has {len(dataset)} images')
         stem = Path(dataset.get_data_info(index)['img_path']).stem
         pictures = {'members': member_panels(model, dataset, index)}
         if not args.no_features:

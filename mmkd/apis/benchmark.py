@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from mmkd.apis.command_line import merge_options, read_config
-from mmkd.apis.export import member_plans, plain_config
+from mmkd.export import member_plans, plain_config
 
 
 def cached_batches(cfg, count):

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmkd.utils.distributed import check_parallel, init_cpu_distributed
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.text import align
 
 # What a wrong input raises, in mmkd or in the toolboxes; other errors are faults of a program and keep their traceback.
@@ -90,13 +91,13 @@ def read_config(path):
     try:
         return Config.fromfile(path)
     except SyntaxError as error:
-        raise ValueError(f'{path}, line {error.lineno}: {error.msg}') from error
+        raise ConfigError(f'{path}, line {error.lineno}: {error.msg}') from error
     except ImportError as error:
-        raise ValueError(
+        raise ConfigError(
             f'{path}: {error.__cause__ or error} (custom_imports; is its folder in PYTHONPATH?)'
         ) from error
     except Exception as error:  # a config is a program, and may raise anything
-        raise ValueError(f'{path}: {type(error).__name__}: {error}') from error
+        raise ConfigError(f'{path}: {type(error).__name__}: {error}') from error
 
 
 def merge_options(cfg, options):
@@ -105,32 +106,32 @@ def merge_options(cfg, options):
         try:
             cfg.merge_from_dict({key: copy.deepcopy(value)})
         except (TypeError, KeyError, ValueError, IndexError, AssertionError) as error:
-            raise ValueError(f'--cfg-options {key}={value}: {error}') from error
+            raise ConfigError(f'--cfg-options {key}={value}: {error}') from error
     return cfg
 
 
 def check_launcher(launcher):
-    """Raise a ValueError unless the launcher's environment is there."""
+    """Raise a ConfigError unless the launcher's environment is there."""
     variable, script = LAUNCHERS.get(launcher, ('PATH', ''))
     if not any(name in os.environ for name in variable.split(' or ')):
         tool = Path(sys.argv[0]).stem
         hint = f'; start with: bash tools/{script.format(tool=tool)}' if script else ''
-        raise ValueError(f'--launcher {launcher}: the environment has no {variable}{hint}')
+        raise ConfigError(f'--launcher {launcher}: the environment has no {variable}{hint}')
 
 
 def check_loaders(cfg):
-    """Raise a ValueError for numbers in the loaders' configs that torch refuses without naming a key."""
+    """Raise a ConfigError for numbers in the loaders' configs that torch refuses without naming a key."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         for key, least in (('batch_size', 1), ('num_workers', 0)):
             value = (cfg.get(name) or {}).get(key, least)
             if not isinstance(value, int) or value < least:
-                raise ValueError(f'{name}.{key}: expected an integer >= {least}, got {value!r}')
+                raise ConfigError(f'{name}.{key}: expected an integer >= {least}, got {value!r}')
 
 
 def check_optimisers(cfg):
-    """Raise a ValueError where an OnlineDistiller would be trained with one optimiser for all."""
+    """Raise a ConfigError where an OnlineDistiller would be trained with one optimiser for all."""
     if 'members' in cfg.model and not (cfg.get('optim_wrapper') or {}).get('constructor'):
-        raise ValueError(
+        raise ConfigError(
             'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have an optimiser '
             "each: 'mmkd.MemberOptimWrapperConstructor'"
         )

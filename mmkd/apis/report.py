@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 from mmengine.utils import mkdir_or_exist
 
 from mmkd.apis.command_line import metric_table
-from mmkd.apis.export import export_member
-from mmkd.datasets.files import write_image
+from mmkd.export import export_member
 from mmkd.utils.checkpoint import load_file
+from mmkd.utils.images import write_image
 from mmkd.visualization import draw_curves, member_panels, stack_rows
 
 

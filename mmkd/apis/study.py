@@ -11,6 +11,7 @@ from zlib import crc32
 from mmkd.apis.command_line import read_config
 from mmkd.models.distillers.sharing import PRESETS
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.files import write_atomically
 
 TRAIN = Path(__file__).resolve().parents[2] / 'tools' / 'train.py'
@@ -53,7 +54,7 @@ def last_metrics(work_dir):
         if any(key.startswith('ensemble/') for key in entry):
             metrics = {key: value for key, value in entry.items() if '/' in key}
     if not metrics:
-        raise ValueError(f'{work_dir}: no validation found in its logs')
+        raise ConfigError(f'{work_dir}: no validation found in its logs')
     return metrics
 
 
@@ -75,7 +76,7 @@ def run_once(config, row, seed, out, extra):
             env=os.environ,
         )
     if done.returncode:
-        raise ValueError(f'training {row}, seed {seed}, failed: see {folder / "train.log"}')
+        raise ConfigError(f'training {row}, seed {seed}, failed: see {folder / "train.log"}')
     metrics = last_metrics(folder)
     write_atomically(result, lambda path: Path(path).write_text(json.dumps(metrics)))
     return metrics
@@ -106,18 +107,18 @@ def study(config, presets, seeds, metric, out, extra=(), variants=None):
         extra (list[str]): `--cfg-options` of every run.
 
     Raises:
-        ValueError: For an unknown preset or variant, a config without what is to vary, or a run that failed.
+        ConfigError: For an unknown preset or variant, a config without what is to vary, or a run that failed.
     """
     cfg = read_config(config)
     if variants is None:
         rows, known, flag, title = presets, PRESETS, '--presets', 'preset'
         if 'sharing' not in cfg.get('model', {}):
-            raise ValueError(f'{config}: no model.sharing to vary')
+            raise ConfigError(f'{config}: no model.sharing to vary')
     else:
         known, flag, title = cfg.get('variants') or {}, '--variants', 'variant'
         rows = variants or list(known)
         if not known:
-            raise ValueError(
+            raise ConfigError(
                 f'{config}: no variants to train: expected variants = dict(name=dict(...changes...), ...)'
             )
     for row in rows:

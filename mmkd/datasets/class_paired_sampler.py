@@ -3,6 +3,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from mmkd.registry import DATA_SAMPLERS
+from mmkd.utils.errors import ConfigError
 
 
 @DATA_SAMPLERS.register_module()
@@ -19,7 +20,7 @@ class ClassPairedSampler(Sampler):
         seed (int, optional): Start of the order, the same on all ranks. Default: drawn by rank 0.
 
     Raises:
-        ValueError: If the data set has no labels.
+        ConfigError: If the data set has no labels.
     """
 
     def __init__(self, dataset, seed=None):
@@ -30,7 +31,7 @@ class ClassPairedSampler(Sampler):
         for index in range(len(dataset)):
             label = dataset.get_data_info(index).get('gt_label')
             if label is None:
-                raise ValueError(
+                raise ConfigError(
                     f"sampler: ClassPairedSampler pairs images by 'gt_label', which {type(dataset).__name__} "
                     'lacks'
                 )

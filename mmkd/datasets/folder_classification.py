@@ -1,6 +1,7 @@
 from mmpretrain.datasets import CustomDataset
 
 from mmkd.registry import DATASETS
+from mmkd.utils.errors import ConfigError
 
 from .missing import require
 from .unreadable import StopAtUnreadable
@@ -19,7 +20,7 @@ class FolderClassification(StopAtUnreadable, CustomDataset):
 
     Raises:
         FileNotFoundError: If the image folder or the list is missing.
-        ValueError: If the list is empty, a line of it is no `name label`, or a label is none of the classes; later, if an
+        ConfigError: If the list is empty, a line of it is no `name label`, or a label is none of the classes; later, if an
             image cannot be used.
     """
 
@@ -38,15 +39,15 @@ class FolderClassification(StopAtUnreadable, CustomDataset):
             for number, line in enumerate(file, 1):
                 name, _, label = line.strip().rpartition(' ')
                 if not name or not label.isdigit():
-                    raise ValueError(
+                    raise ConfigError(
                         f"{self.ann_file}, line {number}: expected 'name label', got {line.strip()!r}"
                     )
                 if self.CLASSES is not None and int(label) >= len(self.CLASSES):
-                    raise ValueError(
+                    raise ConfigError(
                         f'{self.ann_file}, line {number}: label {label} of {len(self.CLASSES)} classes'
                     )
         if not number:
-            raise ValueError(f'{self.ann_file} lists no image')
+            raise ConfigError(f'{self.ann_file} lists no image')
 
     @classmethod
     def plain_config(cls):

@@ -6,6 +6,7 @@ from mmengine import fileio
 from mmengine.logging import print_log
 
 from mmkd.registry import DATASETS
+from mmkd.utils.errors import ConfigError
 
 from .missing import require
 from .unreadable import StopAtUnreadable
@@ -30,7 +31,7 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
     Raises:
         FileNotFoundError: If the annotation file or the image folder is missing (with `lazy_init=True`, which is there
             to tell the classes alone, not before the data are read).
-        ValueError: If the annotation file is no COCO file, has no images, no category of one of the classes, or boxes that name
+        ConfigError: If the annotation file is no COCO file, has no images, no category of one of the classes, or boxes that name
             unknown images or categories, are no four numbers, or lie all outside their images; later, if an image cannot be
             used.
     """
@@ -41,7 +42,7 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
         """Check the files, then load the annotations as mmdet does."""
         folder = self.data_prefix.get('img')
         if not folder:
-            raise ValueError(
+            raise ConfigError(
                 f"data_prefix: expected dict(img='images/train/') or the like, got {self.data_prefix}"
             )
         for what, path in (('annotation file', self.ann_file), ('image folder', folder)):
@@ -56,11 +57,11 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
         try:
             content = fileio.load(self.ann_file, file_format='json', backend_args=self.backend_args)
         except ValueError as error:  # damaged JSON, or no text at all
-            raise ValueError(f'{wrong}{error}') from error
+            raise ConfigError(f'{wrong}{error}') from error
         for name, keys in ENTRIES.items():
             entries = content.get(name) if isinstance(content, dict) else None
             if not isinstance(entries, list):
-                raise ValueError(f'{wrong}expected a dict with a list {name!r}')
+                raise ConfigError(f'{wrong}expected a dict with a list {name!r}')
             for i, entry in enumerate(entries):
                 missing = (
                     [key for key in keys if key not in entry]
@@ -68,18 +69,18 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
                     else list(keys)
                 )
                 if missing:
-                    raise ValueError(f'{wrong}{name}[{i}] has no {missing[0]!r}')
+                    raise ConfigError(f'{wrong}{name}[{i}] has no {missing[0]!r}')
         # pycocotools drops what it does not know: a file of another class would be one without any box.
         known = [category['name'] for category in content['categories']]
         unknown = [name for name in self.metainfo['classes'] if name not in known]
         if unknown:
-            raise ValueError(
+            raise ConfigError(
                 f'{_absolute(self.ann_file)}: no category {unknown[0]!r} (it has {known}); '
                 'set metainfo=dict(classes=...) to the names in the file'
             )
 
         if not content['images']:
-            raise ValueError(f'{_absolute(self.ann_file)} lists no images')
+            raise ConfigError(f'{_absolute(self.ann_file)} lists no images')
         self._check_boxes(content)
 
     def _check_boxes(self, content):
@@ -90,7 +91,7 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
         for i, entry in enumerate(content['annotations']):
             for key, known in (('image_id', sizes), ('category_id', categories)):
                 if entry[key] not in known:
-                    raise ValueError(
+                    raise ConfigError(
                         f'{path}: annotations[{i}] has {key} {entry[key]}, which no entry of '
                         f'{"images" if key == "image_id" else "categories"} has'
                     )
@@ -102,7 +103,7 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
                     isinstance(value, (int, float)) and math.isfinite(value) for value in box
                 )
             ):
-                raise ValueError(
+                raise ConfigError(
                     f'{path}: annotations[{i}] has bbox {box}, expected [x, y, width, height] in pixels'
                 )
             (x, y, w, h), (width, height) = box, sizes[entry['image_id']]
@@ -111,7 +112,7 @@ class PolypDetection(StopAtUnreadable, CocoDataset):
         if unusable:
             text = f'{path}: {len(unusable)} of {len(content["annotations"])} boxes are below one pixel or outside their image, '
             if len(unusable) == len(content['annotations']):
-                raise ValueError(f'{text}none is left: {unusable[0]}')
+                raise ConfigError(f'{text}none is left: {unusable[0]}')
             print_log(
                 f'{text}they are left out: {", ".join(unusable[:5])}{", ..." if len(unusable) > 5 else ""}',
                 logger='current',

@@ -6,6 +6,7 @@ from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
 from mmkd.registry import DATASETS
+from mmkd.utils.errors import ConfigError
 
 from .missing import require
 from .unreadable import StopAtUnreadable, read_whole
@@ -25,7 +26,7 @@ class PolypSegmentation(StopAtUnreadable, BaseSegDataset):
 
     Raises:
         FileNotFoundError: If a folder is missing, holds no image of `img_suffix`, or images have no label map.
-        ValueError: Later, if an image or label map cannot be used, the two differ in size, or a label is none of the classes.
+        ConfigError: Later, if an image or label map cannot be used, the two differ in size, or a label is none of the classes.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [220, 20, 60]])
@@ -73,7 +74,7 @@ class PolypSegmentation(StopAtUnreadable, BaseSegDataset):
             _size(read_whole(info[key], self.backend_args)) for key in ('img_path', 'seg_map_path')
         )
         if image != labels and None not in (image, labels):
-            raise ValueError(
+            raise ConfigError(
                 f'{info["seg_map_path"]}: the label map has {labels[0]} x {labels[1]} pixels, its image '
                 f'{image[0]} x {image[1]}'
             )
@@ -88,7 +89,7 @@ class PolypSegmentation(StopAtUnreadable, BaseSegDataset):
                 (truth.data != self.ignore_index) & (truth.data >= len(self.metainfo['classes']))
             ]
             if len(wrong):
-                raise ValueError(
+                raise ConfigError(
                     f'{info["seg_map_path"]}: label {int(wrong[0])} of {len(self.metainfo["classes"])} classes '
                     f'{self.metainfo["classes"]}; {self.ignore_index} is ignored'
                 )

@@ -4,6 +4,7 @@ import numpy as np
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
 from mmkd.registry import DATASETS
+from mmkd.utils.errors import ConfigError
 
 from .unreadable import UnreadableImage, load_whole
 
@@ -27,14 +28,14 @@ class SkipUnreadable:
         dataset (dict): Config of any data set of OpenMMLab's that is for training.
 
     Raises:
-        ValueError: If the data set is one for evaluation (`test_mode`), which must measure every image.
+        ConfigError: If the data set is one for evaluation (`test_mode`), which must measure every image.
         UnreadableImage: If 50 items in a row cannot be used.
     """
 
     def __init__(self, dataset):
         self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if getattr(self.dataset, 'test_mode', False):
-            raise ValueError(
+            raise ConfigError(
                 'mmkd.SkipUnreadable: the data set has test_mode=True; an evaluation must not leave out images'
             )
 

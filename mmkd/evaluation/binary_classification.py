@@ -3,6 +3,7 @@ from mmengine.evaluator import BaseMetric
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score
 
 from mmkd.registry import METRICS
+from mmkd.utils.errors import ConfigError
 
 
 @METRICS.register_module()
@@ -22,7 +23,7 @@ class BinaryClassification(BaseMetric):
     def __init__(self, positive=1, collect_device='cpu', prefix=None):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if positive not in (0, 1):
-            raise ValueError(f'BinaryClassification.positive: expected 0 or 1, got {positive!r}')
+            raise ConfigError(f'BinaryClassification.positive: expected 0 or 1, got {positive!r}')
         self.positive = positive
 
     def process(self, data_batch, data_samples):
@@ -30,7 +31,7 @@ class BinaryClassification(BaseMetric):
         for sample in data_samples:
             score = sample['pred_score'].float().cpu().numpy()
             if len(score) != 2:
-                raise ValueError(
+                raise ConfigError(
                     f'BinaryClassification: for two classes, got scores of {len(score)}'
                 )
             label = int(sample['gt_label'][0])

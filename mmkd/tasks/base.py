@@ -1,5 +1,6 @@
 from mmkd.registry import TASKS
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 
 from .stages import backbone_stages
 
@@ -68,7 +69,7 @@ class Task:
         """Return the heads' methods that make losses of outputs and ground truth, {module path: name}.
 
         Raises:
-            ValueError: If the network computes its loss otherwise.
+            ConfigError: If the network computes its loss otherwise.
         """
         raise NotImplementedError
 
@@ -77,11 +78,11 @@ class Task:
         return {self.truth_argument: data_samples}
 
     def check_mixing(self, preprocessor):
-        """Raise a ValueError if what the shared data preprocessor does cannot go with a mixer."""
+        """Raise a ConfigError if what the shared data preprocessor does cannot go with a mixer."""
 
     def check_soft_labels(self, name, network):
-        """Raise a ValueError unless the losses of the member `name` take mixed labels."""
-        raise ValueError(f"labels: 'soft' is for classification, got {type(network).__name__}")
+        """Raise a ConfigError unless the losses of the member `name` take mixed labels."""
+        raise ConfigError(f"labels: 'soft' is for classification, got {type(network).__name__}")
 
     def build_ensemble(self, members, **cfg):
         """Build the module that fuses the predictions of `members`: `fuse_samples(samples)` for one image's, one a member."""
@@ -89,9 +90,9 @@ class Task:
 
     @staticmethod
     def check_equal(values, what, key):
-        """Raise a ValueError unless all members' values (by name) are one."""
+        """Raise a ConfigError unless all members' values (by name) are one."""
         if len(set(values.values())) > 1:
-            raise ValueError(f'{key}: members differ in {what}: {values}')
+            raise ConfigError(f'{key}: members differ in {what}: {values}')
 
     def truth_of(self, dataset, index, sample):
         """Return what `draw` takes as the ground truth of an image of a data set; `sample` is its data sample."""
@@ -123,7 +124,7 @@ def task_of(networks, name=None):
     """Return the task named, or the one that all `networks` (dict of nn.Module) belong to.
 
     Raises:
-        ValueError: If the networks belong to several tasks or to none that is known.
+        ConfigError: If the networks belong to several tasks or to none that is known.
     """
     if name is not None:
         return TASKS.get(choose(name, TASKS.module_dict, 'model.task'))(networks)
@@ -134,7 +135,7 @@ def task_of(networks, name=None):
     tasks = {task for candidates in found.values() for task in candidates}
     if len(tasks) != 1 or not all(found.values()):
         kinds = {member: type(network).__name__ for member, network in networks.items()}
-        raise ValueError(
+        raise ConfigError(
             f'model.members: all must be networks of one task ({", ".join(TASKS.module_dict)}), got {kinds}'
         )
     return tasks.pop()(networks)

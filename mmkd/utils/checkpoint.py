@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 
+from mmkd.utils.errors import ConfigError
+
 _multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
 
 
@@ -43,7 +45,7 @@ def load_file(source, key):
         key (str): Where it stands in the config, for messages.
 
     Raises:
-        ValueError: If the file is missing, damaged, or would run code on loading.
+        ConfigError: If the file is missing, damaged, or would run code on loading.
     """
     if source.startswith(('http://', 'https://')):
         from torch.hub import get_dir
@@ -54,11 +56,11 @@ def load_file(source, key):
             try:
                 torch.hub.download_url_to_file(source, str(path))
             except OSError as error:
-                raise ValueError(f'{key}: cannot download {source!r}: {error}') from error
+                raise ConfigError(f'{key}: cannot download {source!r}: {error}') from error
     else:
         path = Path(source).expanduser()
     if not path.is_file():
-        raise ValueError(f'{key}: no file {source!r} (from {Path.cwd()})')
+        raise ConfigError(f'{key}: no file {source!r} (from {Path.cwd()})')
     try:
         with torch.serialization.safe_globals(SAFE_GLOBALS):
             return torch.load(path, map_location='cpu', weights_only=True)
@@ -69,14 +71,14 @@ def load_file(source, key):
             if found
             else 'its bytes are none of tensors and plain values'
         )
-        raise ValueError(
+        raise ConfigError(
             f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason}'
         ) from error
     except (
         Exception
     ) as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f'{key}: {source!r} is damaged or no checkpoint: {reason}') from error
+        raise ConfigError(f'{key}: {source!r} is damaged or no checkpoint: {reason}') from error
 
 
 def member_state(checkpoint, name, key):
@@ -87,13 +89,13 @@ def member_state(checkpoint, name, key):
         or not state
         or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items())
     ):
-        raise ValueError(f"{key}: the checkpoint has no 'state_dict' of named tensors")
+        raise ConfigError(f"{key}: the checkpoint has no 'state_dict' of named tensors")
     if any(k.startswith('members.') for k in state):
         prefix = f'members.{name}.'
         found = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
         if not found:
             names = sorted({k.split('.')[1] for k in state if k.startswith('members.')})
-            raise ValueError(f'{key}: the checkpoint holds members {names}, none named {name!r}')
+            raise ConfigError(f'{key}: the checkpoint holds members {names}, none named {name!r}')
         return found
     return {k[7:] if k.startswith('module.') else k: v for k, v in state.items()}
 
@@ -106,7 +108,7 @@ def load_member(network, source, name, key, strict):
             class count) keep their initial values; one log line names them.
 
     Raises:
-        ValueError: If `strict` and anything differs, or if nothing fits at all.
+        ConfigError: If `strict` and anything differs, or if nothing fits at all.
     """
     state = member_state(load_file(source, key), name, key)
     own = network.state_dict()
@@ -115,7 +117,7 @@ def load_member(network, source, name, key, strict):
     missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
     fitting = {k: v for k, v in state.items() if k in own and k not in unfit}
     if not fitting or (strict and (unfit or unknown or missing)):
-        raise ValueError(
+        raise ConfigError(
             f'{key}: {source!r} does not fit the network: {len(missing)} weights missing {missing[:3]}, '
             f'{len(unknown)} unknown {unknown[:3]}, {len(unfit)} of another shape '
             f'{[(k, tuple(state[k].shape), tuple(own[k].shape)) for k in unfit[:3]]}'
@@ -134,7 +136,7 @@ def load_member(network, source, name, key, strict):
 
 
 def check_members(model, checkpoint, key):
-    """Raise a ValueError unless a checkpoint of a training has every weight of a distiller's members, in its shape.
+    """Raise a ConfigError unless a checkpoint of a training has every weight of a distiller's members, in its shape.
 
     mmengine loads what fits and leaves the rest at its initial values. Other models are not checked.
 
@@ -156,7 +158,7 @@ def check_members(model, checkpoint, key):
     ]
     if unfit:
         names = sorted({name.split('.')[1] for name in unfit})
-        raise ValueError(
+        raise ConfigError(
             f'{key} does not fit the networks of {names}: {len(unfit)} of {len(own)} weights are missing or of '
             f'another shape: {[name[8:] for name in unfit[:3]]}'
         )

@@ -3,9 +3,11 @@
 import difflib
 import inspect
 
+from mmkd.utils.errors import ConfigError
+
 
 def choose(value, choices, key):
-    """Return `value` if it is one of `choices`, else raise a ValueError that names the nearest one.
+    """Return `value` if it is one of `choices`, else raise a ConfigError that names the nearest one.
 
     Args:
         value (str): What the config says.
@@ -18,11 +20,11 @@ def choose(value, choices, key):
     nearest = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ''
     listed = ', '.join(choices[:30]) + (', ...' if len(choices) > 30 else '')
-    raise ValueError(f'{key}: unknown name {value!r}; {hint}valid: {listed or "none"}')
+    raise ConfigError(f'{key}: unknown name {value!r}; {hint}valid: {listed or "none"}')
 
 
 def check_arguments(target, arguments, key, given=()):
-    """Raise a ValueError if a name in `arguments` is no parameter of the callable `target`, or one without default lacks.
+    """Raise a ConfigError if a name in `arguments` is no parameter of the callable `target`, or one without default lacks.
 
     Args:
         given (iterable[str]): Parameters that the caller fills in and the config may not set.
@@ -42,11 +44,11 @@ def check_arguments(target, arguments, key, given=()):
         if p.default is p.empty and p.name not in arguments and p.name not in given
     ]
     if missing:
-        raise ValueError(f'{key}: {missing[0]!r} must be given')
+        raise ConfigError(f'{key}: {missing[0]!r} must be given')
 
 
 def check_number(value, key, least=0.0, most=float('inf')):
-    """Raise a ValueError unless `value` is a finite number (no text, no bool) in [least, most]."""
+    """Raise a ConfigError unless `value` is a finite number (no text, no bool) in [least, most]."""
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
@@ -58,7 +60,7 @@ def check_number(value, key, least=0.0, most=float('inf')):
             if most < float('inf')
             else f'a number >= {least:g}'
         )
-        raise ValueError(f'{key}: expected {expected}, got {value!r}')
+        raise ConfigError(f'{key}: expected {expected}, got {value!r}')
 
 
 def build_checked(registry, cfg, key, **given):
@@ -71,7 +73,7 @@ def build_checked(registry, cfg, key, **given):
     """
     cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
     if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise ValueError(f"{key}: expected a config with 'type', got {cfg!r}")
+        raise ConfigError(f"{key}: expected a config with 'type', got {cfg!r}")
     cfg = dict(cfg)
     name = cfg.pop('type')
     cls = name if inspect.isclass(name) else registry.get(name)
@@ -81,4 +83,4 @@ def build_checked(registry, cfg, key, **given):
     try:
         return cls(**cfg, **given)
     except (TypeError, ValueError) as error:
-        raise ValueError(f'{key}: {error}') from error
+        raise ConfigError(f'{key}: {error}') from error

@@ -94,8 +94,12 @@ def _owners(cfg, prefix, owner):
     """Yield the places that a class named `owner`, or one that inherits from it, is built from."""
     for path, node in _dicts(cfg, prefix):
         kind = node.get('type')
-        if kind is None and owner == 'DataLoader' and path.endswith('_dataloader') or kind is not None and owner in (
-            cls.__name__ for cls in inspect.getmro(_class(kind) or object)
+        if (
+            kind is None
+            and owner == 'DataLoader'
+            and path.endswith('_dataloader')
+            or kind is not None
+            and owner in (cls.__name__ for cls in inspect.getmro(_class(kind) or object))
         ):
             yield path, node
 

@@ -6,6 +6,7 @@ import torch.distributed as dist
 from mmengine.dist import all_reduce, broadcast, get_world_size
 
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 
 # By launcher, the variables of rank, number of processes and rank on the node: Open MPI's (as mmengine reads), else PMI's
 # (MPICH, Intel MPI).
@@ -31,7 +32,7 @@ def init_cpu_distributed(launcher):
         bool: Whether training is distributed over CPUs.
 
     Raises:
-        ValueError: If the launcher's variables are not set: the process was not started by it.
+        ConfigError: If the launcher's variables are not set: the process was not started by it.
     """
     if launcher == 'none' or torch.cuda.is_available():
         return False
@@ -46,7 +47,7 @@ def init_cpu_distributed(launcher):
         if name not in os.environ
     ]
     if missing:
-        raise ValueError(
+        raise ConfigError(
             f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start the tool with torchrun '
             '(tools/dist_train.sh does)'
         )
@@ -66,7 +67,7 @@ def _name_ranks(launcher):
     )
     if found is None:
         expected = ' or '.join(f'{rank}, {size}' for rank, size, _ in VARIABLES[launcher])
-        raise ValueError(
+        raise ConfigError(
             f'--launcher {launcher}: expected {expected} in the environment; start the tool with '
             f'{"srun (tools/slurm_train.sh does)" if launcher == "slurm" else "mpirun"}'
         )
@@ -86,13 +87,13 @@ def _name_ranks(launcher):
     elif os.environ.get('OMPI_COMM_WORLD_LOCAL_SIZE', size) == size:
         os.environ['MASTER_ADDR'] = '127.0.0.1'
     else:
-        raise ValueError(
+        raise ConfigError(
             '--launcher mpi: several nodes: set MASTER_ADDR to the host of rank 0 (mpirun -x MASTER_ADDR=...)'
         )
 
 
 def check_parallel(cfg):
-    """Raise a ValueError if a config asks for a distributed training that an `OnlineDistiller` or this machine cannot do.
+    """Raise a ConfigError if a config asks for a distributed training that an `OnlineDistiller` or this machine cannot do.
 
     Sharded parameters and engines that own the optimiser know one optimiser for one model; members have one each.
     """
@@ -101,7 +102,7 @@ def check_parallel(cfg):
         and cfg.get('launcher', 'none') != 'none'
         and not torch.cuda.is_available()
     ):
-        raise ValueError(
+        raise ConfigError(
             f'sync_bn: {cfg.sync_bn!r}, but SyncBatchNorm needs GPUs; on CPUs leave it out (each process then '
             "normalises by its own images; norm_cfg type 'GN' does not depend on them)"
         )
@@ -115,14 +116,14 @@ def check_parallel(cfg):
         kind = (cfg.get(key) or {}).get('type', valid[0])
         name = kind if isinstance(kind, str) else kind.__name__
         if name.split('.')[-1] not in valid:
-            raise ValueError(
+            raise ConfigError(
                 f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an OnlineDistiller, whose '
                 f'members have an optimiser each; valid: {", ".join(valid)}'
             )
 
 
 def check_sync_bn(networks):
-    """Raise a ValueError if a training distributed over CPUs has synchronised batch norms, which torch has for GPUs alone.
+    """Raise a ConfigError if a training distributed over CPUs has synchronised batch norms, which torch has for GPUs alone.
 
     Args:
         networks (dict[str, nn.Module]): The members' networks.
@@ -132,7 +133,7 @@ def check_sync_bn(networks):
     for member, network in networks.items():
         for name, module in network.named_modules():
             if isinstance(module, torch.nn.SyncBatchNorm):
-                raise ValueError(
+                raise ConfigError(
                     f'model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its '
                     "norm_cfg's type to 'BN' or 'GN' by `options`"
                 )

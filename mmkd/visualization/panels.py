@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from mmengine.visualization import Visualizer
 
-from mmkd.datasets.files import read_image
+from mmkd.utils.images import read_image
 
 COLOURS = [
     (0, 229, 255),

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd.datasets.convert import components, convert_polyps, read_mask
-from mmkd.datasets.files import read_image, write_image
+from mmkd.datasets.converters.convert import components, convert_polyps, read_mask
+from mmkd.utils.images import read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get('MMKD_SHARED_DATA', ROOT.parent / 'shared' / 'data')) / 'polyp'

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from mmkd.datasets.synthetic import write_synthetic_polyps
+from mmkd.datasets.converters.synthetic import write_synthetic_polyps
 
 BASE = Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'datasets'
 

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from mmkd.apis.export import plain_config
 from mmkd.datasets.unreadable import UnreadableImage, read_whole
+from mmkd.export import plain_config
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 COUNTER = itertools.count()

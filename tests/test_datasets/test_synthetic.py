@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from mmkd.datasets import synthetic
-from mmkd.datasets.convert import components
-from mmkd.datasets.files import read_image
-from mmkd.datasets.synthetic import render_frame, write_synthetic_polyps
+from mmkd.datasets.converters.convert import components
+from mmkd.datasets.converters.synthetic import render_frame, write_synthetic_polyps
+from mmkd.utils.images import read_image
 
 
 def contents(folder):

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd.datasets.files import write_image
-from mmkd.datasets.tiles import Tile, convert_tiles, is_tile, patient_of, split_by_patient
+from mmkd.datasets.converters.tiles import (
+    Tile,
+    convert_tiles,
+    is_tile,
+    patient_of,
+    split_by_patient,
+)
+from mmkd.utils.images import write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 TILE = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)

@@ -121,7 +121,7 @@ def test_ema_hook_weights_are_swapped_once_and_back(toolkit, data, tmp_path):
 
 def test_zero_sharing_equals_a_plain_mmdet_run(toolkit, data, tmp_path):
     """The same config's member, trained by a plain mmdet Runner from the plain config, ends at the same weights."""
-    from mmkd.apis.export import plain_config
+    from mmkd.export import plain_config
 
     changes = {'randomness.seed': 1, 'model.sharing.type': 'individual'}
     cfg = toolkit.small_config(data, tmp_path / 'together', **changes)

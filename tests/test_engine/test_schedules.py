@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from mmkd.engine.schedules import Constant, Cosine, Linear, Schedule, SigmoidRamp, Step, Until
 from mmkd.registry import SCHEDULES
+from mmkd.schedules import Constant, Cosine, Linear, Schedule, SigmoidRamp, Step, Until
 from mmkd.utils.checks import build_checked
 
 CONFIGS = [

@@ -410,7 +410,7 @@ def test_without_the_hook_training_says_what_is_missing(data, tmp_path, teacher)
 def test_the_exported_student_has_none_of_the_links_modules_and_gives_the_same_outputs(
     data, tmp_path, teacher
 ):
-    from mmkd.apis.export import export_member
+    from mmkd.export import export_member
 
     cfg = small(data, tmp_path / 'work', teacher, **{'train_cfg.max_epochs': 1})
     runner = Runner.from_cfg(cfg)

@@ -753,7 +753,7 @@ def test_a_study_of_variants_with_wrong_inputs(data, tmp_path):
 
 
 def test_a_variants_student_is_exported_without_the_variants(data, tmp_path):
-    from mmkd.apis.export import plain_config
+    from mmkd.export import plain_config
 
     with_variants(data, tmp_path)
     cfg = Config.fromfile(tmp_path / 'config.py')

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 
 def run(*command, cwd, **environment):

@@ -6,9 +6,10 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from mmkd.apis.export import export_member
+from mmkd.export import export_member
 from mmkd.registry import HOOKS
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.text import align
 
 
@@ -29,7 +30,7 @@ class BestMemberHook(Hook):
 
     def __init__(self, metric, rule='greater'):
         if rule not in ('greater', 'less'):
-            raise ValueError(f"BestMemberHook.rule: expected 'greater' or 'less', got {rule!r}")
+            raise ConfigError(f"BestMemberHook.rule: expected 'greater' or 'less', got {rule!r}")
         self.metric, self.sign = metric, 1 if rule == 'greater' else -1
 
     def before_train(self, runner):

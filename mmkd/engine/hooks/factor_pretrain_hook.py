@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmkd.models.connectors import FactorAutoEncoder
 from mmkd.registry import HOOKS
+from mmkd.utils.errors import ConfigError
 
 
 @HOOKS.register_module()
@@ -32,7 +33,7 @@ class FactorPretrainHook(Hook):
             if (value is not None or name == 'epochs') and (
                 not isinstance(value, int) or value < 1
             ):
-                raise ValueError(f'FactorPretrainHook.{name}: expected 1 or more, got {value!r}')
+                raise ConfigError(f'FactorPretrainHook.{name}: expected 1 or more, got {value!r}')
         self.epochs, self.max_iters = epochs, max_iters
         self.optimizer = dict(
             optimizer or dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -93,7 +94,7 @@ class FactorPretrainHook(Hook):
                     ):
                         continue
                     if place:
-                        raise ValueError(
+                        raise ConfigError(
                             f'{link.key}.source_connector[{place}]: FactorPretrainHook trains a FactorAutoEncoder that '
                             'stands first in its chain'
                         )
@@ -129,7 +130,7 @@ class FactorPretrainHook(Hook):
         cfg.pop('batch_sampler', None)
         loader = Runner.build_dataloader(cfg, seed=runner.seed)
         if len(loader) == 0:
-            raise ValueError(
+            raise ConfigError(
                 f'FactorPretrainHook: the training set has fewer images than a batch of {cfg["batch_size"]}'
             )
         return loader

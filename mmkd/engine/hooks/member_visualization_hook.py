@@ -3,6 +3,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from mmkd.registry import HOOKS
+from mmkd.utils.errors import ConfigError
 from mmkd.visualization.panels import feature_panels, member_panels
 
 
@@ -23,7 +24,7 @@ class MemberVisualizationHook(Hook):
 
     def __init__(self, indices=(0, 1, 2, 3), interval=1, features=True):
         if interval < 1:
-            raise ValueError(
+            raise ConfigError(
                 f'MemberVisualizationHook.interval: expected 1 or more, got {interval}'
             )
         self.indices, self.interval, self.features, self.count = (
@@ -37,7 +38,7 @@ class MemberVisualizationHook(Hook):
         dataset = runner.val_dataloader.dataset if runner.val_loop is not None else None
         for index in self.indices if dataset is not None else ():
             if not 0 <= index < len(dataset):
-                raise ValueError(
+                raise ConfigError(
                     f'MemberVisualizationHook.indices: {index}, but the validation set has {len(dataset)} images'
                 )
 

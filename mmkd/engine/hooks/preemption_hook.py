@@ -8,6 +8,7 @@ from mmengine.dist import all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 
 from mmkd.registry import HOOKS
+from mmkd.utils.errors import ConfigError
 
 from .safe_checkpoint_hook import remember, remove_preempted, told_on_failure
 
@@ -31,9 +32,9 @@ class PreemptionHook(Hook):
     def __init__(self, signals=('SIGTERM', 'SIGUSR1'), exit_code=99, interval=5):
         for name in signals:
             if not hasattr(signal, name):
-                raise ValueError(f'PreemptionHook.signals: no signal {name!r}')
+                raise ConfigError(f'PreemptionHook.signals: no signal {name!r}')
         if interval < 1 or not 1 <= exit_code <= 255:
-            raise ValueError(
+            raise ConfigError(
                 f'PreemptionHook: expected interval >= 1 and exit_code in 1..255, got {interval}, {exit_code}'
             )
         self.signals, self.exit_code, self.interval = list(signals), exit_code, interval

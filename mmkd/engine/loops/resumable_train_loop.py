@@ -1,6 +1,7 @@
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmkd.registry import LOOPS
+from mmkd.utils.errors import ConfigError
 
 
 @LOOPS.register_module()
@@ -12,14 +13,14 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     is done (again): a kill may have come before it. Arguments as mmengine's `EpochBasedTrainLoop`.
 
     Raises:
-        ValueError: If the training data give no batch at all, and if the checkpoint's iteration lies outside its epoch: it
+        ConfigError: If the training data give no batch at all, and if the checkpoint's iteration lies outside its epoch: it
             comes from another batch size or data set.
     """
 
     def __init__(self, runner, dataloader, max_epochs, **kwargs):
         super().__init__(runner, dataloader, max_epochs, **kwargs)
         if not len(self.dataloader):
-            raise ValueError(
+            raise ConfigError(
                 f'train_dataloader: {len(self.dataloader.dataset)} images give no batch of batch_size='
                 f'{self.dataloader.batch_size}'
                 + (' with drop_last=True' if self.dataloader.drop_last else '')
@@ -48,7 +49,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         length = len(self.dataloader)
         skip = self._iter - self._epoch * length
         if not 0 <= skip <= length:
-            raise ValueError(
+            raise ConfigError(
                 f'cannot resume: iteration {self._iter} is none of epoch {self._epoch + 1} with {length} iterations '
                 'an epoch; batch size, number of processes and data must be those of the checkpoint'
             )

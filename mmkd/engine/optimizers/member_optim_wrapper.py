@@ -5,6 +5,8 @@ from mmengine.logging import MessageHub, print_log
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner.amp import autocast
 
+from mmkd.utils.errors import ConfigError
+
 
 class MemberOptimWrapper(OptimWrapperDict):
     """An optimiser, gradient clip and loss scale for each member; one backward pass for all.
@@ -49,7 +51,7 @@ class MemberOptimWrapper(OptimWrapperDict):
             loss (MemberLosses): Each member's loss, from `OnlineDistiller.parse_losses`.
         """
         if set(loss) != set(self.keys()):
-            raise ValueError(
+            raise ConfigError(
                 f'losses of the members {sorted(loss)} for the optimisers of {sorted(self.keys())}'
             )
         scaled = []

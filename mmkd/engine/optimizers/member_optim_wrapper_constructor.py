@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmkd.utils.checks import check_arguments, choose
+from mmkd.utils.errors import ConfigError
 
 from .member_optim_wrapper import MemberOptimWrapper
 
@@ -43,7 +44,7 @@ class MemberOptimWrapperConstructor:
         if (
             is_model_wrapper(model) and not isinstance(model, DistributedDataParallel)
         ) or kind.startswith(('DeepSpeed', 'ColossalAI')):
-            raise ValueError(
+            raise ConfigError(
                 f'{kind} cannot train an OnlineDistiller, whose members have an optimiser each: it runs on one '
                 'device or in MMDistributedDataParallel, not under FSDP, DeepSpeed or ColossalAI'
             )
@@ -66,17 +67,17 @@ class MemberOptimWrapperConstructor:
                     distiller.trained_module(name)
                 )
             except (TypeError, ValueError) as error:
-                raise ValueError(f'optim_wrapper (of {name}): {dict(cfg)}: {error}') from error
+                raise ConfigError(f'optim_wrapper (of {name}): {dict(cfg)}: {error}') from error
             wrappers[name].grad_name = f'{name}/grad_norm'
         counts = {name: wrapper._accumulative_counts for name, wrapper in wrappers.items()}
         if len(set(counts.values())) > 1:
-            raise ValueError(
+            raise ConfigError(
                 f'optim_wrapper.members: accumulative_counts must be the same for all, got {counts}'
             )
         if any(hasattr(w, 'loss_scaler') for w in wrappers.values()):
             for link, _ in distiller.links:
                 if not link.detach:
-                    raise ValueError(
+                    raise ConfigError(
                         f'{link.key}.detach: False cannot be combined with loss scaling, which each member has of '
                         "its own; use AMP with dtype='bfloat16' on CPU, or detach=True"
                     )
@@ -99,7 +100,7 @@ class MemberOptimWrapperConstructor:
     def _check_optimizer(cfg):
         key = 'optim_wrapper.optimizer'
         if not isinstance(cfg, dict) or 'type' not in cfg:
-            raise ValueError(f"{key}: expected a config with 'type', got {cfg!r}")
+            raise ConfigError(f"{key}: expected a config with 'type', got {cfg!r}")
         arguments = {name: value for name, value in cfg.items() if name not in ('type', '_scope_')}
         cls = OPTIMIZERS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
         if cls is None:
@@ -112,7 +113,7 @@ class MemberOptimWrapperConstructor:
         if cfg.get('type', 'OptimWrapper') != 'AmpOptimWrapper' or is_cuda_available():
             return None
         if cfg.pop('dtype', None) not in ('bfloat16', torch.bfloat16):
-            raise ValueError("optim_wrapper.dtype: without a GPU, AMP needs dtype='bfloat16'")
+            raise ConfigError("optim_wrapper.dtype: without a GPU, AMP needs dtype='bfloat16'")
         cfg.pop('loss_scale', None)
         cfg['type'] = 'OptimWrapper'
         return torch.bfloat16

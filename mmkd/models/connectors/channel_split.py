@@ -3,6 +3,7 @@ from torch import nn
 
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -23,7 +24,7 @@ class ChannelSplit(nn.Module):
             one given.
 
     Raises:
-        ValueError: For other values, or where a part would be empty.
+        ConfigError: For other values, or where a part would be empty.
     """
 
     needs_channels = True
@@ -33,10 +34,10 @@ class ChannelSplit(nn.Module):
         self.part = choose(part, ('inherit', 'explore'), 'part')
         choose(mode, ('natural', 'random'), 'mode')
         if not isinstance(ratio, (int, float)) or not 0 < ratio < 1:
-            raise ValueError(f'ratio: expected a number in (0, 1), got {ratio!r}')
+            raise ConfigError(f'ratio: expected a number in (0, 1), got {ratio!r}')
         count = round(ratio * in_channels)
         if not 0 < count < in_channels:
-            raise ValueError(f'ratio: {ratio} of {in_channels} channels leaves a part without any')
+            raise ConfigError(f'ratio: {ratio} of {in_channels} channels leaves a part without any')
         self.sizes = dict(inherit=count, explore=in_channels - count)
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         order = (

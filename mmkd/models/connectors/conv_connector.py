@@ -1,9 +1,9 @@
 from mmcv.cnn import ConvModule
 from torch import nn
 
+from mmkd.models.utils.resize import resize_like
 from mmkd.registry import MODELS
-
-from .resize_connector import resize_like
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -25,7 +25,7 @@ class ConvConnector(nn.Module):
     def __init__(self, in_channels, out_channels, kernel_size=1, norm_cfg=dict(type='BN')):
         super().__init__()
         if kernel_size % 2 != 1:
-            raise ValueError(f'kernel_size: expected an odd number, got {kernel_size}')
+            raise ConfigError(f'kernel_size: expected an odd number, got {kernel_size}')
         self.conv = ConvModule(
             in_channels,
             out_channels,

@@ -3,6 +3,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmkd.registry import MODELS
+from mmkd.utils.errors import ConfigError
 
 from .factor_encoder import FactorEncoder, factor_convs
 
@@ -23,7 +24,7 @@ class FactorAutoEncoder(nn.Module):
             long as that is 0). Default: False, which needs a frozen source and the hook.
 
     Raises:
-        ValueError: For a rate outside (0, 1], or for vectors.
+        ConfigError: For a rate outside (0, 1], or for vectors.
         RuntimeError: In training, if it was to be trained before and was not.
     """
 
@@ -33,7 +34,7 @@ class FactorAutoEncoder(nn.Module):
     def __init__(self, in_channels, rate=0.5, joint=False):
         super().__init__()
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-            raise ValueError(f'rate: expected a number in (0, 1], got {rate!r}')
+            raise ConfigError(f'rate: expected a number in (0, 1], got {rate!r}')
         channels = max(1, round(rate * in_channels))
         self.encoder = FactorEncoder(in_channels, channels)
         self.decoder = factor_convs(channels, channels, in_channels, in_channels)

@@ -1,6 +1,8 @@
 from mmcv.cnn import ConvModule
 from torch import nn
 
+from mmkd.utils.errors import ConfigError
+
 SLOPE = 0.1  # of the leaky rectifiers
 
 
@@ -37,5 +39,5 @@ class FactorEncoder(nn.Module):
     def forward(self, x):
         """Encode x (N, c, H, W) to a factor (N, k, H, W)."""
         if x.dim() != 4:
-            raise ValueError(f'factors are of maps (N, C, H, W), got {tuple(x.shape)}')
+            raise ConfigError(f'factors are of maps (N, C, H, W), got {tuple(x.shape)}')
         return self.convs(self.start(x))

@@ -3,9 +3,10 @@ import inspect
 import torch
 from torch import nn
 
-from mmkd.engine.schedules import Constant
 from mmkd.registry import MODELS, SCHEDULES
+from mmkd.schedules import Constant
 from mmkd.utils.checks import build_checked, check_arguments, check_number, choose
+from mmkd.utils.errors import ConfigError
 
 from .tap import describe
 
@@ -59,20 +60,20 @@ class Link:
     def from_config(cls, cfg, key):
         """Build from a config's dict, checking its keys."""
         if not isinstance(cfg, dict):
-            raise ValueError(f'{key}: expected a dict with `source` and `target`, got {cfg!r}')
+            raise ConfigError(f'{key}: expected a dict with `source` and `target`, got {cfg!r}')
         check_arguments(cls.__init__, cfg, key)
         link = cls(**cfg)
         link.key = key
         if link.source == link.target:
-            raise ValueError(f'{key}: source and target are both {link.source!r}')
+            raise ConfigError(f'{key}: source and target are both {link.source!r}')
         check_number(link.weight, f'{key}.weight')
         for name in ('source', 'target', 'source_tap', 'target_tap', 'name'):
             if not isinstance(getattr(link, name), str):
-                raise ValueError(f'{key}.{name}: expected a name, got {getattr(link, name)!r}')
+                raise ConfigError(f'{key}.{name}: expected a name, got {getattr(link, name)!r}')
         if not isinstance(link.detach, bool):
-            raise ValueError(f'{key}.detach: expected True or False, got {link.detach!r}')
+            raise ConfigError(f'{key}.detach: expected True or False, got {link.detach!r}')
         if isinstance(link.connector_cfg, dict) and 'type' not in link.connector_cfg:
-            raise ValueError(
+            raise ConfigError(
                 f"{key}.connector: expected a config with 'type', got {link.connector_cfg!r}"
             )
         link.schedule = (
@@ -113,18 +114,20 @@ class Link:
             then holds the keys of its terms.
 
         Raises:
-            ValueError: If the two sides cannot be compared; the message names both.
+            ConfigError: If the two sides cannot be compared; the message names both.
         """
         sides = f'{self.target}.{self.target_tap} {describe(target)} <- {self.source}.{self.source_tap} {describe(source)}'
         loss_cfg = self.loss_cfg or task.default_loss(self.source_tap)
         if loss_cfg is None:
-            raise ValueError(
+            raise ConfigError(
                 f'{self.key}.loss: must be given for the tap {self.source_tap!r}; it has no default'
             )
         if isinstance(target, list) != isinstance(source, list) or (
             isinstance(target, list) and len(target) != len(source)
         ):
-            raise ValueError(f'{self.key}: the two sides have different numbers of levels: {sides}')
+            raise ConfigError(
+                f'{self.key}: the two sides have different numbers of levels: {sides}'
+            )
         module = nn.Module()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(generator_seed)
@@ -147,13 +150,15 @@ class Link:
             try:
                 values = self.compute(module, target, source)
             except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-                raise ValueError(f'{self.key}: the loss cannot compare {sides}: {error}') from error
+                raise ConfigError(
+                    f'{self.key}: the loss cannot compare {sides}: {error}'
+                ) from error
             module.train()
         if not values:
-            raise ValueError(f'{self.key}.loss: {loss_cfg} gives no term')
+            raise ConfigError(f'{self.key}.loss: {loss_cfg} gives no term')
         for value in values.values():
             if not isinstance(value, torch.Tensor) or value.numel() != 1:
-                raise ValueError(
+                raise ConfigError(
                     f'{self.key}.loss: {loss_cfg} gives {describe(value)}, expected a scalar, or a dict of scalars'
                 )
         self.terms = list(values)
@@ -187,7 +192,7 @@ class Link:
                 try:
                     value, _ = _through(chain[-1].eval(), value, like)
                 except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-                    raise ValueError(
+                    raise ConfigError(
                         f'{key}: {cfg} cannot take {describe(value)}: {error}: {sides}'
                     ) from error
         return (
@@ -197,11 +202,11 @@ class Link:
     def _build_connector(self, key, cfg, value, like, sides):
         cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
         if not isinstance(cfg, dict) or 'type' not in cfg:
-            raise ValueError(f"{key}: expected a config with 'type', got {cfg!r}")
+            raise ConfigError(f"{key}: expected a config with 'type', got {cfg!r}")
         cfg = dict(cfg)
         dims = {v.dim() if isinstance(v, torch.Tensor) else None for v in (value, like)}
         if dims not in ({4}, {2}):
-            raise ValueError(
+            raise ConfigError(
                 f'{key}: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: {sides}'
             )
         cls = MODELS.get(cfg['type']) or choose(cfg['type'], MODELS.module_dict, f'{key}.type')
@@ -213,7 +218,7 @@ class Link:
             }
             for name, channels in given.items():
                 if cfg.pop(name, channels) != channels:
-                    raise ValueError(f'{key}.{name}: expected {channels}: {sides}')
+                    raise ConfigError(f'{key}.{name}: expected {channels}: {sides}')
         return build_checked(MODELS, cfg, key, **given)
 
     def compute(self, module, target, source, mask=None, weight=1.0):

@@ -6,6 +6,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from mmkd.utils.checks import check_arguments, check_number, choose
 from mmkd.utils.config_errors import naming_keys
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
 
 TRAININGS = ('online', 'frozen', 'ema')
@@ -18,13 +19,13 @@ def package_config_path(reference, key):
     package's own folder.
 
     Raises:
-        ValueError: If the package is not installed, ships no configs or has no such file.
+        ConfigError: If the package is not installed, ships no configs or has no such file.
     """
     package, _, path = reference.partition('::')
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        raise ValueError(
+        raise ConfigError(
             f'{key}: {reference!r}: the package {package!r} cannot be imported ({error})'
         ) from error
     folder = Path(module.__file__).parent / '.mim' / 'configs'
@@ -56,7 +57,7 @@ class Member:
         momentum (float): Weight of the new value in the average. Default: 0.001.
 
     Raises:
-        ValueError: For contradictory or unknown values.
+        ConfigError: For contradictory or unknown values.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Member:
     ):
         key = f'model.members.{name}'
         if not name.isidentifier() or name in ('ensemble', 'loss'):
-            raise ValueError(
+            raise ConfigError(
                 f"model.members: {name!r} is no valid member name: use letters, digits and '_', and neither "
                 "'ensemble' nor 'loss'"
             )
@@ -80,37 +81,37 @@ class Member:
         self.training = choose(training, TRAININGS, f'{key}.training')
         self.of, self.momentum, self.checkpoint = of, momentum, checkpoint
         if (training == 'ema') != (of is not None):
-            raise ValueError(
+            raise ConfigError(
                 f"{key}: 'of' names the averaged member of training='ema', got training={training!r}, of={of!r}"
             )
         if training == 'ema' and (config is not None or checkpoint is not None or options):
-            raise ValueError(
+            raise ConfigError(
                 f"{key}: an 'ema' member has the network of {of!r}; config, options and checkpoint are not for it"
             )
         if training == 'frozen' and checkpoint is None:
-            raise ValueError(f'{key}.checkpoint: a frozen member needs the checkpoint that it is')
+            raise ConfigError(f'{key}.checkpoint: a frozen member needs the checkpoint that it is')
         if training != 'ema' and config is None:
-            raise ValueError(
+            raise ConfigError(
                 f"{key}.config: expected a 'package::path', a config file or a model dict"
             )
         check_number(momentum, f'{key}.momentum', 0, 1)
         if momentum == 0:
-            raise ValueError(
+            raise ConfigError(
                 f'{key}.momentum: expected a value in (0, 1], got 0: the average would never move'
             )
         if seed is not None and (
             isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32
         ):
-            raise ValueError(f'{key}.seed: expected an integer in [0, 2**32), got {seed!r}')
+            raise ConfigError(f'{key}.seed: expected an integer in [0, 2**32), got {seed!r}')
         for argument, value in (('checkpoint', checkpoint), ('of', of)):
             if value is not None and not isinstance(value, str):
-                raise ValueError(f'{key}.{argument}: expected a string, got {value!r}')
+                raise ConfigError(f'{key}.{argument}: expected a string, got {value!r}')
         if not isinstance(options or {}, dict):
-            raise ValueError(
+            raise ConfigError(
                 f'{key}.options: expected a dict of dotted keys and values, got {options!r}'
             )
         if not isinstance(config, (str, dict, type(None))):
-            raise ValueError(
+            raise ConfigError(
                 f"{key}.config: expected a 'package::path', a config file or a model dict, got {config!r}"
             )
         self.seed = seed
@@ -121,7 +122,7 @@ class Member:
     def from_config(cls, name, cfg):
         """Build from a config's dict, checking its keys."""
         if not isinstance(cfg, dict):
-            raise ValueError(f'model.members.{name}: expected a dict with `config`, got {cfg!r}')
+            raise ConfigError(f'model.members.{name}: expected a dict with `config`, got {cfg!r}')
         check_arguments(cls.__init__, cfg, f'model.members.{name}', given=('name',))
         return cls(name, **cfg)
 
@@ -136,10 +137,10 @@ class Member:
             else:
                 path = config
                 if not Path(path).is_file():
-                    raise ValueError(f'{self.key}.config: no file {path!r} (from {Path.cwd()})')
+                    raise ConfigError(f'{self.key}.config: no file {path!r} (from {Path.cwd()})')
             loaded = Config.fromfile(path)
             if 'model' not in loaded:
-                raise ValueError(f"{self.key}.config: {path} has no 'model'")
+                raise ConfigError(f"{self.key}.config: {path} has no 'model'")
             scope = scope or loaded.get('default_scope')
             config = loaded.model
             if loaded.get('data_preprocessor') is not None:  # as mmengine's Runner does
@@ -150,7 +151,7 @@ class Member:
         try:
             config.merge_from_dict({f'model.{name}': value for name, value in options.items()})
         except (TypeError, KeyError, IndexError, AssertionError) as error:
-            raise ValueError(f'{self.key}.options: {error}') from error
+            raise ConfigError(f'{self.key}.options: {error}') from error
         if scope:
             config.model.setdefault('_scope_', scope)
         if (
@@ -174,7 +175,7 @@ class Member:
             if isinstance(node, (list, tuple)):
                 node = node[int(choose(part, range(len(node)), key))]
             elif not isinstance(node, dict):
-                raise ValueError(f'{key}: {part!r} is below a value that is no dict: {node!r}')
+                raise ConfigError(f'{key}: {part!r} is below a value that is no dict: {node!r}')
             else:
                 choose(part, node, key)
                 node = node[part]

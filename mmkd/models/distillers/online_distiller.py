@@ -12,6 +12,7 @@ from mmkd.tasks import task_of
 from mmkd.utils.checkpoint import load_member
 from mmkd.utils.checks import build_checked, check_arguments, choose
 from mmkd.utils.distributed import check_sync_bn
+from mmkd.utils.errors import ConfigError
 
 from .link import Link
 from .member import Member
@@ -63,7 +64,7 @@ class OnlineDistiller(BaseModel):
         data_preprocessor (dict, optional): Shared preprocessing. Default: the first member's.
 
     Raises:
-        ValueError: At build, for whatever does not fit together: key, value and what is valid.
+        ConfigError: At build, for whatever does not fit together: key, value and what is valid.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class OnlineDistiller(BaseModel):
         data_preprocessor=None,
     ):
         if not isinstance(members, dict) or not any(cfg is not None for cfg in members.values()):
-            raise ValueError(
+            raise ConfigError(
                 f'model.members: expected a dict of one or more members, got {members!r}'
             )
         plans = {
@@ -88,7 +89,7 @@ class OnlineDistiller(BaseModel):
                 online = [name for name, m in plans.items() if m.training == 'online']
                 choose(member.of, online, f'{member.key}.of (an online member)')
         if not any(m.training == 'online' for m in plans.values()):
-            raise ValueError(
+            raise ConfigError(
                 "model.members: no member is trained: one at least must have training='online'"
             )
         super().__init__(
@@ -152,7 +153,7 @@ class OnlineDistiller(BaseModel):
         if sharing is not None:
             sharing = dict(type=sharing) if isinstance(sharing, str) else dict(sharing)
             if 'type' not in sharing:
-                raise ValueError(
+                raise ConfigError(
                     f"model.sharing: expected a preset's name or a dict with 'type', got {sharing}"
                 )
             check_arguments(sharing_links, sharing, 'model.sharing', given=('members', 'task'))
@@ -163,7 +164,7 @@ class OnlineDistiller(BaseModel):
                 f'model.sharing ({sharing["type"]})[{i}]': cfg for i, cfg in enumerate(expanded)
             }
         if not isinstance(links, (list, tuple)):
-            raise ValueError(f'model.links: expected a list of dicts, got {links!r}')
+            raise ConfigError(f'model.links: expected a list of dicts, got {links!r}')
         own = [Link.from_config(cfg, f'model.links[{i}]') for i, cfg in enumerate(links)]
         replaced = {link.place for link in own}
         planned = [Link.from_config(cfg, key) for key, cfg in configs.items()]
@@ -178,12 +179,12 @@ class OnlineDistiller(BaseModel):
                         name, text, self.network(name), self.task, f'{link.key}.{side}_tap'
                     )
             if self.plans[link.target].training != 'online':
-                raise ValueError(
+                raise ConfigError(
                     f'{link.key}.target: {link.target!r} is {self.plans[link.target].training} and learns nothing; '
                     'targets are online members'
                 )
             if not link.detach and self.plans[link.source].training != 'online':
-                raise ValueError(
+                raise ConfigError(
                     f'{link.key}.detach: False has no effect on {link.source!r}, which is not trained'
                 )
         values = self._probe()
@@ -198,7 +199,7 @@ class OnlineDistiller(BaseModel):
             if self.plans[link.source].training != 'frozen':
                 for connector in module.source_connectors.modules():
                     if getattr(connector, 'needs_frozen_source', False):
-                        raise ValueError(
+                        raise ConfigError(
                             f'{link.key}.source_connector: {type(connector).__name__} is trained before the training, '
                             f'on a frozen source, but {link.source!r} is {self.plans[link.source].training}: set '
                             'joint=True'
@@ -208,7 +209,7 @@ class OnlineDistiller(BaseModel):
         terms = [term for link, _ in self.links for term in link.terms]
         for term in terms:
             if terms.count(term) > 1:
-                raise ValueError(
+                raise ConfigError(
                     f'model.links: two links have the term {term!r}; give one of them a `name`'
                 )
 
@@ -222,7 +223,7 @@ class OnlineDistiller(BaseModel):
                     reason = (
                         error  # window attention and fixed position embeddings need their own sizes
                     )
-        raise ValueError(
+        raise ConfigError(
             f'model.members: no image size of {PROBE_SIZES} pixels serves all members that links tap: {reason}'
         ) from reason
 
@@ -266,7 +267,7 @@ class OnlineDistiller(BaseModel):
         teacher = sharing.get('teacher', 'teacher') if isinstance(sharing, dict) else 'teacher'
         self.ensemble_members = cfg.pop('members', self._students(teacher) or list(self.plans))
         if not self.ensemble_members:
-            raise ValueError('model.ensemble.members: expected at least one member')
+            raise ConfigError('model.ensemble.members: expected at least one member')
         for name in self.ensemble_members:
             choose(name, self.plans, 'model.ensemble.members')
         self.ensemble = self.task.build_ensemble(self.ensemble_members, **cfg)
@@ -379,7 +380,7 @@ class OnlineDistiller(BaseModel):
                 )
                 for name in self.plans
             }
-        raise ValueError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
+        raise ConfigError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
 
     def loss(self, inputs, data_samples):
         """Run every needed member once and return all loss terms.
@@ -444,7 +445,7 @@ class OnlineDistiller(BaseModel):
                 continue
             place, target = (link.source, link.source_tap), values[link.target, link.target_tap]
             if torch.is_grad_enabled() and not requires_grad(target):
-                raise ValueError(
+                raise ConfigError(
                     f'{link.key}.target_tap: {link.target_tap!r} of {link.target!r} has no gradient, so the link '
                     'teaches nothing: its layers are frozen, or it lies inside a reentrant activation checkpoint (with_cp, '
                     'activation_checkpointing); tap the checkpointed module itself or a later one'

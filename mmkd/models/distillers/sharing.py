@@ -7,6 +7,7 @@ alternates the styles: the 1st, 3rd, ... student learns from the teacher by P (p
 """
 
 from mmkd.utils.checks import check_number, choose
+from mmkd.utils.errors import ConfigError
 
 # preset: (what the teacher sends to a student, what its peers send to it)
 PRESETS = {
@@ -70,7 +71,7 @@ def sharing_links(
         list[dict]: Configs of links.
 
     Raises:
-        ValueError: For an unknown preset or member, a missing teacher, or peers where there is one student.
+        ConfigError: For an unknown preset or member, a missing teacher, or peers where there is one student.
     """
     from_teacher, from_peers = PRESETS[choose(type, PRESETS, 'model.sharing.type')]
     for name, value in dict(
@@ -84,7 +85,7 @@ def sharing_links(
     if from_teacher:
         choose(teacher, members, f'model.sharing.teacher ({type} needs one)')
     if from_peers and len(students) < 2:
-        raise ValueError(f'model.sharing: {type} needs two or more students, got {students}')
+        raise ConfigError(f'model.sharing: {type} needs two or more students, got {students}')
 
     def link(source, target, kind, name, factor):
         cfg = dict(

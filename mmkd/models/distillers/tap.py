@@ -3,6 +3,7 @@ import re
 import torch
 
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 
 
 class Recorder:
@@ -40,13 +41,13 @@ class Tap:
         key (str): Where the tap stands in the config, for messages.
 
     Raises:
-        ValueError: If there is no such standard name or module; the message names the nearest.
+        ConfigError: If there is no such standard name or module; the message names the nearest.
     """
 
     def __init__(self, member, text, network, task, key):
         match = re.fullmatch(r'([\w.]+)(?:\[(\d+)\])?', text)
         if match is None:
-            raise ValueError(
+            raise ConfigError(
                 f"{key}: expected 'name', 'module.path' or either with '[i]', got {text!r}"
             )
         name, index = match.groups()
@@ -70,7 +71,7 @@ class Tap:
         """Return what the last forward left and forget it: a tensor, a list of tensors (levels) or a `DensePrediction`.
 
         Raises:
-            ValueError: If the module ran never, or more than once, in that forward.
+            ConfigError: If the module ran never, or more than once, in that forward.
         """
         outputs = self.recorder.pop()
         if len(outputs) != 1:
@@ -84,7 +85,7 @@ class Tap:
                     f'is called {len(outputs)} times in one forward pass: tap one that is called once'
                 )
             )
-            raise ValueError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
+            raise ConfigError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
         value = outputs[0]
         if self.reader is not None:
             value = self.reader(self.module, value)
@@ -92,14 +93,14 @@ class Tap:
             value = list(value)
             if self.index is not None:
                 if self.index >= len(value):
-                    raise ValueError(
+                    raise ConfigError(
                         f'{self.key}: level [{self.index}] of {self.path!r}, which has {len(value)} levels'
                     )
                 value = value[self.index]
             elif len(value) == 1:
                 value = value[0]
         elif self.index is not None:
-            raise ValueError(
+            raise ConfigError(
                 f'{self.key}: [{self.index}] of {self.path!r}, whose output is no sequence'
             )
         return value

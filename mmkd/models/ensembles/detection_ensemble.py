@@ -6,6 +6,7 @@ from torch import nn
 
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -32,9 +33,9 @@ class DetectionEnsemble(nn.Module):
         self.conf_type = choose(conf_type, ('max', 'avg'), 'model.ensemble.conf_type')
         for name, value in (('iou_thr', iou_thr), ('score_thr', score_thr)):
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
-                raise ValueError(f'{name}: expected a value in [0, 1), got {value}')
+                raise ConfigError(f'{name}: expected a value in [0, 1), got {value}')
         if not isinstance(max_per_img, int) or (max_per_img < 1 and max_per_img != -1):
-            raise ValueError(
+            raise ConfigError(
                 f'max_per_img: expected a number of boxes, or -1 for all, got {max_per_img!r}'
             )
         self.iou_thr, self.score_thr, self.max_per_img = iou_thr, score_thr, max_per_img

@@ -4,6 +4,7 @@ from torch import nn
 
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -32,11 +33,11 @@ class SegmentationEnsemble(nn.Module):
             Tensor: The like: log-probabilities (C, H, W) or a probability (1, H, W).
 
         Raises:
-            ValueError: If the members differ in channels.
+            ConfigError: If the members differ in channels.
         """
         channels = {score.shape[0] for score in scores}
         if len(channels) > 1:
-            raise ValueError(
+            raise ConfigError(
                 f'model.ensemble: members with different numbers of output channels: {sorted(channels)}'
             )
         stacked = torch.stack([score.float() for score in scores])

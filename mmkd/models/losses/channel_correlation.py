@@ -2,10 +2,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmkd.models.utils.mask import apply_mask
+from mmkd.models.utils.normalize import EPS
 from mmkd.registry import MODELS
-
-from .feature_mse import EPS
-from .mask import apply_mask
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -32,10 +32,10 @@ class ChannelCorrelation(nn.Module):
             Tensor: A scalar.
 
         Raises:
-            ValueError: If channels differ (an adapter or a `ChannelSplit` in the link's connector mends it), or for vectors.
+            ConfigError: If channels differ (an adapter or a `ChannelSplit` in the link's connector mends it), or for vectors.
         """
         if target.dim() != 4 or source.dim() != 4 or target.shape[:2] != source.shape[:2]:
-            raise ValueError(
+            raise ConfigError(
                 f'maps of as many channels are compared: target {tuple(target.shape)}, source {tuple(source.shape)}'
             )
         with torch.autocast(target.device.type, enabled=False):

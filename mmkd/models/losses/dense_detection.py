@@ -6,6 +6,7 @@ from torch import nn
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import mean_over_ranks
+from mmkd.utils.errors import ConfigError
 
 from .kl_divergence import bernoulli_kl, check_tau
 
@@ -57,7 +58,7 @@ class DenseDetectionLoss(nn.Module):
         )
         for name, value in weights.items():
             if not 0 <= value < float('inf'):
-                raise ValueError(f'{name}: expected a number >= 0, got {value}')
+                raise ConfigError(f'{name}: expected a number >= 0, got {value}')
             setattr(self, name, value)
 
     def forward(self, target, source):
@@ -67,10 +68,10 @@ class DenseDetectionLoss(nn.Module):
             Tensor: A scalar.
 
         Raises:
-            ValueError: If they differ in positions or classes.
+            ConfigError: If they differ in positions or classes.
         """
         if target.cls_logits.shape != source.cls_logits.shape:
-            raise ValueError(
+            raise ConfigError(
                 f'predictions differ in positions or classes: target {target}, source {source}'
             )
         with torch.autocast(target.boxes.device.type, enabled=False):

@@ -2,13 +2,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmkd.models.utils.mask import apply_mask, weighted_mean
+from mmkd.models.utils.normalize import EPS
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
-
-from .mask import apply_mask, weighted_mean
-
-# Vectors shorter than this are not stretched to length 1: the gradient of a norm grows without bound towards 0.
-EPS = 1e-3
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -40,14 +38,14 @@ class FeatureMSE(nn.Module):
             Tensor: A scalar.
 
         Raises:
-            ValueError: If the shapes differ, or for vectors in `spatial` form.
+            ConfigError: If the shapes differ, or for vectors in `spatial` form.
         """
         if self.normalize == 'spatial' and target.dim() != 4:
-            raise ValueError(
+            raise ConfigError(
                 f"normalize='spatial' is for maps (N, C, H, W), got {tuple(target.shape)}"
             )
         if target.shape != source.shape:
-            raise ValueError(
+            raise ConfigError(
                 f'features differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}'
             )
         with torch.autocast(target.device.type, enabled=False):

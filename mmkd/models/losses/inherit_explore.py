@@ -2,11 +2,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmkd.models.connectors.resize_connector import resize_like
+from mmkd.models.utils.normalize import EPS
+from mmkd.models.utils.resize import resize_like
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
-
-from .feature_mse import EPS
+from mmkd.utils.errors import ConfigError
 
 
 def factor_distance(target, source):
@@ -56,7 +56,7 @@ class InheritExploreLoss(nn.Module):
         max_size (int): Factors are pooled to at most that height and width. Default: 16.
 
     Raises:
-        ValueError: For other values, or factors that do not fit.
+        ConfigError: For other values, or factors that do not fit.
     """
 
     def __init__(self, inherit_weight=500.0, explore_weight=None, explore='ft', max_size=16):
@@ -66,9 +66,9 @@ class InheritExploreLoss(nn.Module):
             explore_weight = 500.0 if explore == 'ft' else 10.0
         for name, value in (('inherit_weight', inherit_weight), ('explore_weight', explore_weight)):
             if not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
-                raise ValueError(f'{name}: expected a number >= 0, got {value!r}')
+                raise ConfigError(f'{name}: expected a number >= 0, got {value!r}')
         if not isinstance(max_size, int) or max_size < 1:
-            raise ValueError(f'max_size: expected 1 or more, got {max_size!r}')
+            raise ConfigError(f'max_size: expected 1 or more, got {max_size!r}')
         self.inherit_weight, self.explore_weight, self.max_size = (
             inherit_weight,
             explore_weight,
@@ -86,7 +86,7 @@ class InheritExploreLoss(nn.Module):
             dict[str, Tensor]: Scalars `inherit` and `explore`, weighted; the latter is negative for `ft`.
         """
         if not isinstance(target, dict) or source.dim() != 4:
-            raise ValueError(
+            raise ConfigError(
                 "expected factors: connector=dict(type='InheritExplore'), source_connector=dict("
                 f"type='FactorAutoEncoder'), got {type(target).__name__} and {tuple(source.shape)}"
             )
@@ -96,7 +96,7 @@ class InheritExploreLoss(nn.Module):
             factors = {name: resize_like(factor.float(), source) for name, factor in target.items()}
             for name, factor in factors.items():
                 if factor.shape != source.shape:
-                    raise ValueError(
+                    raise ConfigError(
                         f'factors differ in shape: {name} {tuple(factor.shape)}, source {tuple(source.shape)}'
                     )
             inherit = factor_distance(factors['inherit'].flatten(1), source.flatten(1))

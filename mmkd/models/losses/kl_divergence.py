@@ -2,10 +2,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmkd.models.utils.mask import apply_mask, weighted_mean
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
-
-from .mask import apply_mask, weighted_mean
+from mmkd.utils.errors import ConfigError
 
 
 def bernoulli_kl(target, source):
@@ -19,9 +19,9 @@ def bernoulli_kl(target, source):
 
 
 def check_tau(tau):
-    """Raise a ValueError unless the temperature is a positive number."""
+    """Raise a ConfigError unless the temperature is a positive number."""
     if not isinstance(tau, (int, float)) or not 0 < tau < float('inf'):
-        raise ValueError(f'tau: expected a positive number, got {tau}')
+        raise ConfigError(f'tau: expected a positive number, got {tau}')
     return float(tau)
 
 
@@ -40,7 +40,7 @@ class KLDivergence(nn.Module):
         dim (int): Class dimension. Default: 1.
 
     Raises:
-        ValueError: For wrong arguments, logits whose shapes differ, and one class in softmax form, where all logits agree.
+        ConfigError: For wrong arguments, logits whose shapes differ, and one class in softmax form, where all logits agree.
     """
 
     def __init__(self, tau=1.0, mode='softmax', dim=1):
@@ -62,11 +62,11 @@ class KLDivergence(nn.Module):
             Tensor: A scalar.
         """
         if target.shape != source.shape:
-            raise ValueError(
+            raise ConfigError(
                 f'logits differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}'
             )
         if self.mode == 'softmax' and target.shape[self.dim] == 1:
-            raise ValueError("one class: its softmax is 1 whatever the logits; use mode='sigmoid'")
+            raise ConfigError("one class: its softmax is 1 whatever the logits; use mode='sigmoid'")
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
             target, source = target / self.tau, source / self.tau

@@ -2,11 +2,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmkd.models.connectors.resize_connector import resize_like
+from mmkd.models.utils.mask import apply_mask, weighted_mean
+from mmkd.models.utils.normalize import EPS
+from mmkd.models.utils.resize import resize_like
 from mmkd.registry import MODELS
-
-from .feature_mse import EPS
-from .mask import apply_mask, weighted_mean
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
@@ -30,7 +30,7 @@ class SpatialCorrelation(nn.Module):
     def __init__(self, max_size=32):
         super().__init__()
         if not isinstance(max_size, int) or max_size < 1:
-            raise ValueError(f'max_size: expected 1 or more, got {max_size!r}')
+            raise ConfigError(f'max_size: expected 1 or more, got {max_size!r}')
         self.max_size = max_size
 
     def forward(self, target, source, mask=None):
@@ -44,15 +44,15 @@ class SpatialCorrelation(nn.Module):
             Tensor: A scalar.
 
         Raises:
-            ValueError: For vectors, and for maps of one position, whose correlations are 1 whatever they hold.
+            ConfigError: For vectors, and for maps of one position, whose correlations are 1 whatever they hold.
         """
         if target.dim() != 4 or source.dim() != 4:
-            raise ValueError(
+            raise ConfigError(
                 f'maps (N, C, H, W) are compared, got {tuple(target.shape)} and {tuple(source.shape)}'
             )
         height, width = (min(side, self.max_size) for side in source.shape[-2:])
         if height * width == 1:
-            raise ValueError(
+            raise ConfigError(
                 'maps of one position have no correlation between positions: tap an earlier layer'
             )
         with torch.autocast(target.device.type, enabled=False):

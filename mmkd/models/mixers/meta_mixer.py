@@ -7,6 +7,7 @@ from torch.distributions import Beta
 
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
 
 from .mix import Mix, hands_outputs_to
@@ -65,7 +66,7 @@ class MetaMixer:
         task, networks, preprocessor: The distiller's task, its networks by name and its data preprocessor.
 
     Raises:
-        ValueError: At build, for wrong values, a depth that a member does not have, a head whose loss cannot be mixed.
+        ConfigError: At build, for wrong values, a depth that a member does not have, a head whose loss cannot be mixed.
     """
 
     def __init__(
@@ -84,16 +85,16 @@ class MetaMixer:
     ):
         for name, value in dict(alpha=alpha, local_alpha=local_alpha).items():
             if not isinstance(value, (int, float)) or not 0 < value < float('inf'):
-                raise ValueError(f'{name}: expected a positive number, got {value!r}')
+                raise ConfigError(f'{name}: expected a positive number, got {value!r}')
         for name, value in dict(global_prob=global_prob, local_prob=local_prob).items():
             if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise ValueError(f'{name}: expected a number in [0, 1], got {value!r}')
+                raise ConfigError(f'{name}: expected a number in [0, 1], got {value!r}')
         if (
             not isinstance(depths, (list, tuple))
             or not depths
             or not all(type(k) is int and k >= 0 for k in depths)
         ):
-            raise ValueError(f'depths: expected one or more integers >= 0, got {depths!r}')
+            raise ConfigError(f'depths: expected one or more integers >= 0, got {depths!r}')
         self.task, self.depths = task, tuple(depths)
         self.alpha, self.global_prob, self.local_alpha, self.local_prob = (
             alpha,
@@ -119,13 +120,13 @@ class MetaMixer:
         if max(self.depths) == 0:
             return
         if not self.task.mixes_features:
-            raise ValueError(
+            raise ConfigError(
                 f'depths: {type(self.task).__name__} mixes at the input only, depths=(0, ); got {self.depths}'
             )
         for name, network in networks.items():
             self.stages[name] = paths = list(given.get(name) or self.task.stages_of(network))
             if not paths:
-                raise ValueError(
+                raise ConfigError(
                     f'stages: found none in the {type(network.backbone).__name__} of {name!r}: name the '
                     f"modules whose outputs they are, stages=dict({name}=['backbone....', ...]), or set depths=(0, )"
                 )
@@ -133,7 +134,7 @@ class MetaMixer:
             for path in paths:
                 choose(path, filter(None, modules), f'stages.{name}')
             if max(self.depths) > len(paths):
-                raise ValueError(
+                raise ConfigError(
                     f'depths: {max(self.depths)} is none of {name!r}, which has {len(paths)} stages: '
                     f'{", ".join(paths)}'
                 )
@@ -146,7 +147,7 @@ class MetaMixer:
             for path, method in self.task.loss_methods(network).items():
                 head = network.get_submodule(path)
                 if not hands_outputs_to(head, method, self.task.truth_argument):
-                    raise ValueError(
+                    raise ConfigError(
                         f'the loss of {name!r} cannot be mixed: {type(head).__name__} does not compute it from '
                         f'its outputs by {method}(..., {self.task.truth_argument}); set global_prob=0'
                     )

@@ -8,6 +8,7 @@ from mmpretrain.structures import DataSample, label_to_onehot
 
 from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
+from mmkd.utils.errors import ConfigError
 
 from ..base import Task, last_level
 
@@ -32,7 +33,7 @@ class ClassificationTask(Task):
             name: isinstance(network.head, MultiLabelClsHead) for name, network in networks.items()
         }
         if len(set(kinds.values())) > 1:
-            raise ValueError(
+            raise ConfigError(
                 'model.members: some heads are multi-label, others not: '
                 f'{ {name: type(network.head).__name__ for name, network in networks.items()} }'
             )
@@ -54,7 +55,7 @@ class ClassificationTask(Task):
 
     def check_mixing(self, preprocessor):
         if getattr(preprocessor, 'batch_augments', None) is not None:
-            raise ValueError(
+            raise ConfigError(
                 'model.data_preprocessor.batch_augments mixes the images already: set it to None, or leave out '
                 'the mixer'
             )
@@ -71,7 +72,7 @@ class ClassificationTask(Task):
     def check_soft_labels(self, name, network):
         head = copy.deepcopy(network.head).cpu()
         if not hasattr(head, 'num_classes'):
-            raise ValueError(
+            raise ConfigError(
                 f"labels: 'soft' needs the number of classes, which {type(head).__name__} of {name!r} lacks"
             )
         sample = DataSample().set_gt_score(torch.full((head.num_classes,), 1 / head.num_classes))
@@ -87,11 +88,11 @@ class ClassificationTask(Task):
             ValueError,
         ) as error:
             loss = type(getattr(head, 'loss_module', head)).__name__
-            raise ValueError(
+            raise ConfigError(
                 f"labels: the loss {loss} of {name!r} takes no mixed labels ({error}); set labels='index'"
             ) from error
         if value.numel() != 1 or not value.isfinite():
-            raise ValueError(
+            raise ConfigError(
                 f"labels: the loss of {name!r} gives {value} for mixed labels; set labels='index'"
             )
 

@@ -4,7 +4,7 @@ import torch
 from mmdet.models.dense_heads import RTMDetHead, YOLOXHead
 from mmdet.structures.bbox import distance2bbox
 
-from mmkd.structures import DensePrediction
+from mmkd.tasks.detection.structures import DensePrediction
 from mmkd.utils.checks import choose
 
 

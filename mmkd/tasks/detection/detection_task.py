@@ -7,6 +7,7 @@ from mmengine.structures import InstanceData
 
 from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
+from mmkd.utils.errors import ConfigError
 
 from ..base import Task
 from .dense_heads import reader_of
@@ -53,7 +54,7 @@ class DetectionTask(Task):
             return ('neck' if network.with_neck else 'backbone'), None
         head = getattr(network, 'bbox_head', None)
         if head is None or hasattr(network, 'rpn_head'):
-            raise ValueError(
+            raise ConfigError(
                 f"{key}: {type(network).__name__} has no single dense head for the 'prediction' tap: it has one "
                 'for one-stage detectors (YOLOX, RTMDet)'
             )
@@ -87,7 +88,7 @@ class DetectionTask(Task):
                 continue
             own, theirs = sample.get(name), other.get(name)
             if (set(own.keys()) | set(theirs.keys())) - {'bboxes', 'labels'}:
-                raise ValueError(
+                raise ConfigError(
                     f'model.mixer: local mixing cuts boxes and labels only, got {name} with {list(own.keys())}'
                 )
             region = own.bboxes.new_tensor([left, top, right, bottom])
@@ -106,7 +107,7 @@ class DetectionTask(Task):
 
     def loss_methods(self, network):
         if not isinstance(network, SingleStageDetector):
-            raise ValueError(
+            raise ConfigError(
                 f'global mixing is for one-stage detectors, got {type(network).__name__}: it assigns ground '
                 'truth before its loss; set global_prob=0'
             )

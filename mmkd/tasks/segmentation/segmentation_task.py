@@ -8,6 +8,7 @@ from torch import nn
 
 from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
+from mmkd.utils.errors import ConfigError
 
 from ..base import Task, last_level
 
@@ -52,7 +53,7 @@ class SegmentationTask(Task):
             return 'backbone', last_level
         head = self._head(network)
         if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
-            raise ValueError(
+            raise ConfigError(
                 f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: name the module "
                 'that gives its logits'
             )

@@ -9,7 +9,7 @@ from scipy import special
 
 from mmkd.models.losses import DenseDetectionLoss
 from mmkd.registry import MODELS
-from mmkd.structures import DensePrediction
+from mmkd.tasks.detection.structures import DensePrediction
 
 HEADS = [(True, True), (False, False), (True, False), (False, True)]  # objectness of target, source
 

@@ -14,7 +14,7 @@ pytest.importorskip('mmpretrain')
 from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-from mmkd.apis.export import export_member  # noqa: E402
+from mmkd.export import export_member  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 

@@ -11,6 +11,7 @@ from mmkd.models.distillers.preprocessing import shared_preprocessor_config
 from mmkd.registry import DATA_SAMPLERS, DATASETS
 from mmkd.utils.checkpoint import member_state
 from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.files import write_atomically
 from mmkd.version import __version__
 
@@ -21,7 +22,7 @@ OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_v
 def member_plans(cfg):
     """Return the `Member`s of a config's model by name; an ema member gets the config of the member it averages."""
     if 'members' not in cfg.get('model', {}):
-        raise ValueError('model.members: the config is none of an OnlineDistiller')
+        raise ConfigError('model.members: the config is none of an OnlineDistiller')
     plans = {
         name: Member.from_config(name, member)
         for name, member in cfg.model.members.items()
@@ -57,7 +58,7 @@ def plain_config(cfg, name):
     members, without links and mixer.
 
     Raises:
-        ValueError: If there is no such member, or if something of mmkd's is left that has no plain counterpart.
+        ConfigError: If there is no such member, or if something of mmkd's is left that has no plain counterpart.
     """
     plans = member_plans(cfg)
     choose(name, [*plans, 'ensemble'], 'member')
@@ -120,7 +121,7 @@ def plain_config(cfg, name):
     _make_datasets_plain(plain._cfg_dict)
     left = [line.strip() for line in plain.pretty_text.splitlines() if 'mmkd.' in line]
     if left:
-        raise ValueError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')
+        raise ConfigError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')
     return plain
 
 
@@ -161,7 +162,7 @@ def export_member(cfg, state_dict, name, out, dataset_meta=None):
     """
     out = Path(out)
     if out.suffix != '.pth':
-        raise ValueError(f'OUT: expected a path that ends in .pth, got {str(out)!r}')
+        raise ConfigError(f'OUT: expected a path that ends in .pth, got {str(out)!r}')
     plain = plain_config(cfg, name)
     if name == 'ensemble':
         state = {

@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmkd.utils.errors import ConfigError
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
 
@@ -22,7 +24,7 @@ def write_image(path, image):
     """Write an image, also to a path with non-ASCII names."""
     ok, data = cv2.imencode(Path(path).suffix, image)
     if not ok:
-        raise ValueError(f'cannot encode {path}')
+        raise ConfigError(f'cannot encode {path}')
     data.tofile(path)
 
 
@@ -46,7 +48,7 @@ def whole_folder(out, overwrite=False):
 
     Raises:
         FileExistsError: If `out` is there already and is not to be overwritten, or is something else than such a set.
-        ValueError: If nothing can be written beside `out`.
+        ConfigError: If nothing can be written beside `out`.
     """
     out = Path(out).resolve()
     if out.exists() and not overwrite:
@@ -65,7 +67,7 @@ def whole_folder(out, overwrite=False):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
     except OSError as error:
-        raise ValueError(f'{out}: cannot write there: {error.strerror}') from error
+        raise ConfigError(f'{out}: cannot write there: {error.strerror}') from error
     new, old = temporary / 'new', temporary / 'old'
     new.mkdir()
     try:

@@ -15,7 +15,8 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 from PIL import Image
 
-from .files import IMAGE_SUFFIXES, whole_folder, write_json
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import IMAGE_SUFFIXES, whole_folder, write_json
 
 SPLITS = ('train', 'val')
 # Folders of a published split, in any letter case; what is published as test is held out as val.
@@ -128,7 +129,7 @@ def _entries(folder):
             key=lambda path: path.name,
         )
     except OSError as error:
-        raise ValueError(f'{folder}: cannot read it: {error.strerror}') from error
+        raise ConfigError(f'{folder}: cannot read it: {error.strerror}') from error
 
 
 def _subfolders(folder):
@@ -165,7 +166,7 @@ def find_splits(folder, classes):
         classes (list[str]): Names of the class folders.
 
     Raises:
-        ValueError: If the published split is not whole or not clear.
+        ConfigError: If the published split is not whole or not clear.
     """
     published, found = {}, _subfolders(folder)
     for path in found:
@@ -173,7 +174,7 @@ def find_splits(folder, classes):
         if split is None or path.name in classes:
             continue
         if split in published:
-            raise ValueError(
+            raise ConfigError(
                 f'FOLDER: {published[split].name} and {path.name} in {str(folder)!r} are both {split}; '
                 'move one away'
             )
@@ -183,12 +184,12 @@ def find_splits(folder, classes):
     names = ', '.join(path.name for path in published.values())
     beside = [path.name for path in found if path.name in classes]
     if beside:
-        raise ValueError(
+        raise ConfigError(
             f'FOLDER: {str(folder)!r} has split folders ({names}) and class folders '
             f'({", ".join(beside)}); move the ones or the others away'
         )
     if len(published) < 2:
-        raise ValueError(
+        raise ConfigError(
             f'FOLDER: {str(folder)!r} has {names} but not both TRAIN and TEST (folders found: '
             f'{", ".join(path.name for path in found)}); for a random cut name {names} as FOLDER'
         )
@@ -207,7 +208,7 @@ def find_tiles(folder, places, classes):
         tuple[list[Tile], list[str]]: In the order of splits, classes and names, not of the file system.
 
     Raises:
-        ValueError: If a class folder is missing or has no image; with the folders found and the nearest.
+        ConfigError: If a class folder is missing or has no image; with the folders found and the nearest.
     """
     tiles, not_read = [], []
     if '' not in places:
@@ -301,18 +302,18 @@ def convert_tiles(
     """
     classes = list(classes)
     if len(classes) < 2 or len(set(classes)) < len(classes):
-        raise ValueError(
+        raise ConfigError(
             f'--classes: expected two names or more, each once, got {" ".join(classes) or "none"}'
         )
     if not 0 < train_ratio < 1:
-        raise ValueError(f'--train-ratio: expected a share in (0, 1), got {train_ratio}')
+        raise ConfigError(f'--train-ratio: expected a share in (0, 1), got {train_ratio}')
     if seed < 0:
-        raise ValueError(f'--seed: expected 0 or more, got {seed}')
+        raise ConfigError(f'--seed: expected 0 or more, got {seed}')
     source, target = Path(folder).resolve(), Path(out).resolve()
     if not source.is_dir():
         raise FileNotFoundError(f'FOLDER: no folder {str(folder)!r} (from {Path.cwd()})')
     if target == source or target in source.parents or source in target.parents:
-        raise ValueError(f'OUT: {str(out)!r} must lie apart from FOLDER {str(folder)!r}')
+        raise ConfigError(f'OUT: {str(out)!r} must lie apart from FOLDER {str(folder)!r}')
     places = find_splits(source, classes)
     tiles, not_read = find_tiles(source, places, classes)
     published = '' not in places
@@ -326,7 +327,7 @@ def convert_tiles(
     with whole_folder(out, overwrite) as new:
         tiles = _usable(source, tiles, report)
         if strict and report.left_out:
-            raise ValueError(
+            raise ConfigError(
                 f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}'
             )
         if published:
@@ -346,13 +347,13 @@ def convert_tiles(
                     if published
                     else '; a cut by patient takes two patients in each class at least'
                 )
-                raise ValueError(
+                raise ConfigError(
                     f'split {split!r}: no usable tile of class {name!r}{advice}\n{report.table()}'
                 )
         try:
             _write(new, target, source, splits, report, copy)
         except OSError as error:
-            raise ValueError(f'{target}: cannot write there: {error}') from error
+            raise ConfigError(f'{target}: cannot write there: {error}') from error
     return report
 
 
@@ -397,7 +398,7 @@ def _write(new, target, source, splits, report, copy):
             # Relative, so that it holds where a folder with both is moved or mounted elsewhere.
             (new / 'images').symlink_to(os.path.relpath(source, target), target_is_directory=True)
         except (OSError, NotImplementedError) as error:
-            raise ValueError(
+            raise ConfigError(
                 f'{target}: cannot make a link to {source} there ({error}); use --copy'
             ) from error
     (new / 'meta').mkdir()

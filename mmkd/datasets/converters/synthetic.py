@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
 
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import coco, whole_folder, write_image, write_json
+
 from .convert import components
-from .files import coco, whole_folder, write_image, write_json
 
 
 @dataclass
@@ -101,7 +103,7 @@ def render_frame(seed, index, size=160):
         SyntheticFrame: About one in seven has no polyp, most have one, some two or three.
     """
     if size < 32:
-        raise ValueError(f'size: expected at least 32 pixels, got {size}')
+        raise ConfigError(f'size: expected at least 32 pixels, got {size}')
     rng = np.random.default_rng([seed, index])
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
@@ -150,13 +152,13 @@ def write_synthetic_polyps(
 
     Raises:
         FileExistsError: If `out` holds something else and `overwrite` is False.
-        ValueError: For sizes, counts and seeds that make no set.
+        ConfigError: For sizes, counts and seeds that make no set.
     """
     arguments = dict(train=train, val=val, size=size, seed=seed)
     if min(train, val) < 1:
-        raise ValueError(f'train, val: expected one frame at least, got {train}, {val}')
+        raise ConfigError(f'train, val: expected one frame at least, got {train}, {val}')
     if size < 32 or seed < 0:
-        raise ValueError(
+        raise ConfigError(
             f'size, seed: expected 32 pixels at least and a seed of 0 or more, got {size}, {seed}'
         )
     meta = Path(out) / 'meta.json'

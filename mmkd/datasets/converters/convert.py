@@ -11,8 +11,15 @@ from mmengine.utils import track_iter_progress
 from PIL import Image
 
 from mmkd.utils.checks import choose
-
-from .files import IMAGE_SUFFIXES, coco, read_image, whole_folder, write_image, write_json
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import (
+    IMAGE_SUFFIXES,
+    coco,
+    read_image,
+    whole_folder,
+    write_image,
+    write_json,
+)
 
 # A connected component smaller than this share of the image's area is a speck of the drawn mask, no polyp.
 SPECK_SHARE = 2e-4
@@ -73,7 +80,7 @@ def files_by_stem(folder, what):
 
     Raises:
         FileNotFoundError: If there is no such folder or no image in it.
-        ValueError: If two files have one stem.
+        ConfigError: If two files have one stem.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -87,7 +94,7 @@ def files_by_stem(folder, what):
         ):
             stem = stem_of(path.name)
             if stem in files:
-                raise ValueError(f'{what}: {files[stem].name} and {path.name} have the same stem')
+                raise ConfigError(f'{what}: {files[stem].name} and {path.name} have the same stem')
             files[stem] = path
     if not files:
         raise FileNotFoundError(
@@ -154,7 +161,7 @@ def read_splits(lists, stems):
 
     Raises:
         FileNotFoundError: If a list is missing.
-        ValueError: For unknown splits, unknown stems, empty lists, and stems in two splits or twice in one.
+        ConfigError: For unknown splits, unknown stems, empty lists, and stems in two splits or twice in one.
     """
     stems, splits, seen = set(stems), {}, {}
     for split, path in lists.items():
@@ -168,17 +175,17 @@ def read_splits(lists, stems):
             for n in names
         ]
         if not names:
-            raise ValueError(f'--split {split}: {str(path)!r} lists no names')
+            raise ConfigError(f'--split {split}: {str(path)!r} lists no names')
         unknown = [stem for stem in splits[split] if stem not in stems]
         if unknown:
             listed = ', '.join(unknown[:10]) + (', ...' if len(unknown) > 10 else '')
-            raise ValueError(
+            raise ConfigError(
                 f'--split {split}: {len(unknown)} of {len(names)} names in {str(path)!r} have no image: '
                 f'{listed}'
             )
         for stem in splits[split]:
             if stem in seen:
-                raise ValueError(f'--split: {stem!r} is in {seen[stem]!r} and again in {split!r}')
+                raise ConfigError(f'--split: {stem!r} is in {seen[stem]!r} and again in {split!r}')
             seen[stem] = split
     return splits
 
@@ -217,21 +224,21 @@ def convert_polyps(
         ValueError, FileNotFoundError, FileExistsError: With one message that names the file.
     """
     if not 0 < train_ratio < 1:
-        raise ValueError(f'--train-ratio: expected a share in (0, 1), got {train_ratio}')
+        raise ConfigError(f'--train-ratio: expected a share in (0, 1), got {train_ratio}')
     if min_area is not None and not 0 <= min_area < float('inf'):
-        raise ValueError(
+        raise ConfigError(
             f"--min-area: expected a share of the image's area below 1, or pixels, got {min_area}"
         )
     target = Path(out).resolve()
     for what, folder in (('IMAGES', images), ('MASKS', masks)):
         source = Path(folder).resolve()
         if target == source or target in source.parents or source in target.parents:
-            raise ValueError(f'OUT: {str(out)!r} must lie apart from {what} {str(folder)!r}')
+            raise ConfigError(f'OUT: {str(out)!r} must lie apart from {what} {str(folder)!r}')
     image_files, mask_files = files_by_stem(images, 'IMAGES'), files_by_stem(masks, 'MASKS')
     both = [stem for stem in image_files if stem in mask_files]
     if not both:
         image, mask = (next(iter(files.values())).name for files in (image_files, mask_files))
-        raise ValueError(
+        raise ConfigError(
             f'no image has a mask of the same stem: IMAGES has {image}, ..., MASKS has {mask}, ...'
         )
     report = Report()
@@ -252,12 +259,12 @@ def convert_polyps(
             pairs = [(image_files[stem], mask_files[stem]) for stem in stems if stem in mask_files]
             _convert_split(folder, split, pairs, min_area, report)
         if strict and report.left_out:
-            raise ValueError(
+            raise ConfigError(
                 f'--strict: {len(report.left_out)} files cannot be used\n{report.table()}'
             )
         for split, count in report.images.items():
             if not count:
-                raise ValueError(f'split {split!r}: no usable image with a mask\n{report.table()}')
+                raise ConfigError(f'split {split!r}: no usable image with a mask\n{report.table()}')
     return report
 
 

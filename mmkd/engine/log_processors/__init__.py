@@ -1,0 +1,3 @@
+from .member_log_processor import MemberLogProcessor
+
+__all__ = ['MemberLogProcessor']

@@ -1,0 +1,69 @@
+from mmkd.utils.errors import ConfigError
+
+
+class Schedule:
+    """A pure function of training progress: the factor of a link's weight.
+
+    Call it with the share of training done, in [0, 1] (values outside are clamped); it returns a
+    float >= 0. A subclass implements `value` and is registered in `mmkd.registry.SCHEDULES`.
+
+    Example:
+        >>> @SCHEDULES.register_module()
+        ... class Square(Schedule):
+        ...     def value(self, progress: float) -> float:
+        ...         return progress**2
+        >>> Square()(0.5)
+        0.25
+    """
+
+    def __call__(self, progress: float) -> float:
+        return float(self.value(min(max(progress, 0.0), 1.0)))
+
+    def value(self, progress: float) -> float:
+        """Return the value at `progress` in [0, 1]."""
+        raise NotImplementedError
+
+
+class Ramp(Schedule):
+    """A schedule that goes from one value to another between two shares of progress.
+
+    Args:
+        start_value: Value up to `begin`. Default: 0.
+        end_value: Value from `end` on. Default: 1.
+        begin: Share of progress at which the ramp starts. Default: 0.
+        end: Share of progress at which it ends. Default: 1.
+
+    Raises:
+        ConfigError: Unless 0 <= begin < end <= 1 and both values are finite numbers >= 0.
+    """
+
+    def __init__(
+        self,
+        start_value: float = 0.0,
+        end_value: float = 1.0,
+        begin: float = 0.0,
+        end: float = 1.0,
+    ) -> None:
+        if not 0 <= begin < end <= 1:
+            raise ConfigError(f'begin, end: expected 0 <= begin < end <= 1, got {begin}, {end}')
+        check_factor(start_value, 'start_value')
+        check_factor(end_value, 'end_value')
+        self.start_value, self.end_value, self.begin, self.end = start_value, end_value, begin, end
+
+    def shape(self, t: float) -> float:
+        """Return the share of the way done at t in [0, 1) between begin and end."""
+        raise NotImplementedError
+
+    def value(self, progress: float) -> float:
+        """Return the value at `progress` in [0, 1]."""
+        if progress >= self.end:
+            return self.end_value
+        t = max(progress - self.begin, 0.0) / (self.end - self.begin)
+        return self.start_value + (self.end_value - self.start_value) * self.shape(t)
+
+
+def check_factor(value: object, name: str) -> None:
+    """Raise a ConfigError unless a schedule's value is a finite number >= 0."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value < float('inf'):  # type: ignore[operator]
+        raise ConfigError(f'{name}: expected a finite number >= 0, got {value!r}')
