@@ -77,13 +77,13 @@ def test_each_method_for_yolox_has_its_controls():
 @pytest.mark.parametrize('name', NAMES)
 def test_the_model_builds_and_every_student_learns(name):
     model = MODELS.build(load(name).model)
-    students = [member for member in model.plans if member != 'teacher']
+    students = [member for member in model.specs if member != 'teacher']
     one = re.match('iekd_(resnet|study)|student_centric', name)
     assert students == (['student1'] if one else ['student1', 'student2'])
     if 'individual' not in name:
         assert {link.target for link, _ in model.links} == set(students)
     parameters = {
-        member: sum(p.numel() for p in model.network(member).parameters()) for member in model.plans
+        member: sum(p.numel() for p in model.network(member).parameters()) for member in model.specs
     }
     assert len({parameters[member] for member in students}) == 1
     assert 'teacher' not in parameters or parameters['teacher'] > 2 * parameters['student1']
@@ -117,7 +117,7 @@ def test_the_plain_networks_have_5_and_11_layers(name):
         member: sum(
             type(m).__name__ in ('Conv2d', 'Linear') for m in model.network(member).modules()
         )
-        for member in model.plans
+        for member in model.specs
     }
     assert layers == dict(student1=5, teacher=11)
 
@@ -129,8 +129,8 @@ def test_members_and_links_are_those_of_the_methods_name(name):
     from_teacher, between = dict(kdml=(2, 2), kd=(2, 0), ml=(0, 2), individual=(0, 0))[method(name)]
     assert sources.count('teacher') == from_teacher and len(sources) == from_teacher + between
     assert {link.source_tap for link, _ in model.links} <= {'prediction'}
-    assert ('teacher' in model.plans) == (method(name) != 'ml')
-    assert all(model.network(member).bbox_head.num_classes == 1 for member in model.plans)
+    assert ('teacher' in model.specs) == (method(name) != 'ml')
+    assert all(model.network(member).bbox_head.num_classes == 1 for member in model.specs)
 
 
 @pytest.mark.parametrize('name', CONTROLS)

@@ -43,7 +43,7 @@ class Step:
         set_random_seed(0)
         self.model = MODELS.build(cfg.model).to(device)
         self.model.init_weights()
-        if hasattr(self.model, 'plans'):
+        if hasattr(self.model, 'specs'):
             self.model.progress = 1.0
         self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.model.train()

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from mmkd.models.distillers.member import Member
+from mmkd.models.distillers.member_spec import MemberSpec
 from mmkd.models.distillers.preprocessing import shared_preprocessor_config
 from mmkd.registry import DATA_SAMPLERS, DATASETS
 from mmkd.utils.checkpoint import member_state
@@ -23,23 +23,23 @@ def member_plans(cfg):
     """Return the `Member`s of a config's model by name; an ema member gets the config of the member it averages."""
     if 'members' not in cfg.get('model', {}):
         raise ConfigError('model.members: the config is none of an OnlineDistiller')
-    plans = {
-        name: Member.from_config(name, member)
+    specs = {
+        name: MemberSpec.from_config(name, member)
         for name, member in cfg.model.members.items()
         if member is not None
     }
-    for plan in plans.values():
+    for plan in specs.values():
         if plan.config is None:
-            plan.config = plans[choose(plan.of, plans, f'{plan.key}.of')].config
-    return plans
+            plan.config = specs[choose(plan.of, specs, f'{plan.key}.of')].config
+    return specs
 
 
-def plain_model_config(cfg, plans, name):
+def plain_model_config(cfg, specs, name):
     """Return the config of the member's network alone, with the preprocessing it was measured with."""
-    model = plans[name].config.copy()
+    model = specs[name].config.copy()
     own = model.get('data_preprocessor') or {}
     shared = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    shared = shared_preprocessor_config({n: p.config for n, p in plans.items()}, shared)
+    shared = shared_preprocessor_config({n: p.config for n, p in specs.items()}, shared)
     shared.pop('_scope_', None)
     for key in OWN_PREPROCESSING:
         shared.pop(key, None)
@@ -60,8 +60,8 @@ def plain_config(cfg, name):
     Raises:
         ConfigError: If there is no such member, or if something of mmkd's is left that has no plain counterpart.
     """
-    plans = member_plans(cfg)
-    choose(name, [*plans, 'ensemble'], 'member')
+    specs = member_plans(cfg)
+    choose(name, [*specs, 'ensemble'], 'member')
     plain = copy.deepcopy(cfg)
     for key in ('work_dir', 'launcher', 'resume', 'load_from', 'variants'):
         plain.pop(key, None)
@@ -71,9 +71,9 @@ def plain_config(cfg, name):
         sharing = plain.model.get('sharing')
         teacher = sharing.get('teacher', 'teacher') if isinstance(sharing, dict) else 'teacher'
         names = ensemble.get('members') or [
-            n for n, p in plans.items() if p.training == 'online' and n != teacher
+            n for n, p in specs.items() if p.training == 'online' and n != teacher
         ]
-        plain.model.members = {n: dict(config=plain_model_config(cfg, plans, n)) for n in names}
+        plain.model.members = {n: dict(config=plain_model_config(cfg, specs, n)) for n in names}
         plain.model.ensemble = dict(ensemble, members=list(names))
         for key in ('sharing', 'links', 'mixer'):
             plain.model.pop(key, None)
@@ -81,7 +81,7 @@ def plain_config(cfg, name):
             h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook'
         ]
         return plain
-    plain.model = plain_model_config(cfg, plans, name)
+    plain.model = plain_model_config(cfg, specs, name)
     plain.pop('custom_imports', None)
     imports = [i for i in (cfg.get('custom_imports') or {}).get('imports', []) if i != 'mmkd']
     if imports:
@@ -111,7 +111,7 @@ def plain_config(cfg, name):
     best = checkpoint.get('save_best')
     if isinstance(best, str):
         member, _, metric = best.partition('/')
-        checkpoint.save_best = metric if member in (*plans, 'ensemble') else best
+        checkpoint.save_best = metric if member in (*specs, 'ensemble') else best
     for key in ('val_evaluator', 'test_evaluator'):
         metrics = plain.get(key)
         if isinstance(metrics, (list, tuple)):  # mmkd's own metrics are left out

@@ -17,6 +17,7 @@ class Schedule:
     """
 
     def __call__(self, progress: float) -> float:
+        """Return the value at `progress`, clamped to [0, 1]."""
         return float(self.value(min(max(progress, 0.0), 1.0)))
 
     def value(self, progress: float) -> float:

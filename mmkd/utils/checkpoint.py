@@ -145,11 +145,11 @@ def check_members(model, checkpoint, key):
         checkpoint (dict): As `load_file` gives it.
         key (str): What the message begins with.
     """
-    while not hasattr(model, 'plans') and hasattr(model, 'module'):
+    while not hasattr(model, 'specs') and hasattr(model, 'module'):
         model = model.module
     own = (
         {f'members.{name}': value for name, value in model.members.state_dict().items()}
-        if hasattr(model, 'plans')
+        if hasattr(model, 'specs')
         else {}
     )
     state = checkpoint.get('state_dict') or {}

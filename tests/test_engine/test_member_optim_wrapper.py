@@ -3,13 +3,15 @@ import copy
 import pytest
 import torch
 
+from mmkd.utils.errors import ConfigError
+
 
 def step(model, wrapper, toolkit, seed=0):
     return model.train_step(toolkit.make_batch(seed=seed), wrapper)
 
 
 def snapshot(model):
-    return {name: copy.deepcopy(model.network(name).state_dict()) for name in model.plans}
+    return {name: copy.deepcopy(model.network(name).state_dict()) for name in model.specs}
 
 
 def test_a_member_with_gradients_not_finite_skips_alone(toolkit, caplog):
@@ -77,7 +79,7 @@ def test_each_member_has_its_own_optimiser_rate_and_clip(toolkit):
         id(p) for group in wrapper['student1'].optimizer.param_groups for p in group['params']
     }
     connectors = {
-        id(p) for link, m in model.links if link.target == 'student1' for p in m.parameters()
+        id(p) for link in model.links if link.target == 'student1' for p in link.parameters()
     }
     assert connectors and trained == own | connectors
 
@@ -120,7 +122,7 @@ def test_a_plain_optimiser_wrapper_is_refused(toolkit):
     from mmengine.optim import build_optim_wrapper
 
     model = toolkit.make_distiller(sharing='individual')
-    with pytest.raises(TypeError, match='mmkd.MemberOptimWrapperConstructor'):
+    with pytest.raises(ConfigError, match='mmkd.MemberOptimWrapperConstructor'):
         step(model, build_optim_wrapper(model, dict(optimizer=dict(type='SGD', lr=0.1))), toolkit)
 
 

@@ -42,7 +42,7 @@ class BestMemberHook(Hook):
         best = dict(runner.message_hub.get_info('best_members', {}))
         epochs = dict(runner.message_hub.get_info('best_members_epochs', {}))
         names = [
-            *model.plans,
+            *model.specs,
             *(['ensemble'] if f'ensemble/{self.metric}' in (metrics or {}) else []),
         ]
         for name in names if metrics else ():
@@ -52,7 +52,7 @@ class BestMemberHook(Hook):
             if name in best and self.sign * score <= self.sign * best[name]:
                 continue
             best[name], epochs[name] = score, runner.epoch
-            if name == 'ensemble' or model.plans[name].training == 'frozen':
+            if name == 'ensemble' or model.specs[name].training == 'frozen':
                 continue
             state = {f'members.{name}.{k}': v for k, v in model.network(name).state_dict().items()}
             export_member(

@@ -39,7 +39,7 @@ class MemberHook(Hook):
             python=random.getstate(),
             members={
                 name: m.stream.state_dict()
-                for name, m in model.plans.items()
+                for name, m in model.specs.items()
                 if m.stream is not None
             },
             mixer=None if model.mixer is None else model.mixer.state_dict(),
@@ -74,8 +74,8 @@ class MemberHook(Hook):
         np.random.set_state((kind, numbers.cpu().numpy().astype(np.uint32), *rest))
         random.setstate(states['python'])
         for name, state in states['members'].items():
-            if name in model.plans and model.plans[name].stream is not None:
-                model.plans[name].stream.load_state_dict(state)
+            if name in model.specs and model.specs[name].stream is not None:
+                model.specs[name].stream.load_state_dict(state)
         if model.mixer is not None and states.get('mixer') is not None:
             model.mixer.load_state_dict(states['mixer'])
         for augment, size in zip(self._augments(model), states['sizes']):

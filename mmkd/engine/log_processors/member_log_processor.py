@@ -67,9 +67,9 @@ class MemberLogProcessor(LogProcessor):
     @staticmethod
     def _names(runner):
         model = runner.model
-        while is_model_wrapper(model) or not hasattr(model, 'plans') and hasattr(model, 'module'):
+        while is_model_wrapper(model) or not hasattr(model, 'specs') and hasattr(model, 'module'):
             model = model.module
-        return list(getattr(model, 'plans', ()))
+        return list(getattr(model, 'specs', ()))
 
     def _split(self, tag, names, mode):
         """Return {member: {term: value}} of those that have any, and what belongs to no member."""

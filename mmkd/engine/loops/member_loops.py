@@ -119,7 +119,7 @@ class _MemberLoop:
             for name in self.names:
                 # mmseg's merging asks its network for channels and threshold.
                 tta.module = distiller.network(
-                    name if name in distiller.plans else distiller.ensemble_members[0]
+                    name if name in distiller.specs else distiller.ensemble_members[0]
                 )
                 merged[name] = tta.merge_preds(list(zip(*(view[name] for view in views))))
         finally:

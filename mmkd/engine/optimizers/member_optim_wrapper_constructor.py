@@ -54,7 +54,7 @@ class MemberOptimWrapperConstructor:
                 f'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, got '
                 f'{type(distiller).__name__}'
             )
-        online = [name for name, member in distiller.plans.items() if member.training == 'online']
+        online = [name for name, member in distiller.specs.items() if member.training == 'online']
         for name in self.overrides:
             choose(name, online, 'optim_wrapper.members')
         wrappers, dtypes = {}, set()
@@ -75,8 +75,8 @@ class MemberOptimWrapperConstructor:
                 f'optim_wrapper.members: accumulative_counts must be the same for all, got {counts}'
             )
         if any(hasattr(w, 'loss_scaler') for w in wrappers.values()):
-            for link, _ in distiller.links:
-                if not link.detach:
+            for link in distiller.links:
+                if not link.spec.detach:
                     raise ConfigError(
                         f'{link.key}.detach: False cannot be combined with loss scaling, which each member has of '
                         "its own; use AMP with dtype='bfloat16' on CPU, or detach=True"

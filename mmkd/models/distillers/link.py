@@ -1,266 +1,344 @@
 import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mmkd.registry import MODELS, SCHEDULES
-from mmkd.schedules import Constant
-from mmkd.utils.checks import build_checked, check_arguments, check_number, choose
+from mmkd.models.connectors.base import Connector, WithTerms
+from mmkd.models.weights import NegativeTransferGuard, WeightRule
+from mmkd.models.weights.base import Measurement, measure, tap_gradient
+from mmkd.registry import MODELS
+from mmkd.utils.checks import build_checked, choose
 from mmkd.utils.errors import ConfigError
 
-from .tap import describe
+from .context import LinkContext, context_names
+from .link_spec import LinkSpec
+from .tap import Reading, TapValue, describe
+
+# What modules raise for values that they cannot take.
+UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, IndexError)
 
 
-class Link:
-    """One directed edge `source -> target` along which the source's knowledge reaches the target.
+class LinkTerms(NamedTuple):
+    """A link's scalars by their keys among the losses.
+
+    `losses` are the loss's, still without the link's factor; `extra` those that connectors add,
+    whose factor is 1.
+    """
+
+    losses: dict[str, Tensor]
+    extra: dict[str, Tensor]
+
+
+class Link(nn.Module):
+    """One directed edge along which a source's knowledge reaches the target.
+
+    Its parameters (connectors, a loss's or a combiner's own) are trained with the target's
+    optimizer and left behind at export.
 
     Args:
-        source (str): The member that knowledge is read from. It gets no gradient (see `detach`).
-        target (str): The member that learns.
-        tap (str): The tap on both sides. Default: `prediction`.
-        source_tap, target_tap (str, optional): Taps that differ between the sides.
-        loss (dict, optional): Config of the loss. Default: the task's own for the standard taps.
-        connector (dict | list[dict] | str | None): Config of the module on the target's side that makes the taps comparable,
-            or a chain of several, each built for what the one before gives; `auto` makes a `ConvConnector` where channels
-            differ, a resize where only sizes do, else none. Default: `auto`.
-        source_connector (dict | list[dict] | None): The same on the source's detached value. It belongs to the link: trained
-            with the target's optimiser, left behind at export. Default: None.
-        weight (float): Factor of the loss terms; terms that a connector adds of its own keep weight 1. Default: 1.
-        schedule (dict, optional): Factor over training progress. Default: constant 1.
-        detach (bool): Cut the source's side out of the graph. Default: True.
-        name (str): Part of the term's key `target/loss_<name>[source:tap]`; a loss that gives a dict of scalars and a connector
-            with `adds_terms` make `target/loss_<name>_<key>[source:tap]`. Default: `kd`.
+        spec: What the config says.
+        task: The members' task.
+        target: Value of the target's tap on a probe image.
+        sources: Values of the sources' taps, one per source.
+        seed: Start of the random stream that initial weights are drawn from.
+
+    Raises:
+        ConfigError: If the two sides cannot be compared; the message names both.
     """
 
     def __init__(
-        self,
-        source,
-        target,
-        tap='prediction',
-        source_tap=None,
-        target_tap=None,
-        loss=None,
-        connector='auto',
-        source_connector=None,
-        weight=1.0,
-        schedule=None,
-        detach=True,
-        name='kd',
-    ):
-        self.source, self.target = source, target
-        self.source_tap, self.target_tap = source_tap or tap, target_tap or tap
-        self.loss_cfg, self.connector_cfg, self.source_connector_cfg = (
-            loss,
-            connector,
-            source_connector,
+        self, spec: LinkSpec, task: Any, target: TapValue, sources: list[TapValue], seed: int
+    ) -> None:
+        super().__init__()
+        self.spec, self.key = spec, spec.key
+        self.source, self.target = spec.sources, spec.target
+        self.source_tap, self.target_tap = spec.source_tap, spec.target_tap
+        self.source_is_worse = False
+        self._sides = (
+            f'{spec.target}.{spec.target_tap} {describe(target)} <- '
+            f'{spec.label}.{spec.source_tap} {", ".join(map(describe, sources))}'
         )
-        self.weight, self.schedule_cfg, self.detach, self.name = weight, schedule, detach, name
-
-    @classmethod
-    def from_config(cls, cfg, key):
-        """Build from a config's dict, checking its keys."""
-        if not isinstance(cfg, dict):
-            raise ConfigError(f'{key}: expected a dict with `source` and `target`, got {cfg!r}')
-        check_arguments(cls.__init__, cfg, key)
-        link = cls(**cfg)
-        link.key = key
-        if link.source == link.target:
-            raise ConfigError(f'{key}: source and target are both {link.source!r}')
-        check_number(link.weight, f'{key}.weight')
-        for name in ('source', 'target', 'source_tap', 'target_tap', 'name'):
-            if not isinstance(getattr(link, name), str):
-                raise ConfigError(f'{key}.{name}: expected a name, got {getattr(link, name)!r}')
-        if not isinstance(link.detach, bool):
-            raise ConfigError(f'{key}.detach: expected True or False, got {link.detach!r}')
-        if isinstance(link.connector_cfg, dict) and 'type' not in link.connector_cfg:
-            raise ConfigError(
-                f"{key}.connector: expected a config with 'type', got {link.connector_cfg!r}"
-            )
-        link.schedule = (
-            Constant()
-            if link.schedule_cfg is None
-            else build_checked(SCHEDULES, link.schedule_cfg, f'{key}.schedule')
-        )
-        return link
-
-    @property
-    def place(self):
-        """Which members and taps the link joins."""
-        return self.source, self.target, self.source_tap, self.target_tap
-
-    @property
-    def term(self):
-        """The key of the link's term among the losses, where its loss gives one."""
-        return self.term_of('')
-
-    def term_of(self, key):
-        """The key of one of the link's terms among the losses."""
-        name = f'{self.name}_{key}' if key else self.name
-        return f'{self.target}/loss_{name}[{self.source}:{self.source_tap}]'
-
-    def weight_at(self, progress):
-        """The term's factor at `progress` in [0, 1]."""
-        return self.weight * self.schedule(progress)
-
-    def is_over(self, progress):
-        """Whether the factor is 0 from `progress` on."""
-        return self.weight == 0 or self.schedule.is_over(progress)
-
-    def build(self, task, source, target, generator_seed):
-        """Build loss and connectors for the taps' values `source` and `target` of a probe, and try them.
-
-        Returns:
-            nn.Module: `loss`, `connectors` and `source_connectors` (one a level), trained with the target. `terms` of the link
-            then holds the keys of its terms.
-
-        Raises:
-            ConfigError: If the two sides cannot be compared; the message names both.
-        """
-        sides = f'{self.target}.{self.target_tap} {describe(target)} <- {self.source}.{self.source_tap} {describe(source)}'
-        loss_cfg = self.loss_cfg or task.default_loss(self.source_tap)
+        loss_cfg = spec.loss or task.default_loss(spec.source_tap.split('[')[0])
         if loss_cfg is None:
             raise ConfigError(
-                f'{self.key}.loss: must be given for the tap {self.source_tap!r}; it has no default'
+                f'{spec.key}.loss: must be given for the tap {spec.source_tap!r}; it has no default'
             )
-        if isinstance(target, list) != isinstance(source, list) or (
-            isinstance(target, list) and len(target) != len(source)
-        ):
+        levels = {len(value) if isinstance(value, list) else -1 for value in (target, *sources)}
+        if len(levels) > 1:
             raise ConfigError(
-                f'{self.key}: the two sides have different numbers of levels: {sides}'
+                f'{spec.key}: the two sides have different numbers of levels: {self._sides}'
             )
-        module = nn.Module()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(generator_seed)
-            module.loss = build_checked(MODELS, loss_cfg, f'{self.key}.loss')
-            self.takes_mask = 'mask' in inspect.signature(module.loss.forward).parameters
-            module.connectors, module.source_connectors = nn.ModuleList(), nn.ModuleList()
-            for t, s in zip(*map(_levels, (target, source))):
-                connector, s = self._build_chain(
-                    'source_connector', self.source_connector_cfg, s, t, sides
-                )
-                module.source_connectors.append(connector)
-                cfg = (
-                    self._automatic(module.loss, t, s)
-                    if self.connector_cfg == 'auto'
-                    else self.connector_cfg
-                )
-                module.connectors.append(self._build_chain('connector', cfg, t, s, sides)[0])
-        with torch.no_grad():
-            module.eval()
-            try:
-                values = self.compute(module, target, source)
-            except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        probe = LinkContext(task=task, target_tap=spec.target_tap, source_tap=spec.source_tap)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.default_generator.manual_seed(seed)
+            self.loss: nn.Module = build_checked(MODELS, loss_cfg, f'{spec.key}.loss')
+            self._loss_names = context_names(self.loss.forward, 2, f'{spec.key}.loss')
+            self._check_context()
+            self.connectors, self.source_connectors = nn.ModuleList(), nn.ModuleList()
+            self.combiner: nn.Module | None = None
+            if spec.combine is not None:
+                key = f'{spec.key}.combine'
+                first = _levels(target)[0], _levels(sources[0])[0]
+                given = self._channels(key, spec.combine, *first)
+                self.combiner = build_checked(MODELS, spec.combine, key, **given)
+                self._combiner_names = context_names(self.combiner.forward, 2, key)
+            for t, *s in zip(_levels(target), *map(_levels, sources)):
+                self._build_level(t, s, probe)
+        self.rule: WeightRule | None = None
+        if isinstance(spec.weight, Mapping):
+            self.rule = build_checked(MODELS, dict(spec.weight), f'{spec.key}.weight')
+            if not isinstance(self.rule, WeightRule):
                 raise ConfigError(
-                    f'{self.key}: the loss cannot compare {sides}: {error}'
-                ) from error
-            module.train()
-        if not values:
-            raise ConfigError(f'{self.key}.loss: {loss_cfg} gives no term')
-        for value in values.values():
-            if not isinstance(value, torch.Tensor) or value.numel() != 1:
-                raise ConfigError(
-                    f'{self.key}.loss: {loss_cfg} gives {describe(value)}, expected a scalar, or a dict of scalars'
+                    f'{spec.key}.weight: expected a number or a WeightRule, got {spec.weight}'
                 )
-        self.terms = list(values)
-        return module
+        self.guard: NegativeTransferGuard | None = None
+        if spec.guard is not None:
+            cfg = spec.guard if isinstance(spec.guard, Mapping) else dict(mode=spec.guard)
+            cfg = dict(dict(type='NegativeTransferGuard'), **cfg)
+            self.guard = build_checked(MODELS, cfg, f'{spec.key}.guard')
+            self._check_guard(target)
+        self.terms = self._try(target, sources, probe)
+        self.context_names = {*self._loss_names, *getattr(self, '_combiner_names', ())}
+        for connector in (*self.connectors.modules(), *self.source_connectors.modules()):
+            if isinstance(connector, Connector):
+                self.context_names.update(context_names(connector.forward, 2, self.key))
 
-    def _automatic(self, loss, target, source):
-        """The config that `connector='auto'` stands for."""
-        tensors = all(isinstance(v, torch.Tensor) for v in (target, source))
-        if (
-            not tensors
-            or target.dim() != source.dim()
-            or target.dim() not in (2, 4)
-            or target.shape == source.shape
-        ):
+    # ---------------------------------------------------------------- building
+
+    def _check_context(self) -> None:
+        if 'data_samples' in self._loss_names and self.spec.on != 'labeled':
+            raise ConfigError(
+                f'{self.key}.loss: {type(self.loss).__name__} needs labels (data_samples), but the '
+                f'link acts on={self.spec.on!r}'
+            )
+
+    def _check_guard(self, target: TapValue) -> None:
+        assert self.guard is not None
+        if self.spec.on != 'labeled':
+            raise ConfigError(
+                f'{self.key}.guard: the gradients of a link and of the task are compared on the '
+                f"same images, so the link must act on='labeled', got {self.spec.on!r}"
+            )
+        plain = all(isinstance(level, Tensor) for level in _levels(target))
+        if self.guard.mode == 'project' and not plain:
+            raise ConfigError(
+                f"{self.key}.guard: 'project' is for taps of tensors, got {self._sides}; use 'mute'"
+            )
+
+    def _build_level(self, target: Any, sources: list[Any], probe: LinkContext) -> None:
+        source = self._combined(target, sources, probe)
+        cfg, on_source = self.spec.connector, self.spec.source_connector
+        if isinstance(source, list) and (on_source is not None or cfg not in ('auto', None)):
+            raise ConfigError(
+                f'{self.key}.connector: several sources need `combine` before connectors'
+            )
+        chain, source = self._build_chain('source_connector', on_source, source, target, probe)
+        self.source_connectors.append(chain)
+        cfg = self._automatic(target, source) if cfg == 'auto' else cfg
+        self.connectors.append(self._build_chain('connector', cfg, target, source, probe)[0])
+
+    def _automatic(self, target: Any, source: Any) -> str | None:
+        """Return the config that `connector='auto'` stands for."""
+        if not all(isinstance(v, Tensor) for v in (target, source)):
+            return None
+        if target.dim() != source.dim() or target.dim() not in (2, 4):
+            return None
+        if target.shape == source.shape:
             return None
         if target.shape[1] == source.shape[1]:
             return 'ResizeConnector'
-        if self.source_tap == 'prediction' or getattr(loss, 'any_channels', False):
+        if self.spec.source_tap == 'prediction' or getattr(self.loss, 'any_channels', False):
             return None  # other classes: for the loss to refuse
         return 'ConvConnector'
 
-    def _build_chain(self, side, cfgs, value, like, sides):
-        """Build the connectors `cfgs` for `value`, each for what the one before gives; return them and what the last gives."""
-        chain = []
-        for cfg in cfgs if isinstance(cfgs, (list, tuple)) else [] if cfgs is None else [cfgs]:
-            key = f'{self.key}.{side}' + (
-                f'[{len(chain)}]' if isinstance(cfgs, (list, tuple)) else ''
-            )
-            chain.append(self._build_connector(key, cfg, value, like, sides))
-            with torch.no_grad():
-                try:
-                    value, _ = _through(chain[-1].eval(), value, like)
-                except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-                    raise ConfigError(
-                        f'{key}: {cfg} cannot take {describe(value)}: {error}: {sides}'
-                    ) from error
-        return (
-            nn.Identity() if not chain else chain[0] if len(chain) == 1 else nn.ModuleList(chain)
-        ), value
+    def _build_chain(
+        self, side: str, cfgs: Any, value: Any, like: Any, probe: LinkContext
+    ) -> tuple[nn.Module, Any]:
+        """Build connectors, each for what the one before gives; return them and the last value."""
+        chain: list[nn.Module] = []
+        several = isinstance(cfgs, (list, tuple))
+        for cfg in cfgs if several else [] if cfgs is None else [cfgs]:
+            key = f'{self.key}.{side}' + (f'[{len(chain)}]' if several else '')
+            chain.append(self._build_connector(key, cfg, value, like))
+            try:
+                value, _ = _through(chain[-1].eval(), value, like, probe)
+            except UNFIT as error:
+                raise ConfigError(
+                    f'{key}: {cfg} cannot take {describe(value)}: {error}: {self._sides}'
+                ) from error
+        if len(chain) == 1:
+            return chain[0], value
+        return nn.ModuleList(chain) if chain else nn.Identity(), value
 
-    def _build_connector(self, key, cfg, value, like, sides):
+    def _build_connector(self, key: str, cfg: Any, value: Any, like: Any) -> nn.Module:
         cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
-        if not isinstance(cfg, dict) or 'type' not in cfg:
+        if not isinstance(cfg, Mapping) or 'type' not in cfg:
             raise ConfigError(f"{key}: expected a config with 'type', got {cfg!r}")
-        cfg = dict(cfg)
-        dims = {v.dim() if isinstance(v, torch.Tensor) else None for v in (value, like)}
+        dims = {v.dim() if isinstance(v, Tensor) else None for v in (value, like)}
         if dims not in ({4}, {2}):
             raise ConfigError(
-                f'{key}: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: {sides}'
+                f'{key}: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: '
+                f'{self._sides}'
             )
-        cls = MODELS.get(cfg['type']) or choose(cfg['type'], MODELS.module_dict, f'{key}.type')
-        given = {}
-        if getattr(cls, 'needs_channels', False):
-            known = dict(in_channels=value.shape[1], out_channels=like.shape[1])
-            given = {
-                name: known[name] for name in known if name in inspect.signature(cls).parameters
-            }
-            for name, channels in given.items():
-                if cfg.pop(name, channels) != channels:
-                    raise ConfigError(f'{key}.{name}: expected {channels}: {sides}')
-        return build_checked(MODELS, cfg, key, **given)
+        cfg = dict(cfg)
+        given = self._channels(key, cfg, value, like)
+        for name, channels in given.items():
+            if cfg.pop(name, channels) != channels:
+                raise ConfigError(f'{key}.{name}: expected {channels}: {self._sides}')
+        connector: nn.Module = build_checked(MODELS, cfg, key, **given)
+        context_names(connector.forward, 2, key)
+        return connector
 
-    def compute(self, module, target, source, mask=None, weight=1.0):
-        """The link's terms: the mean over levels where there are several.
+    @staticmethod
+    def _channels(key: str, cfg: Any, value: Any, like: Any) -> dict[str, int]:
+        """Return `in_channels` and `out_channels` as far as the module's constructor names them."""
+        kind = cfg['type'] if isinstance(cfg, Mapping) else cfg
+        cls = MODELS.get(kind) if isinstance(kind, str) else kind
+        if cls is None:
+            choose(kind, MODELS.module_dict, f'{key}.type')
+        parameters = inspect.signature(cls).parameters
+        sides = dict(in_channels=value, out_channels=like)
+        return {
+            name: side.shape[1]
+            for name, side in sides.items()
+            if name in parameters and isinstance(side, Tensor)
+        }
+
+    def _try(self, target: TapValue, sources: list[TapValue], probe: LinkContext) -> list[str]:
+        """Compute the link once without gradients; return the keys of its terms."""
+        if 'data_samples' in self._loss_names:  # the probe has no labels
+            names = getattr(self.loss, 'terms', ('',))
+            return [self.spec.term_of(name) for name in names]
+        with torch.no_grad():
+            self.eval()
+            try:
+                found = self(target, sources, probe)
+            except UNFIT as error:
+                raise ConfigError(
+                    f'{self.key}: the loss cannot compare {self._sides}: {error}'
+                ) from error
+            self.train()
+        values = {**found.losses, **found.extra}
+        if not values:
+            raise ConfigError(f'{self.key}.loss: {self.spec.loss} gives no term')
+        for value in values.values():
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                raise ConfigError(
+                    f'{self.key}.loss: {self.spec.loss} gives {describe(value)}, expected a '
+                    'scalar, or a dict of scalars'
+                )
+        return list(values)
+
+    # ---------------------------------------------------------------- the training step
+
+    def terms_on(self, batch: str) -> list[str]:
+        """Return the keys of the link's terms on the `labeled` or the `unlabeled` batch."""
+        return [self.spec.on_batch(term, batch) for term in self.terms]
+
+    def base_factor(self, progress: float) -> float:
+        """Return what weight (1 for a rule) and schedule make at `progress`; 0: not run at all."""
+        weight = 1.0 if self.rule is not None else self.spec.weight
+        return 0.0 if self.source_is_worse else weight * self.spec.schedule(progress)
+
+    def factor(self, progress: float) -> float:
+        """Return the factor of the link's losses: weight x schedule x guard."""
+        factor = self.base_factor(progress)
+        for part in (self.rule, self.guard):
+            factor *= 1.0 if part is None else part.factor()
+        return factor
+
+    def measures(self, iteration: int) -> bool:
+        """Return whether gradients are to be measured in this iteration."""
+        return any(part is not None and part.due(iteration) for part in (self.rule, self.guard))
+
+    @property
+    def projects(self) -> bool:
+        """Whether the link's gradient is bent away from opposing the task's."""
+        return self.guard is not None and self.guard.mode == 'project'
+
+    def forward(self, target: TapValue, sources: list[TapValue], context: LinkContext) -> LinkTerms:
+        """Compute the link's terms: the mean over levels where there are several."""
+        losses: dict[str, list[Tensor]] = {}
+        extra: dict[str, list[Tensor]] = {}
+        levels = _levels(target)
+        rows = zip(self.connectors, self.source_connectors, levels, zip(*map(_levels, sources)))
+        for connector, source_connector, t, level_sources in rows:
+            s = self._combined(t, list(level_sources), context)
+            s, own = _through(source_connector, s, t, context)
+            t, added = _through(connector, t, s, context)
+            value = self.loss(t, s, **context.named(self._loss_names))
+            for key, term in (value if isinstance(value, dict) else {'': value}).items():
+                losses.setdefault(key, []).append(term)
+            for key, term in [*own.items(), *added.items()]:
+                extra.setdefault(key, []).append(term)
+        return LinkTerms(
+            {self.spec.term_of(k): torch.stack(v).mean() for k, v in losses.items()},
+            {self.spec.term_of(k): torch.stack(v).mean() for k, v in extra.items()},
+        )
+
+    def _combined(self, target: Any, sources: list[Any], context: LinkContext) -> Any:
+        if self.combiner is not None:
+            return self.combiner(sources, target, **context.named(self._combiner_names))
+        return sources[0] if len(sources) == 1 else sources
+
+    def measure(
+        self, loss: Tensor, reading: Reading, task_loss: Tensor, task_reading: Reading
+    ) -> Measurement | None:
+        """Measure the link's and the task's gradients at the target's tap and fit rule and guard.
 
         Args:
-            mask (Tensor, optional): Which positions count (`Task.valid_mask`), for losses that take one.
-            weight (float): Factor of the loss's terms, not of those that connectors add.
-
-        Returns:
-            dict[str, Tensor]: Scalars by their keys among the losses.
+            loss: Sum of the link's losses at factor 1.
+            reading: The target's tap in the forward pass that the link used.
+            task_loss: The target's own loss.
+            task_reading: The target's tap in the labeled forward pass.
         """
-        sums, levels = {}, _levels(target)
-        options = dict(mask=mask) if mask is not None and self.takes_mask else {}
-        for connector, source_connector, t, s in zip(
-            module.connectors, module.source_connectors, levels, _levels(source)
-        ):
-            s, own = _through(source_connector, s, t)
-            t, added = _through(connector, t, s)
-            value = module.loss(t, s, **options)
-            value = value if isinstance(value, dict) else {'': value}
-            for key, term in [
-                *((k, v * weight) for k, v in value.items()),
-                *own.items(),
-                *added.items(),
-            ]:
-                sums.setdefault(key, []).append(term)
-        return {self.term_of(key): sum(terms) / len(levels) for key, terms in sums.items()}
+        same = reading is task_reading
+        link = tap_gradient(loss, reading.raw)
+        found = measure(tap_gradient(task_loss, task_reading.raw), link, comparable=same)
+        if found is not None:
+            for part in (self.rule, self.guard):
+                if part is not None:
+                    part.update(found)
+        return found
 
 
-def _through(connector, value, like):
-    """Take a value through a connector or a chain of them; return what comes out and the terms (dict) that they add."""
-    terms = {}
+def projected(value: TapValue, task_loss: Tensor) -> TapValue:
+    """Return a tap's value whose gradient loses what points against the task's (PCGrad, eq. 1)."""
+
+    def level(tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad:
+            return tensor
+        (task,) = tap_gradient(task_loss, [tensor])
+
+        def bend(grad: Tensor) -> Tensor:
+            own = task.to(grad)
+            share = (grad * own).sum() / own.square().sum().clamp(min=torch.finfo(own.dtype).tiny)
+            return grad - share.clamp(max=0) * own
+
+        copy = tensor.view_as(tensor)
+        copy.register_hook(bend)
+        return copy
+
+    return [level(item) for item in value] if isinstance(value, list) else level(value)
+
+
+def _through(
+    connector: nn.Module, value: Any, like: Any, context: LinkContext
+) -> tuple[Any, dict[str, Tensor]]:
+    """Take a value through a connector or a chain; return what comes out and the terms added."""
+    terms: dict[str, Tensor] = {}
     for one in connector if isinstance(connector, nn.ModuleList) else [connector]:
         if isinstance(one, nn.Identity):
             continue
-        value = one(value, like)
-        if getattr(one, 'adds_terms', False):
-            value, added = value
-            terms.update(added)
+        names = context_names(one.forward, 2, type(one).__name__)
+        value = one(value, like, **context.named(names))
+        if isinstance(value, WithTerms):
+            terms.update(value.terms)
+            value = value.value
     return value, terms
 
 
-def _levels(value):
+def _levels(value: TapValue) -> list[Any]:
     return value if isinstance(value, list) else [value]

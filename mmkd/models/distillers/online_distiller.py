@@ -1,47 +1,44 @@
-import copy
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from zlib import crc32
+from typing import Any
 
 import torch
-from mmengine.logging import MessageHub, print_log
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
+from mmkd.models.views import Changed
 from mmkd.registry import MODELS
 from mmkd.tasks import task_of
-from mmkd.utils.checkpoint import load_member
 from mmkd.utils.checks import build_checked, check_arguments, choose
 from mmkd.utils.distributed import check_sync_bn
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.random_stream import RandomStream
 
-from .link import Link
-from .member import Member
-from .preprocessing import Renormalize, shared_preprocessor_config
-from .sharing import sharing_links
-from .tap import Tap, detach, requires_grad
+from .link_spec import LinkSpec
+from .links import Batch, Links
+from .member_spec import MemberSpec, derived_seed
+from .members import Members, check_members
+from .preprocessing import pixel_statistics, preprocess_unlabeled, shared_preprocessor_config
+from .sharing import sharing_links, sharing_members
 
-# Sides of the image that finds the taps' shapes when the model is built: the first that all members accept.
+# Sides of the image that finds the taps' shapes at build: the first that all members accept.
 PROBE_SIZES = (128, 224, 256, 384, 512)
 
 
-class FrozenNetworks(dict):
-    """Networks outside the distiller's parameters and state dict; copies of a distiller share them."""
+class MemberLosses(dict[str, Tensor]):
+    """Each trained member's loss, with all named `terms`; stepped by `MemberOptimWrapper`."""
 
-    def __deepcopy__(self, memo):
-        return self
-
-
-class MemberLosses(dict):
-    """Each trained member's loss (dict[str, Tensor]), with all named `terms`; stepped by `MemberOptimWrapper`."""
-
-    def __init__(self, losses, terms):
+    def __init__(self, losses: Mapping[str, Tensor], terms: dict[str, Tensor]) -> None:
         super().__init__(losses)
         self.terms = terms
 
-    def __truediv__(self, factor):
-        raise TypeError(
-            "an OnlineDistiller's members have an optimiser each: set "
-            "optim_wrapper.constructor='mmkd.MemberOptimWrapperConstructor' (configs/_base_/default_runtime.py does)"
+    def __truediv__(self, factor: float) -> 'MemberLosses':
+        # mmengine's own optimizer wrappers divide the loss by the accumulated steps.
+        raise ConfigError(
+            "an OnlineDistiller's members have an optimizer each: set "
+            "optim_wrapper.constructor='mmkd.MemberOptimWrapperConstructor' "
+            '(configs/_base_/default_runtime.py does)'
         )
 
 
@@ -49,19 +46,26 @@ class MemberLosses(dict):
 class OnlineDistiller(BaseModel):
     """Several networks trained together online, sharing knowledge over links.
 
-    One step: the batch is preprocessed once; each member runs forward once, its own `loss()` untouched, while its taps are
-    recorded; each active link adds a term to its target's loss. Nothing flows into a link's source. For inference it is the
-    ensemble of its students: `predict` returns the fused predictions as a plain model of the task does.
+    One step: the batch is preprocessed once; each member runs forward once, its own `loss()`
+    untouched, while its taps are recorded; each active link adds a term to its target's loss.
+    Nothing flows into a link's source. Where links act on unlabeled images, each member that they
+    need runs once more on each of the views (weak, strong) that it is needed on. For inference it
+    is the ensemble of its students: `predict` returns the fused predictions as a plain model of
+    the task does.
 
     Args:
-        members (dict[str, dict]): Arguments of `Member` by name. `name=None` drops an inherited member.
-        sharing (dict | str, optional): A preset and its options, see `sharing_links`. Default: no links.
-        links (list[dict], optional): Further links, see `Link`; one with the same source, target and taps as one of the
-            preset's replaces it.
-        ensemble (dict, optional): `members` (default: all but the teacher) and the arguments of the task's ensemble.
-        mixer (dict, optional): Config of what mixes the images of a training batch (`MetaMixer`). Default: none.
-        task (str, optional): Name of the task; found from the networks by default.
-        data_preprocessor (dict, optional): Shared preprocessing. Default: the first member's.
+        members: Arguments of `MemberSpec` by name. `name=None` drops an inherited member.
+        sharing: A preset and its options, see `sharing_links`. Default: no links.
+        links: Further links, see `LinkSpec`; one with the same source, target, taps and images as
+            one of the preset's replaces it.
+        ensemble: `members` (default: the students) and the arguments of the task's ensemble.
+        mixer: Config of what mixes the images of a labeled batch (`MetaMixer`). Default: none.
+        strong_view: Config of what makes the strong view of unlabeled images. Default:
+            `StrongView`.
+        max_share: The most that the links of one target may make together, as a share of its own
+            gradient, for links whose weight is a `GradientShare`. Default: no limit.
+        task: Name of the task; found from the networks by default.
+        data_preprocessor: Shared preprocessing. Default: the first member's.
 
     Raises:
         ConfigError: At build, for whatever does not fit together: key, value and what is valid.
@@ -69,510 +73,347 @@ class OnlineDistiller(BaseModel):
 
     def __init__(
         self,
-        members,
-        sharing=None,
-        links=None,
-        ensemble=None,
-        mixer=None,
-        task=None,
-        data_preprocessor=None,
-    ):
-        if not isinstance(members, dict) or not any(cfg is not None for cfg in members.values()):
+        members: Mapping[str, dict[str, Any] | None],
+        sharing: dict[str, Any] | str | None = None,
+        links: Sequence[dict[str, Any]] | None = None,
+        ensemble: dict[str, Any] | None = None,
+        mixer: dict[str, Any] | None = None,
+        strong_view: dict[str, Any] | None = None,
+        max_share: float | None = None,
+        task: str | None = None,
+        data_preprocessor: dict[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(members, dict) or not any(m is not None for m in members.values()):
             raise ConfigError(
-                f'model.members: expected a dict of one or more members, got {members!r}'
+                f'model.members: expected a dict of one or more members, got {members}'
             )
-        plans = {
-            name: Member.from_config(name, cfg) for name, cfg in members.items() if cfg is not None
-        }
-        for member in plans.values():
-            if member.training == 'ema':
-                online = [name for name, m in plans.items() if m.training == 'online']
-                choose(member.of, online, f'{member.key}.of (an online member)')
-        if not any(m.training == 'online' for m in plans.values()):
-            raise ConfigError(
-                "model.members: no member is trained: one at least must have training='online'"
-            )
-        super().__init__(
-            shared_preprocessor_config(
-                {name: m.config for name, m in plans.items() if m.config is not None},
-                data_preprocessor,
-            )
+        given = {name: cfg for name, cfg in members.items() if cfg is not None}
+        specs = {name: MemberSpec.from_config(name, cfg) for name, cfg in given.items()}
+        preset = _preset(sharing, specs)
+        added = sharing_members(
+            preset.get('type', ''), preset.get('students', []), preset.get('ema_momentum', 0.01)
         )
-        self.plans = plans
-        self._build_networks()
-        self.task = task_of({name: self.network(name) for name in plans}, task)
+        for name, cfg in added.items():
+            specs.setdefault(name, MemberSpec.from_config(name, cfg))
+        check_members(specs)
+        configs = {name: spec.config for name, spec in specs.items() if spec.config is not None}
+        super().__init__(shared_preprocessor_config(configs, data_preprocessor))
+        self.data_preprocessor.register_forward_hook(preprocess_unlabeled, with_kwargs=True)
+        self.members = Members(specs, self.data_preprocessor)
+        self.task = task_of(self.members.networks(), task)
         check_sync_bn(self.members)
-        self._build_links(sharing, links or [])
-        self._build_ensemble(ensemble, sharing)
-        self.mixer = (
-            None
-            if mixer is None
-            else build_checked(
+        cfg = dict(ensemble or {})
+        self.ensemble_members = list(cfg.pop('members', self.students(preset) or list(specs)))
+        if not self.ensemble_members:
+            raise ConfigError('model.ensemble.members: expected at least one member')
+        for name in self.ensemble_members:
+            choose(name, specs, 'model.ensemble.members')
+        self.link_modules = Links(
+            self._link_specs(preset, links or []), self.members, self.task, PROBE_SIZES, max_share
+        )
+        self.ensemble = self.task.build_ensemble(self.ensemble_members, **cfg)
+        self.mixer = None
+        if mixer is not None:
+            self.mixer = build_checked(
                 MODELS,
                 mixer,
                 'model.mixer',
                 task=self.task,
-                networks={name: self.network(name) for name in plans},
+                networks=self.members.networks(),
                 preprocessor=self.data_preprocessor,
             )
-        )
-        self.progress = None
-        self._ema_is_due = False
+        view = strong_view or dict(type='StrongView')
+        self.strong_view = build_checked(MODELS, view, 'model.strong_view')
+        self.view_stream = RandomStream(derived_seed(torch.initial_seed(), 'strong_view'))
+        self.progress: float | None = None
+        self._average_is_due = False
 
-    # ---------------------------------------------------------------- building
-
-    def _build_networks(self):
-        self.members = nn.ModuleDict()
-        self.frozen = FrozenNetworks()
-        base_seed = torch.initial_seed() % 2**31
-        for member in self.plans.values():
-            if member.training == 'ema':
-                continue
-            # By name and not by place: a dumped config lists members in another order.
-            network = member.build(base_seed + crc32(member.name.encode()) % 10**6)
-            if member.training == 'frozen':
-                load_member(
-                    network, member.checkpoint, member.name, f'{member.key}.checkpoint', strict=True
-                )
-                self.frozen[member.name] = network.eval().requires_grad_(False)
-            else:
-                self.members[member.name] = network
-        for member in self.plans.values():
-            if member.training == 'ema':
-                self.members[member.name] = (
-                    copy.deepcopy(self.members[member.of]).eval().requires_grad_(False)
-                )
-        self.renormalize = {}
-        for name in self.plans:
-            conversion = Renormalize(self.data_preprocessor, self.network(name).data_preprocessor)
-            if not conversion.is_identity:
-                self.renormalize[name] = conversion
-
-    def _build_links(self, sharing, links):
-        configs = {}
-        if sharing is not None:
-            sharing = dict(type=sharing) if isinstance(sharing, str) else dict(sharing)
-            if 'type' not in sharing:
-                raise ConfigError(
-                    f"model.sharing: expected a preset's name or a dict with 'type', got {sharing}"
-                )
-            check_arguments(sharing_links, sharing, 'model.sharing', given=('members', 'task'))
-            teacher = sharing.get('teacher', 'teacher')
-            sharing.setdefault('students', self._students(teacher))
-            expanded = sharing_links(list(self.plans), task=self.task, **sharing)
-            configs = {
-                f'model.sharing ({sharing["type"]})[{i}]': cfg for i, cfg in enumerate(expanded)
-            }
+    def _link_specs(self, preset: dict[str, Any], links: Any) -> list[LinkSpec]:
         if not isinstance(links, (list, tuple)):
             raise ConfigError(f'model.links: expected a list of dicts, got {links!r}')
-        own = [Link.from_config(cfg, f'model.links[{i}]') for i, cfg in enumerate(links)]
-        replaced = {link.place for link in own}
-        planned = [Link.from_config(cfg, key) for key, cfg in configs.items()]
-        planned = [link for link in planned if link.place not in replaced] + own
-        self.taps = {}
-        for link in planned:
-            for side in ('source', 'target'):
-                name = choose(getattr(link, side), self.plans, f'{link.key}.{side}')
-                text = getattr(link, f'{side}_tap')
-                if (name, text) not in self.taps:
-                    self.taps[name, text] = Tap(
-                        name, text, self.network(name), self.task, f'{link.key}.{side}_tap'
-                    )
-            if self.plans[link.target].training != 'online':
-                raise ConfigError(
-                    f'{link.key}.target: {link.target!r} is {self.plans[link.target].training} and learns nothing; '
-                    'targets are online members'
-                )
-            if not link.detach and self.plans[link.source].training != 'online':
-                raise ConfigError(
-                    f'{link.key}.detach: False has no effect on {link.source!r}, which is not trained'
-                )
-        values = self._probe()
-        self.links, self.link_modules = [], nn.ModuleDict()
-        for index, link in enumerate(planned):
-            module = link.build(
-                self.task,
-                values[link.source, link.source_tap],
-                values[link.target, link.target_tap],
-                self.plans[link.target].seed + 1000 + index,
-            )
-            if self.plans[link.source].training != 'frozen':
-                for connector in module.source_connectors.modules():
-                    if getattr(connector, 'needs_frozen_source', False):
-                        raise ConfigError(
-                            f'{link.key}.source_connector: {type(connector).__name__} is trained before the training, '
-                            f'on a frozen source, but {link.source!r} is {self.plans[link.source].training}: set '
-                            'joint=True'
-                        )
-            self.link_modules[f'{link.target}_from_{link.source}_{index}'] = module
-            self.links.append((link, module))
-        terms = [term for link, _ in self.links for term in link.terms]
-        for term in terms:
-            if terms.count(term) > 1:
-                raise ConfigError(
-                    f'model.links: two links have the term {term!r}; give one of them a `name`'
-                )
 
-    def _probe(self):
-        """Read all taps on an empty image, to find their shapes."""
-        with torch.random.fork_rng(devices=[]):
-            for size in PROBE_SIZES:
-                try:
-                    return self.read_taps(torch.zeros(1, 3, size, size), None)
-                except (AssertionError, RuntimeError, IndexError) as error:
-                    reason = (
-                        error  # window attention and fixed position embeddings need their own sizes
-                    )
-        raise ConfigError(
-            f'model.members: no image size of {PROBE_SIZES} pixels serves all members that links tap: {reason}'
-        ) from reason
+        def specs(configs: Sequence[Any], key: str) -> list[LinkSpec]:
+            return [
+                LinkSpec.from_config(cfg, f'{key}[{i}]', self.ensemble_members)
+                for i, cfg in enumerate(configs)
+            ]
 
-    @torch.no_grad()
-    def read_taps(self, inputs, data_samples, names=None):
-        """Run each tapped member (those in `names`, if given) once in eval mode, without losses.
+        expanded = []
+        if preset:
+            expanded = sharing_links(list(self.specs), task=self.task, **preset)
+        own = specs(links, 'model.links')
+        replaced = {spec.endpoints for spec in own}
+        planned = specs(expanded, f'model.sharing ({preset.get("type")})')
+        return [spec for spec in planned if spec.endpoints not in replaced] + own
 
-        Args:
-            inputs (Tensor): Preprocessed images (N, C, H, W).
-            data_samples (list, optional): One a image.
-
-        Returns:
-            dict[tuple[str, str], Any]: By (member, tap) what the links' taps read.
-        """
-        values = {}
-        for name in dict.fromkeys(name for name, _ in self.taps if names is None or name in names):
-            network = self.network(name)
-            mode = network.training
-            network.eval()
-            images = self._inputs_of(name, inputs, data_samples)
-            values.update(
-                self._recorded(
-                    name,
-                    [text for n, text in self.taps if n == name],
-                    lambda: self._run_for_taps(name, images, data_samples),
-                )
-            )
-            network.train(mode)
-        return values
-
-    def _students(self, teacher):
-        """list[str]: The online members but the teacher."""
-        return [
-            name
-            for name, member in self.plans.items()
-            if member.training == 'online' and name != teacher
-        ]
-
-    def _build_ensemble(self, ensemble, sharing):
-        cfg = dict(ensemble or {})
-        teacher = sharing.get('teacher', 'teacher') if isinstance(sharing, dict) else 'teacher'
-        self.ensemble_members = cfg.pop('members', self._students(teacher) or list(self.plans))
-        if not self.ensemble_members:
-            raise ConfigError('model.ensemble.members: expected at least one member')
-        for name in self.ensemble_members:
-            choose(name, self.plans, 'model.ensemble.members')
-        self.ensemble = self.task.build_ensemble(self.ensemble_members, **cfg)
-
-    def init_weights(self):
-        """Initialise each online member in its own random stream, then load the checkpoints that members start from."""
-        for member in self.plans.values():
-            if member.training != 'online':
-                continue
-            network = self.members[member.name]
-            with member.stream():
-                network.init_weights()
-            if member.checkpoint is not None:
-                load_member(
-                    network,
-                    member.checkpoint,
-                    member.name,
-                    f'{member.key}.checkpoint',
-                    strict=False,
-                )
-        for member in self.plans.values():
-            if member.training == 'ema':
-                self.members[member.name].load_state_dict(self.members[member.of].state_dict())
-
-    # ---------------------------------------------------------------- members
-
-    def network(self, name):
-        """Return the network of the member `name`."""
-        return self.frozen[name] if name in self.frozen else self.members[name]
+    # ---------------------------------------------------------------- what it consists of
 
     @property
-    def evaluated(self):
-        """list[str]: What one pass of evaluation measures: members outside the ensemble, those in it, then the ensemble."""
-        return [
-            *(name for name in self.plans if name not in self.ensemble_members),
-            *self.ensemble_members,
-            'ensemble',
-        ]
+    def specs(self) -> dict[str, MemberSpec]:
+        """What the config says of each member, by name."""
+        return self.members.specs
 
-    def trained_module(self, name):
-        """Return what the optimiser of the online member `name` trains: its network and its links' modules.
+    @property
+    def links(self) -> Links:
+        """The links."""
+        return self.link_modules
 
-        Parameter names are the network's own, so that `paramwise_cfg` applies as if it were alone.
+    def network(self, name: str) -> nn.Module:
+        """Return the network of the member `name`."""
+        return self.members.network(name)
+
+    def students(self, preset: Mapping[str, Any]) -> list[str]:
+        """Return the online members but the preset's teacher."""
+        teacher = preset.get('teacher', 'teacher')
+        return [name for name in self.members.online if name != teacher]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """What one pass of evaluation measures: other members, the ensemble's, the ensemble."""
+        others = [name for name in self.specs if name not in self.ensemble_members]
+        return [*others, *self.ensemble_members, 'ensemble']
+
+    def init_weights(self) -> None:
+        """Initialize the online members, each in its own random stream; then the ema members."""
+        self.members.init_weights()
+
+    def trained_module(self, name: str) -> nn.Module:
+        """Return what the optimizer of the online member `name` trains: network and links.
+
+        Parameter names are the network's own, so that `paramwise_cfg` applies as if it were alone;
+        those of its links begin with `links.`.
         """
         network = self.members[name]
-        modules = [
-            module
-            for link, module in self.links
-            if link.target == name and any(True for _ in module.parameters())
-        ]
-        if not modules:
+        links = [link for link in self.links.of_target(name) if list(link.parameters())]
+        if not links:
             return network
         holder = nn.Module()
-        holder._parameters, holder._modules = network._parameters, dict(network._modules)
-        holder.links = nn.ModuleList(modules)
+        for key, child in network.named_children():
+            holder.add_module(key, child)
+        for key, parameter in network.named_parameters(recurse=False):
+            holder.register_parameter(key, parameter)
+        holder.add_module('links', nn.ModuleList(links))
         return holder
 
-    def train(self, mode=True):
-        """Set training mode; frozen and ema members stay in eval mode."""
-        super().train(mode)
-        for name, member in self.plans.items():
-            if member.training == 'ema':
-                self.members[name].eval()
-        return self
-
-    def _apply(self, fn, recurse=True):
-        for network in self.frozen.values():
-            network._apply(fn)
-        return super()._apply(fn, recurse)
-
-    @torch.no_grad()
-    def update_ema_members(self):
-        """Move each ema member towards the member it averages; buffers are copied. `MemberHook` calls it each iteration."""
-        self._ema_is_due = False
-        for name, member in self.plans.items():
-            if member.training == 'ema':
-                own, other = self.members[name], self.members[member.of]
-                torch._foreach_lerp_(
-                    list(own.parameters()), list(other.parameters()), member.momentum
-                )
-                for buffer, source in zip(own.buffers(), other.buffers()):
-                    buffer.copy_(source)
+    def update_ema_members(self) -> None:
+        """Move each ema member towards the member it averages; `MemberHook` calls it."""
+        self._average_is_due = False
+        self.members.update_averages()
 
     # ---------------------------------------------------------------- the training step
 
-    def training_progress(self):
-        """float: Share of the training done, in [0, 1]: `progress` if set, else from the running Runner."""
+    def training_progress(self) -> float:
+        """Return the share of the training done: `progress` if set, else the Runner's."""
         if self.progress is not None:
             return self.progress
         hub = MessageHub.get_current_instance()
         return hub.get_info('iter', 0) / max(hub.get_info('max_iters', 1), 1)
 
     @staticmethod
-    def iteration():
-        """int: The running Runner's iteration, from 0."""
+    def iteration() -> int:
+        """Return the running Runner's iteration, from 0."""
         return MessageHub.get_current_instance().get_info('iter', 0)
 
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        """As every OpenMMLab model: `loss` gives named terms, `predict` the ensemble's data samples, `tensor` raw outputs
-        by member.
-        """
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples, ['ensemble'])['ensemble']
-        if mode == 'tensor':
-            return {
-                name: self.network(name)(
-                    self._inputs_of(name, inputs, data_samples), data_samples, mode='tensor'
-                )
-                for name in self.plans
-            }
-        raise ConfigError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
-
-    def loss(self, inputs, data_samples):
-        """Run every needed member once and return all loss terms.
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list[Any] | None = None,
+        mode: str = 'tensor',
+        unlabeled: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run as every OpenMMLab model does.
 
         Args:
-            inputs (Tensor): Preprocessed images (N, C, H, W).
-            data_samples (list): One a image.
+            inputs: Preprocessed images (N, C, H, W).
+            data_samples: One per image.
+            mode: `loss` gives named terms, `predict` the ensemble's data samples, `tensor` raw
+                outputs by member.
+            unlabeled: The preprocessed unlabeled batch, for `loss`.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples or [], unlabeled)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples or [], ['ensemble'])['ensemble']
+        if mode == 'tensor':
+            return {
+                name: network(self.members.inputs_of(name, inputs, data_samples), data_samples)
+                for name, network in self.members.networks().items()
+            }
+        raise ValueError(f"mode: expected 'loss', 'predict' or 'tensor', got {mode!r}")
+
+    def loss(
+        self, inputs: Tensor, data_samples: list[Any], unlabeled: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Run every needed member once per batch and return all loss terms.
+
+        Args:
+            inputs: Preprocessed labeled images (N, C, H, W).
+            data_samples: One per image.
+            unlabeled: `inputs` and `data_samples` of the unlabeled batch, where links use one.
 
         Returns:
-            dict[str, Tensor]: `member/loss_cls`, ..., and a term for each link (0 while its weight is 0).
+            `member/loss_cls`, ..., and the terms of each link (0 while it is not active).
         """
-        progress = self.training_progress()
-        weights = [link.weight_at(progress) for link, _ in self.links]
-        active = [link for (link, _), weight in zip(self.links, weights) if weight]
-        sources = {link.source for link in active}
-        wanted = {(link.source, link.source_tap) for link in active} | {
-            (link.target, link.target_tap) for link in active
-        }
-        terms, values = {}, {}
-        mix = self.mixer(inputs, data_samples) if self.mixer is not None and self.training else None
-        if mix is not None:
-            inputs, data_samples = mix.inputs, mix.data_samples
-        for name, member in self.plans.items():
-            if member.training != 'online' and name not in sources:
-                continue
-            texts = {text for n, text in wanted if n == name}
-            samples = [sample.clone() for sample in data_samples]
-            images = self._inputs_of(name, inputs, samples)
-            mixing = nullcontext() if mix is None else mix.applied_to(name, self.network(name))
-            with (
-                mixing,
-                member.stream(inputs.device)
-                if member.stream
-                else torch.random.fork_rng(enabled=False),
-            ):
-                if member.training == 'online':
-                    values.update(
-                        self._recorded(
-                            name,
-                            texts,
-                            lambda: terms.update(
-                                _named(name, self.members[name](images, samples, mode='loss'))
-                            ),
-                        )
-                    )
-                else:
-                    with torch.no_grad():
-                        values.update(
-                            self._recorded(
-                                name, texts, lambda: self._run_for_taps(name, images, samples)
-                            )
-                        )
-        mask = (
-            self.task.valid_mask(data_samples) if any(link.takes_mask for link in active) else None
-        )
-        if mix is not None and mask is not None:
-            mask = mix.valid_mask(mask)
-        detached = {}
-        for (link, module), weight in zip(self.links, weights):
-            if not weight:
-                terms.update(_silent(link, module, inputs))
-                continue
-            place, target = (link.source, link.source_tap), values[link.target, link.target_tap]
-            if torch.is_grad_enabled() and not requires_grad(target):
-                raise ConfigError(
-                    f'{link.key}.target_tap: {link.target_tap!r} of {link.target!r} has no gradient, so the link '
-                    'teaches nothing: its layers are frozen, or it lies inside a reentrant activation checkpoint (with_cp, '
-                    'activation_checkpointing); tap the checkpointed module itself or a later one'
-                )
-            source = values[place]
-            if link.detach:
-                source = detached.setdefault(place, detach(source))
-            terms.update(link.compute(module, target, source, mask, weight))
-        self._leave_out_broken(active, terms, inputs)
-        if self._ema_is_due:
-            raise RuntimeError(
-                "model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd.MemberHook')]"
+        progress, iteration = self.training_progress(), self.iteration()
+        active = self.links.active(progress, iteration)
+        needed = self.links.needed(active)
+        masked = any('mask' in link.context_names for link in active)
+        terms, labeled = self._run_labeled(inputs, data_samples, needed['labeled'], masked)
+        batches = {'labeled': labeled, **self._run_unlabeled(unlabeled, needed)}
+        own = {name: _sum_of(terms, name) for name in self.members.online}
+        terms.update(self.links(active, batches, own, progress, iteration))
+        if self._average_is_due:
+            raise ConfigError(
+                "model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd."
+                "MemberHook')]"
             )
-        self._ema_is_due = self.training and any(m.training == 'ema' for m in self.plans.values())
+        self._average_is_due = self.training and bool(self.members.averaged)
         return terms
 
-    def _leave_out_broken(self, active, terms, inputs):
-        """Silence the links whose terms are not finite: their targets still learn from labels and other links."""
-        if (
-            not active
-            or torch.isfinite(
-                torch.stack([terms[t].detach() for link in active for t in link.terms])
-            ).all()
-        ):
-            return
-        for link, module in self.links:
-            broken = (
-                [term for term in link.terms if not torch.isfinite(terms[term])]
-                if link in active
-                else []
-            )
-            if broken:
-                said = ', '.join(f'{term}: {terms[term].item()}' for term in broken)
-                print_log(
-                    f'{said} at iteration {self.iteration() + 1}; the link is left out of this step',
-                    logger='current',
-                    level=30,
+    def _run_labeled(
+        self,
+        inputs: Tensor,
+        data_samples: list[Any],
+        taps: Mapping[str, set[str]],
+        masked: bool,
+    ) -> tuple[dict[str, Any], Batch]:
+        """Run the online members with their losses, and the others that links read."""
+        mix = self.mixer(inputs, data_samples) if self.mixer is not None and self.training else None
+        batch = Batch(inputs, data_samples) if mix is None else Batch(mix.inputs, mix.data_samples)
+        terms: dict[str, Any] = {}
+        for name, spec in self.specs.items():
+            wanted = sorted(taps.get(name, ()))
+            around = nullcontext() if mix is None else mix.applied_to(name, self.network(name))
+            if spec.training == 'online':
+                losses, readings = self.members.losses(
+                    name, batch.inputs, batch.data_samples or [], wanted, around
                 )
-                terms.update(_silent(link, module, inputs))
+                terms.update(losses)
+                batch.readings.update(readings)
+            elif wanted:
+                with around, torch.no_grad():
+                    batch.readings.update(
+                        self.members.outputs(
+                            self.task, name, batch.inputs, batch.data_samples, wanted
+                        )
+                    )
+        if masked:
+            mask = self.task.valid_mask(batch.data_samples)
+            batch.mask = mask if mask is None or mix is None else mix.valid_mask(mask)
+        return terms, batch
 
-    def _recorded(self, name, texts, run):
-        """Call `run` and return the values {(name, text): value} of the member's taps `texts`."""
-        taps = [self.taps[name, text] for text in texts]
-        for tap in taps:
-            tap.recorder.enabled = True
-        try:
-            run()
-            return {(name, tap.text): tap.read() for tap in taps}
-        finally:
-            for tap in taps:
-                tap.recorder.enabled = False
-                tap.recorder.pop()
+    def _run_unlabeled(
+        self, unlabeled: dict[str, Any] | None, needed: Mapping[str, Mapping[str, set[str]]]
+    ) -> dict[str, Batch]:
+        """Run members on the views of the unlabeled batch on which links need them."""
+        if not needed['weak'] and not needed['strong']:
+            return {}
+        if unlabeled is None:
+            raise ConfigError(
+                'unlabeled_dataloader: must be given in the config, since a link acts on unlabeled '
+                "images; the train loop must be 'mmkd.ResumableTrainLoop' or its kin"
+            )
+        inputs = unlabeled['inputs']
+        weak, changed = Batch(inputs, unlabeled.get('data_samples')), self._strong(inputs)
+        for name, taps in needed['weak'].items():
+            # A source: no gradient, and no trace in running statistics.
+            readings = self.links.evaluate(name, weak.inputs, weak.data_samples, sorted(taps))
+            weak.readings.update(
+                {k: r._replace(value=changed.move(r.value)) for k, r in readings.items()}
+            )
+        strong = Batch(changed.inputs, unlabeled.get('data_samples'))
+        for name, taps in needed['strong'].items():
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name in self.members.online):
+                strong.readings.update(
+                    self.members.outputs(
+                        self.task, name, strong.inputs, strong.data_samples, sorted(taps)
+                    )
+                )
+        # Links on unlabeled images get no ground truth, even where the files have it.
+        weak.data_samples = strong.data_samples = None
+        return dict(weak=weak, strong=strong)
 
-    def _run_for_taps(self, name, inputs, data_samples):
-        paths = [tap.path for (member, _), tap in self.taps.items() if member == name]
-        self.task.run_for_taps(self.network(name), inputs, data_samples, paths)
+    def _strong(self, inputs: Tensor) -> Changed:
+        mean, std = (x.to(inputs) for x in pixel_statistics(self.data_preprocessor))
+        with self.view_stream(inputs.device), torch.no_grad():
+            return self.strong_view(inputs, mean, std)
 
-    def _inputs_of(self, name, inputs, data_samples):
-        return self.renormalize[name](inputs, data_samples) if name in self.renormalize else inputs
-
-    def parse_losses(self, losses):
+    def parse_losses(self, losses: dict[str, Any]) -> tuple[MemberLosses, dict[str, Tensor]]:
         """Sum each member's loss terms.
 
         Returns:
-            tuple[MemberLosses, dict]: Loss by member, and all terms with `<member>/loss` and `loss` for the log.
+            Loss by member, and all terms with `<member>/loss` and `loss` for the log.
         """
-        terms = {}
-        for key, value in losses.items():
-            terms[key] = (
-                sum(v.mean() for v in value) if isinstance(value, (list, tuple)) else value.mean()
-            )
-        sums = {}
-        for name, member in self.plans.items():
-            if member.training == 'online':
-                own = [
-                    v
-                    for key, v in terms.items()
-                    if key.startswith(f'{name}/') and 'loss' in key[len(name) :]
-                ]
-                sums[name] = sum(own)
-        log = {'loss': sum(v.detach() for v in sums.values())}
+        terms = {key: _mean(value) for key, value in losses.items()}
+        sums = {name: _sum_of(terms, name) for name in self.members.online}
+        log = {'loss': torch.stack([v.detach() for v in sums.values()]).sum()}
         log.update({f'{name}/loss': value.detach() for name, value in sums.items()})
         log.update({key: value.detach() for key, value in terms.items()})
         return MemberLosses(sums, log), log
 
     # ---------------------------------------------------------------- inference
 
-    def predict(self, inputs, data_samples, names):
+    def predict(
+        self, inputs: Tensor, data_samples: list[Any], names: Sequence[str]
+    ) -> dict[str, list[Any]]:
         """Predict with the members (and the ensemble) in `names`, each network run once.
 
         Returns:
-            dict[str, list]: By name, the data samples with that one's predictions.
+            By name, the data samples with that one's predictions.
         """
-        needed = [
-            n
-            for n in self.plans
-            if n in names or ('ensemble' in names and n in self.ensemble_members)
-        ]
-        results = {}
-        for name in needed:
-            samples = [sample.clone() for sample in data_samples]
-            results[name] = self.network(name)(
-                self._inputs_of(name, inputs, samples), samples, mode='predict'
-            )
-        if 'ensemble' in names:
-            results['ensemble'] = [
-                self.ensemble.fuse_samples(list(samples))
-                for samples in zip(*(results[n] for n in self.ensemble_members))
-            ]
+        fused = self.ensemble_members if 'ensemble' in names else []
+        results: dict[str, list[Any]] = {}
+        for name in self.specs:
+            if name in names or name in fused:
+                samples = [sample.clone() for sample in data_samples]
+                images = self.members.inputs_of(name, inputs, samples)
+                results[name] = self.network(name)(images, samples, mode='predict')
+        if fused:
+            rows = zip(*(results[name] for name in fused))
+            results['ensemble'] = [self.ensemble.fuse_samples(list(row)) for row in rows]
         return {name: results[name] for name in names}
 
     @torch.no_grad()
-    def predict_members(self, data, names=None):
-        """Preprocess a loader's batch once and predict with every member and the ensemble (or those in `names`)."""
+    def predict_members(
+        self, data: dict[str, Any], names: Sequence[str] | None = None
+    ) -> dict[str, list[Any]]:
+        """Preprocess a loader's batch once and predict with everything `evaluated` or `names`."""
         data = self.data_preprocessor(data, False)
         return self.predict(data['inputs'], data['data_samples'], names or self.evaluated)
 
+    def read_taps(
+        self, inputs: Tensor, data_samples: list[Any] | None, names: Sequence[str] | None = None
+    ) -> dict[tuple[str, str], Any]:
+        """Return what the links' taps read on preprocessed images, see `Links.read_taps`."""
+        return self.links.read_taps(inputs, data_samples, names)
 
-def _silent(link, module, inputs):
-    """A link's terms of 0; its modules keep a (zero) gradient, so that DDP sees the same parameters in every step."""
-    return dict.fromkeys(
-        link.terms, sum((p.sum() * 0 for p in module.parameters()), inputs.new_zeros(()))
-    )
+
+def _preset(sharing: Any, specs: Mapping[str, MemberSpec]) -> dict[str, Any]:
+    """Return the preset's arguments, with the students filled in; empty without a preset."""
+    if sharing is None:
+        return {}
+    preset = dict(type=sharing) if isinstance(sharing, str) else dict(sharing)
+    if 'type' not in preset:
+        raise ConfigError(
+            f"model.sharing: expected a preset's name or a dict with 'type', got {preset}"
+        )
+    check_arguments(sharing_links, preset, 'model.sharing', given=('members', 'task'))
+    teacher = preset.get('teacher', 'teacher')
+    online = [n for n, spec in specs.items() if spec.training == 'online' and n != teacher]
+    preset.setdefault('students', online)
+    return preset
 
 
-def _named(name, losses):
-    """Prefix a network's loss terms by the member's name; a bare `loss` (classifiers') would be read as the member's sum."""
-    return {
-        f'{name}/{"loss_task" if key == "loss" else key}': value for key, value in losses.items()
-    }
+def _mean(value: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return a loss term's mean; several tensors' means are summed, as mmengine does."""
+    if isinstance(value, Tensor):
+        return value.mean()
+    return sum((item.mean() for item in value[1:]), value[0].mean())
+
+
+def _sum_of(terms: Mapping[str, Any], name: str) -> Tensor:
+    """Sum the loss terms of the member `name`."""
+    own = [
+        _mean(v) for k, v in terms.items() if k.startswith(f'{name}/') and 'loss' in k[len(name) :]
+    ]
+    return sum(own[1:], own[0])

@@ -1,10 +1,20 @@
 """Named presets that expand to links between one teacher and any number of students.
 
-The presets are the rows of Niyaz et al., "Leveraging Different Learning Styles for Improved Knowledge Distillation in
-Biomedical Imaging" (arXiv 2212.02931), whose P-only rows are those of Niyaz & Bathula, "Augmenting Knowledge Distillation
-With Peer-To-Peer Mutual Learning For Model Compression" (arXiv 2110.11023). The papers have two students; for more, mmkd
-alternates the styles: the 1st, 3rd, ... student learns from the teacher by P (predictions), the 2nd, 4th, ... by F (features).
+The first twelve are the rows of Niyaz et al., "Leveraging Different Learning Styles for Improved
+Knowledge Distillation in Biomedical Imaging" (arXiv 2212.02931), whose P-only rows are those of
+Niyaz & Bathula, "Augmenting Knowledge Distillation With Peer-To-Peer Mutual Learning For Model
+Compression" (arXiv 2110.11023). The papers have two students; for more, mmkd alternates the
+styles: the 1st, 3rd, ... student learns from the teacher by P (predictions), the 2nd, 4th, ... by
+F (features).
+
+The others learn from unlabeled images: `cps` (cross pseudo supervision, Chen et al., arXiv
+2106.01226), `mean_teacher` (Tarvainen & Valpola, arXiv 1703.01780), `peers_ema` (each student from
+the other and from the averages of both, after UCMT, arXiv 2301.04465) and `fixmatch` (Sohn et al.,
+arXiv 2001.07685).
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
@@ -24,91 +34,177 @@ PRESETS = {
     'kdml_mixed_same': ('style', 'style'),
     'kdml_mixed_full': ('style', 'PF'),
 }
+# preset: (from the averages of the students, from the peers, from oneself), on unlabeled images
+UNLABELED_PRESETS = {
+    'cps': (False, True, False),
+    'mean_teacher': (True, False, False),
+    'peers_ema': (True, True, False),
+    'fixmatch': (False, False, True),
+}
 
 
-def kinds_for(word, position):
-    """Return the kinds (`P`, `F`) that a preset's word means for the student at `position` (0, 1, ...)."""
+def kinds_for(word: str, position: int) -> str:
+    """Return the kinds (`P`, `F`) that a preset's word means for the student at `position`."""
     style = 'PF'[position % 2]
     return {'style': style, 'other': 'FP'[position % 2]}.get(word, word)
 
 
+def average_of(student: str) -> str:
+    """Return the name of the ema member that a preset adds for a student."""
+    return f'{student}_ema'
+
+
+def sharing_members(
+    type: str, students: Sequence[str], ema_momentum: float = 0.01
+) -> dict[str, dict[str, Any]]:
+    """Return the configs of the ema members that a preset needs beside the config's own.
+
+    Args:
+        type: The preset.
+        students: The students.
+        ema_momentum: Weight of the new value in each average. Default: 0.01 (UCMT's).
+    """
+    if not UNLABELED_PRESETS.get(type, (False,))[0]:
+        return {}
+    return {
+        average_of(name): dict(training='ema', of=name, momentum=ema_momentum) for name in students
+    }
+
+
 def sharing_links(
-    members,
-    type,
-    weight=1.0,
-    tau=1.0,
-    schedule=None,
-    kd_weight=1.0,
-    ml_weight=1.0,
-    feature_weight=1.0,
-    teacher='teacher',
-    students=None,
-    prediction=None,
-    feature=None,
-    feature_tap='feature',
-    connector='auto',
-    task=None,
-):
+    members: Sequence[str],
+    type: str,
+    weight: float | dict[str, Any] = 1.0,
+    tau: float = 1.0,
+    schedule: dict[str, Any] | None = None,
+    kd_weight: float = 1.0,
+    ml_weight: float = 1.0,
+    feature_weight: float = 1.0,
+    teacher: str = 'teacher',
+    students: Sequence[str] | None = None,
+    prediction: dict[str, Any] | None = None,
+    feature: dict[str, Any] | None = None,
+    feature_tap: str = 'feature',
+    connector: Any = 'auto',
+    guard: Any = None,
+    only_if_better: str | None = None,
+    ema_momentum: float = 0.01,
+    task: Any = None,
+) -> list[dict[str, Any]]:
     """Expand a preset to the configs of its links.
 
     Args:
-        members (list[str]): All members' names.
-        type (str): The preset.
-        weight (float): Factor of every link. Default: 1.
-        tau (float): Temperature of the prediction loss. Default: 1 (the papers give none).
-        schedule (dict, optional): Schedule of every link.
-        kd_weight, ml_weight (float): Factors of links from the teacher and from peers (b and c of the KDML loss); the
-            latter is divided by the number of peers. Defaults: 1, mmkd's choice.
-        feature_weight (float): Further factor of feature links. Default: 1.
-        teacher (str): The teacher's name.
-        students (list[str], optional): The students. Default: all members but the teacher (the
-            distiller gives the online ones).
-        prediction, feature (dict, optional): Losses in place of the task's own.
-        feature_tap (str): Tap of feature links.
-        connector: Connector of feature links (see `Link`).
-
-    Returns:
-        list[dict]: Configs of links.
+        members: All members' names.
+        type: The preset.
+        weight: Factor of every link, or the config of a `WeightRule` for each
+            (`dict(type='GradientShare', share=0.1)`), whose `share` the factors below multiply.
+        tau: Temperature of the prediction loss. Default: 1 (the papers give none).
+        schedule: Schedule of every link.
+        kd_weight: Factor of links from the teacher (b of the KDML loss) and, for unlabeled images,
+            from averages. Default: 1, mmkd's choice.
+        ml_weight: Factor of links from peers (c of the KDML loss), divided by their number.
+            Default: 1, mmkd's choice.
+        feature_weight: Further factor of feature links.
+        teacher: The teacher's name.
+        students: The students. Default: all members but the teacher (the distiller gives the
+            online ones).
+        prediction: Loss in place of the task's own; on unlabeled images in place of `PseudoLabel`.
+        feature: Loss in place of the task's own.
+        feature_tap: Tap of feature links.
+        connector: Connector of feature links (see `LinkSpec`).
+        guard: Guard of every link (see `LinkSpec`).
+        only_if_better: Of every link (see `LinkSpec`).
+        ema_momentum: See `sharing_members`.
+        task: The members' task, which has the default losses.
 
     Raises:
-        ConfigError: For an unknown preset or member, a missing teacher, or peers where there is one student.
+        ConfigError: For an unknown preset or member, a missing teacher, or peers where there is
+            one student.
     """
-    from_teacher, from_peers = PRESETS[choose(type, PRESETS, 'model.sharing.type')]
-    for name, value in dict(
-        weight=weight, kd_weight=kd_weight, ml_weight=ml_weight, feature_weight=feature_weight
-    ).items():
+    choose(type, [*PRESETS, *UNLABELED_PRESETS], 'model.sharing.type')
+    factors = dict(kd_weight=kd_weight, ml_weight=ml_weight, feature_weight=feature_weight)
+    if not isinstance(weight, dict):
+        factors['weight'] = weight
+    for name, value in factors.items():
         check_number(value, f'model.sharing.{name}')
     if students is None:
         students = [name for name in members if name != teacher]
     for name in students:
         choose(name, members, 'model.sharing.students')
+
+    def link(source: Any, target: str, kind: str, name: str, factor: float) -> dict[str, Any]:
+        cfg = dict(source=source, target=target, name=name, schedule=schedule, guard=guard)
+        cfg['only_if_better'] = only_if_better
+        if kind == 'F':
+            cfg.update(tap=feature_tap, loss=feature or task.default_loss('feature'))
+            cfg['connector'] = connector
+            factor *= feature_weight
+        elif kind == 'P':
+            loss = prediction or dict(task.default_loss('prediction'), tau=tau)
+            cfg.update(tap='prediction', loss=loss)
+        cfg['weight'] = _scaled(weight, factor)
+        return cfg
+
+    if type in UNLABELED_PRESETS:
+        return _unlabeled_links(link, type, students, task, prediction, kd_weight, ml_weight)
+    from_teacher, from_peers = PRESETS[type]
     if from_teacher:
         choose(teacher, members, f'model.sharing.teacher ({type} needs one)')
     if from_peers and len(students) < 2:
-        raise ConfigError(f'model.sharing: {type} needs two or more students, got {students}')
-
-    def link(source, target, kind, name, factor):
-        cfg = dict(
-            source=source, target=target, name=name, schedule=schedule, weight=weight * factor
-        )
-        if kind == 'P':
-            loss = prediction or dict(task.default_loss('prediction'), tau=tau)
-            return dict(cfg, tap='prediction', loss=loss)
-        cfg['weight'] *= feature_weight
-        return dict(
-            cfg, tap=feature_tap, loss=feature or task.default_loss('feature'), connector=connector
-        )
-
+        raise ConfigError(f'model.sharing: {type} needs two or more students, got {list(students)}')
     links = []
     for position, student in enumerate(students):
-        links += [
-            link(teacher, student, kind, 'kd', kd_weight)
-            for kind in kinds_for(from_teacher, position)
-        ]
+        for kind in kinds_for(from_teacher, position):
+            links.append(link(teacher, student, kind, 'kd', kd_weight))
         for peer in students:
             if peer != student:
-                links += [
-                    link(peer, student, kind, 'ml', ml_weight / (len(students) - 1))
-                    for kind in kinds_for(from_peers, position)
-                ]
+                for kind in kinds_for(from_peers, position):
+                    factor = ml_weight / (len(students) - 1)
+                    links.append(link(peer, student, kind, 'ml', factor))
     return links
+
+
+def _unlabeled_links(
+    link: Any,
+    type: str,
+    students: Sequence[str],
+    task: Any,
+    prediction: dict[str, Any] | None,
+    kd_weight: float,
+    ml_weight: float,
+) -> list[dict[str, Any]]:
+    averages, peers, oneself = UNLABELED_PRESETS[type]
+    if (peers or type == 'peers_ema') and len(students) < 2:
+        raise ConfigError(f'model.sharing: {type} needs two or more students, got {list(students)}')
+    links = []
+    for student in students:
+        others = [name for name in students if name != student]
+        if averages:
+            names = [average_of(s) for s in (students if type == 'peers_ema' else [student])]
+            cfg = link(names, student, '', 'ema', kd_weight)
+            if len(names) > 1:
+                cfg['combine'] = dict(type='MeanProbability')
+            links.append(cfg)
+        for peer in others if peers else []:
+            # Both peers' one forward on the strong view serves as source and as target.
+            cfg = link(peer, student, '', 'cps', ml_weight / len(others))
+            links.append(dict(cfg, source_view='strong'))
+        if oneself:
+            links.append(link(student, student, '', 'self', kd_weight))
+    loss = prediction or task.default_loss('prediction')
+    if loss['type'] == 'KLDivergence':  # not gated by confidence, as detectors' own loss is
+        loss = dict(type='PseudoLabel')
+    return [dict(cfg, tap='prediction', on='unlabeled', loss=loss) for cfg in links]
+
+
+def _scaled(weight: float | dict[str, Any], factor: float) -> Any:
+    if not isinstance(weight, dict):
+        return weight * factor
+    if factor == 1:
+        return dict(weight)
+    if 'share' not in weight:
+        raise ConfigError(
+            f'model.sharing.weight: {weight} has no share for kd_weight, ml_weight and '
+            'feature_weight to multiply'
+        )
+    return dict(weight, share=weight['share'] * factor)

@@ -1,125 +1,158 @@
 import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
+from mmkd.tasks.base import Task
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
+
+# A tensor, a list of tensors (levels), or a task's own structure (`DensePrediction`).
+TapValue = Any
 
 
 class Recorder:
     """A forward hook that keeps a module's output until it is read.
 
-    A plain object and no closure, so that a deep copy of a distiller (mmengine's EMAHook makes one) records into its own
-    copy. What it holds is no buffer: it reaches neither checkpoints nor DDP, and never survives a copy.
+    A callable object rather than a closure, so that deepcopy (mmengine's EMAHook makes one) gives
+    the copy its own recorder. Outputs are not buffers: they are never saved, broadcast or copied.
     """
 
-    def __init__(self):
-        self.outputs = []
+    def __init__(self) -> None:
+        self.outputs: list[Any] = []
         self.enabled = False
 
-    def __call__(self, module, args, output):
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Keep an output, as torch calls a forward hook."""
         if self.enabled:
             self.outputs.append(output)
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'Recorder':
         return type(self)()
 
-    def pop(self):
+    def pop(self) -> list[Any]:
+        """Return the outputs since the last call and forget them."""
         outputs, self.outputs = self.outputs, []
         return outputs
+
+
+class Reading(NamedTuple):
+    """What a tap read in one forward pass.
+
+    `value` is the tap's value; `raw` the tensors that the module returned, where the gradient of
+    whatever uses the value enters the network.
+    """
+
+    value: TapValue
+    raw: tuple[Tensor, ...]
 
 
 class Tap:
     """One place of one member where knowledge is read.
 
     Args:
-        member (str): The member's name.
-        text (str): A standard name of the task (`prediction`, `feature`) or a module path (`neck`, `backbone.layer4`),
-            with `[i]` for one level of several.
-        network (nn.Module): The member's network.
+        member: The member's name.
+        path: A standard name of the task (`prediction`, `feature`) or a module path (`neck`,
+            `backbone.layer4`), with `[i]` for one level of several.
+        network: The member's network.
         task: The task, which resolves standard names.
-        key (str): Where the tap stands in the config, for messages.
+        key: Where the tap stands in the config, for messages.
 
     Raises:
         ConfigError: If there is no such standard name or module; the message names the nearest.
     """
 
-    def __init__(self, member, text, network, task, key):
-        match = re.fullmatch(r'([\w.]+)(?:\[(\d+)\])?', text)
+    def __init__(self, member: str, path: str, network: nn.Module, task: Task, key: str) -> None:
+        match = re.fullmatch(r'([\w.]+)(?:\[(\d+)\])?', path)
         if match is None:
             raise ConfigError(
-                f"{key}: expected 'name', 'module.path' or either with '[i]', got {text!r}"
+                f"{key}: expected 'name', 'module.path' or either with '[i]', got {path!r}"
             )
         name, index = match.groups()
-        self.member, self.text, self.key = member, text, key
+        self.member, self.name, self.key = member, path, key
         self.index = None if index is None else int(index)
-        self.reader = None
+        self.reader: Callable[[nn.Module, Any], TapValue] | None = None
         if name in task.standard_taps:
             self.path, self.reader = task.resolve_tap(name, network, key)
         else:
             self.path = name
         modules = dict(network.named_modules())
         if self.path not in modules:
-            choose(
-                name, [*task.standard_taps, *filter(None, modules)], f'{key} (a tap of {member!r})'
-            )
+            known = [*task.standard_taps, *filter(None, modules)]
+            choose(name, known, f'{key} (a tap of {member!r})')
         self.module = modules[self.path]
         self.recorder = Recorder()
         self.module.register_forward_hook(self.recorder)
 
-    def read(self):
-        """Return what the last forward left and forget it: a tensor, a list of tensors (levels) or a `DensePrediction`.
+    def read(self) -> Reading:
+        """Return and clear the output of the last forward pass.
 
         Raises:
-            ConfigError: If the module ran never, or more than once, in that forward.
+            ConfigError: If the module did not run exactly once in it.
         """
         outputs = self.recorder.pop()
         if len(outputs) != 1:
             why = (
-                (
-                    'is not called as a module in the forward pass (heads that call their own `forward` are not): tap one of '
-                    'its submodules'
-                )
-                if not outputs
-                else (
-                    f'is called {len(outputs)} times in one forward pass: tap one that is called once'
-                )
+                f'is called {len(outputs)} times in one forward pass: tap one that is called once'
+                if outputs
+                else 'is not called as a module in the forward pass (heads that call their own '
+                '`forward` are not): tap one of its submodules'
             )
             raise ConfigError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
-        value = outputs[0]
-        if self.reader is not None:
-            value = self.reader(self.module, value)
+        return Reading(self.value_of(outputs[0]), tuple(tensors_of(outputs[0])))
+
+    def value_of(self, output: Any) -> TapValue:
+        """Return the tap's value of its module's output.
+
+        Raises:
+            ConfigError: If the tap asks for a level that the output does not have.
+        """
+        value = output if self.reader is None else self.reader(self.module, output)
         if isinstance(value, (list, tuple)):
             value = list(value)
             if self.index is not None:
                 if self.index >= len(value):
                     raise ConfigError(
-                        f'{self.key}: level [{self.index}] of {self.path!r}, which has {len(value)} levels'
+                        f'{self.key}: level [{self.index}] of {self.path!r}, which has '
+                        f'{len(value)} levels'
                     )
-                value = value[self.index]
-            elif len(value) == 1:
-                value = value[0]
-        elif self.index is not None:
+                return value[self.index]
+            return value[0] if len(value) == 1 else value
+        if self.index is not None:
             raise ConfigError(
-                f'{self.key}: [{self.index}] of {self.path!r}, whose output is no sequence'
+                f'{self.key}: [{self.index}] of {self.path!r}, whose output is not a sequence'
             )
         return value
 
 
-def detach(value):
+def tensors_of(output: Any) -> Iterator[Tensor]:
+    """Yield the floating-point tensors in a module's output: nested tuples, lists and dicts."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, (list, tuple)):
+        for item in output:
+            yield from tensors_of(item)
+    elif isinstance(output, dict):
+        yield from tensors_of(list(output.values()))
+
+
+def detach(value: TapValue) -> TapValue:
     """Cut a tap's value out of the graph."""
     return [item.detach() for item in value] if isinstance(value, list) else value.detach()
 
 
-def requires_grad(value):
-    """Whether a gradient flows from a tap's value, or from one of its levels, into the network."""
+def requires_grad(value: TapValue) -> bool:
+    """Return whether a gradient flows from a tap's value, or from one of its levels."""
     if isinstance(value, list):
         return any(requires_grad(item) for item in value)
     return value.requires_grad
 
 
-def describe(value):
-    """Tell a tap's shape in words, for messages."""
+def describe(value: TapValue) -> str:
+    """Describe a tap's shape in words, for messages."""
     if isinstance(value, list):
         return '[' + ', '.join(describe(item) for item in value) + ']'
     if isinstance(value, torch.Tensor):

@@ -36,7 +36,7 @@ def gradients(toolkit, model):
     )
     sum(losses.values()).backward()
     assert not any(
-        tap.recorder.outputs for tap in model.taps.values()
+        tap.recorder.outputs for tap in model.members.taps.values()
     )  # nothing recorded while recomputing
     return {name: p.grad for name, p in model.named_parameters()}
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from mmkd.models.connectors import Connector, WithTerms
+from mmkd.models.losses import DistillationLoss
 from mmkd.registry import MODELS
 
 
 @MODELS.register_module(force=True)
-class Widen(nn.Module):
+class Widen(Connector):
     """A 1x1 convolution to `factor` times the channels; notes what it was built for."""
-
-    needs_channels = True
 
     def __init__(self, in_channels, out_channels, factor=2):
         super().__init__()
@@ -25,22 +25,19 @@ class Widen(nn.Module):
 
 
 @MODELS.register_module(force=True)
-class Rebuild(nn.Module):
+class Rebuild(Connector):
     """Gives its input on, and how far a learned scale of it is from it, as a term of its own."""
-
-    needs_channels = True
-    adds_terms = True
 
     def __init__(self, in_channels):
         super().__init__()
         self.scale = nn.Parameter(torch.zeros(in_channels, 1, 1))
 
     def forward(self, x, like):
-        return x, dict(rebuild=(self.scale * x - x).square().mean())
+        return WithTerms(x, dict(rebuild=(self.scale * x - x).square().mean()))
 
 
 @MODELS.register_module(force=True)
-class TwoTerms(nn.Module):
+class TwoTerms(DistillationLoss):
     """A loss of two terms and a weight of its own, however the sides' channels differ."""
 
     def __init__(self):
@@ -85,10 +82,10 @@ def test_each_part_of_a_chain_is_built_for_what_the_one_before_gives(toolkit):
             )
         ]
     )
-    ((one, module),) = model.links
-    ((widen, rebuild),) = module.source_connectors
+    (one,) = model.links
+    ((widen, rebuild),) = one.source_connectors
     assert widen.built_for == (48, 32) and rebuild.scale.shape == (96, 1, 1)
-    assert [part.built_for for part in module.connectors[0]] == [
+    assert [part.built_for for part in one.connectors[0]] == [
         (32, 96),
         (96, 96),
     ]  # `out_channels`: what the source's chain gives
@@ -112,16 +109,16 @@ def test_everything_a_link_has_is_trained_with_the_target_and_nothing_flows_into
     model = toolkit.make_distiller(
         links=[link(source_connector=['Widen', 'Rebuild'], connector='Widen')]
     )
-    ((one, module),) = model.links
+    (one,) = model.links
     optimized = {
         id(p)
         for group in toolkit.optim_wrapper(model)['student1'].optimizer.param_groups
         for p in group['params']
     }
-    assert {id(p) for p in module.parameters()} <= optimized and len(list(module.parameters())) == 6
+    assert {id(p) for p in one.parameters()} <= optimized and len(list(one.parameters())) == 6
     terms = losses_of(model, toolkit.make_batch())
     sum(terms[key] for key in one.terms).backward()
-    assert all(p.grad is not None and p.grad.any() for p in module.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in one.parameters())
     assert not any(
         p.grad is not None and p.grad.any() for p in model.network('teacher').parameters()
     )
@@ -159,15 +156,15 @@ def test_terms_that_are_silent_keep_all_parameters_in_the_graph(toolkit, caplog,
     cfg = link(source_connector='Rebuild', schedule=None if broken else dict(type='Until', end=0.5))
     model = toolkit.make_distiller(links=[cfg])
     model.progress = 0.75
-    ((one, module),) = model.links
+    (one,) = model.links
     if broken:
-        forward = module.loss.forward
-        module.loss.forward = lambda t, s: dict(forward(t, s), far=t.mean() * float('nan'))
+        forward = one.loss.forward
+        one.loss.forward = lambda t, s: dict(forward(t, s), far=t.mean() * float('nan'))
     with caplog.at_level('WARNING'):
         terms = losses_of(model, toolkit.make_batch())
     assert [terms[key].item() for key in one.terms] == [0, 0, 0]
     sum(terms.values()).backward()
-    assert all(p.grad is not None and not p.grad.any() for p in module.parameters())
+    assert all(p.grad is not None and not p.grad.any() for p in one.parameters())
 
 
 def test_two_links_between_the_same_taps_stand_side_by_side_under_two_names(toolkit):

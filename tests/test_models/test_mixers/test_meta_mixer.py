@@ -45,7 +45,7 @@ def prepared(model, labels=LABELS, **kwargs):
 def seen_inputs(model, inputs, samples):
     """What each member's backbone is given in one step."""
     seen, handles = {}, []
-    for name in model.plans:
+    for name in model.specs:
         handles.append(
             model.network(name).backbone.register_forward_pre_hook(
                 lambda m, args, name=name: seen.setdefault(name, args[0].clone())
@@ -250,7 +250,7 @@ def test_mixing_equals_a_computation_by_hand(toolkit, network, depth):
     fix(model, depth=depth, lam=0.35)
     inputs, samples = prepared(model)
     inputs, labels = inputs.double(), torch.tensor(LABELS)
-    alone = copy.deepcopy({name: model.network(name) for name in model.plans})
+    alone = copy.deepcopy({name: model.network(name) for name in model.specs})
     partners = global_partners(
         [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
     )
@@ -296,7 +296,7 @@ def test_links_read_the_mixed_outputs_of_both_sides(toolkit):
 
     model._recorded = recorded
     stages = {}
-    for name in model.plans:
+    for name in model.specs:
         model.network(name).backbone.layer2[-1].register_forward_hook(
             lambda m, a, out, name=name: stages.update({name: out})
         )
@@ -304,7 +304,7 @@ def test_links_read_the_mixed_outputs_of_both_sides(toolkit):
     partners = global_partners(
         [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
     )
-    for name in model.plans:
+    for name in model.specs:
         clean = stages[name]
         torch.testing.assert_close(
             read[name, 'backbone.layer2'], 0.4 * clean + 0.6 * clean[partners]
@@ -322,7 +322,7 @@ def test_mixing_never_leaves_hooks_or_wraps_behind(toolkit):
         sample.set_gt_label(17)  # no such class: the loss fails
     with pytest.raises(Exception):
         model(inputs, broken, mode='loss')
-    for name in model.plans:
+    for name in model.specs:
         network = model.network(name)
         assert not network.backbone.layer1._forward_hooks and '_get_loss' not in vars(network.head)
 
@@ -523,7 +523,7 @@ def test_frozen_and_ema_members_are_mixed_alike(toolkit, tmp_path):
     )
     fix(model, depth=3, lam=0.2)
     clean, mixed = {}, {}
-    for name in model.plans:
+    for name in model.specs:
         backbone = model.network(name).backbone
         backbone.layer3[-1].register_forward_hook(
             lambda m, a, out, name=name: clean.update({name: out})

@@ -1,0 +1,381 @@
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmkd.tasks.base import Task
+from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
+
+from .context import LinkContext
+from .link import Link, projected
+from .link_spec import LinkSpec
+from .members import Members, Readings
+from .tap import Reading, Tap, TapValue, detach, requires_grad
+
+
+@dataclass
+class Batch:
+    """Images as the members see them in one step, and what their taps read on them.
+
+    A step has the `labeled` batch and, where a link acts on unlabeled images, their `weak` and
+    `strong` views.
+    """
+
+    inputs: Tensor
+    data_samples: list[Any] | None = None
+    mask: Tensor | None = None
+    readings: Readings = field(default_factory=dict)
+
+
+class Links(nn.Module):
+    """All links: build them, say what a step needs, compute the terms, contain faults.
+
+    Args:
+        specs: What the config says, the preset's links first.
+        members: The members' networks; the links' taps are put on them.
+        task: Their task.
+        probe_sizes: Sides of the empty image that finds the taps' shapes: the first that all
+            members accept.
+        max_share: The most that the links of one target with a `GradientShare` may make together,
+            as a share of the task's gradient; beyond it their shares shrink alike. Default: none.
+
+    Raises:
+        ConfigError: For links that name what is not there, or cannot compare their two sides.
+    """
+
+    worse: Tensor
+
+    def __init__(
+        self,
+        specs: Sequence[LinkSpec],
+        members: Members,
+        task: Task,
+        probe_sizes: Sequence[int],
+        max_share: float | None = None,
+    ) -> None:
+        super().__init__()
+        self._members = [members]  # in a list: a child of the distiller, not of its links
+        self.task, self.max_share = task, max_share
+        for spec in specs:
+            self._check(spec)
+            for name, tap, side in self._ends(spec):
+                if (name, tap) not in members.taps:
+                    key = f'{spec.key}.{side}_tap'
+                    members.taps[name, tap] = Tap(name, tap, members.network(name), task, key)
+        values = self._probe(probe_sizes)
+        for index, spec in enumerate(specs):
+            sources = [values[name, spec.source_tap] for name in spec.sources]
+            target = values[spec.target, spec.target_tap]
+            seed = members.specs[spec.target].seed or 0
+            link = Link(spec, task, target, sources, (seed + 1000 + index) % 2**32)
+            self._check_fitted_first(link)
+            self.add_module(f'{spec.target}_from_{"_".join(spec.sources)}_{index}', link)
+        terms = [
+            term for link in self for batch in link.spec.batches for term in link.terms_on(batch)
+        ]
+        for term in terms:
+            if terms.count(term) > 1:
+                raise ConfigError(
+                    f'model.links: two links have the term {term!r}; give one of them a `name`'
+                )
+        if any(spec.only_if_better is not None for spec in specs):
+            self.register_buffer('worse', torch.zeros(len(specs), dtype=torch.bool))
+
+    # ---------------------------------------------------------------- building
+
+    @property
+    def members(self) -> Members:
+        """The members' networks."""
+        return self._members[0]
+
+    @staticmethod
+    def _ends(spec: LinkSpec) -> Iterator[tuple[str, str, str]]:
+        for name in spec.sources:
+            yield name, spec.source_tap, 'source'
+        yield spec.target, spec.target_tap, 'target'
+
+    def _check(self, spec: LinkSpec) -> None:
+        specs = self.members.specs
+        for name, _, side in self._ends(spec):
+            choose(name, specs, f'{spec.key}.{side}')
+        training = specs[spec.target].training
+        if training != 'online':
+            raise ConfigError(
+                f'{spec.key}.target: {spec.target!r} is {training} and learns nothing; targets are '
+                'online members'
+            )
+        for name in spec.sources:
+            if not spec.detach and specs[name].training != 'online':
+                raise ConfigError(
+                    f'{spec.key}.detach: False has no effect on {name!r}, which is not trained'
+                )
+
+    def _check_fitted_first(self, link: Link) -> None:
+        frozen = all(self.members.specs[name].training == 'frozen' for name in link.source)
+        for connector in link.source_connectors.modules():
+            if getattr(connector, 'fits_first', False) and not frozen:
+                raise ConfigError(
+                    f'{link.key}.source_connector: {type(connector).__name__} is trained before '
+                    f'the training, on a frozen source, but {link.spec.label!r} is not frozen: '
+                    'set joint=True'
+                )
+
+    def _probe(self, sizes: Sequence[int]) -> dict[tuple[str, str], TapValue]:
+        """Read all taps on an empty image, to find their shapes."""
+        if not self.members.taps:
+            return {}
+        with torch.random.fork_rng(devices=[]):
+            for size in sizes:
+                try:
+                    return self.read_taps(torch.zeros(1, 3, size, size), None)
+                except (AssertionError, RuntimeError, IndexError) as error:
+                    reason = error  # window attention and position embeddings need their own sizes
+        raise ConfigError(
+            f'model.members: no image size of {tuple(sizes)} pixels serves all members that links '
+            f'tap: {reason}'
+        ) from reason
+
+    @torch.no_grad()
+    def read_taps(
+        self, inputs: Tensor, data_samples: list[Any] | None, names: Sequence[str] | None = None
+    ) -> dict[tuple[str, str], TapValue]:
+        """Run each tapped member (those in `names`, if given) once in eval mode, without losses.
+
+        Args:
+            inputs: Preprocessed images (N, C, H, W).
+            data_samples: One per image.
+            names: Members. Default: all that are tapped.
+
+        Returns:
+            By (member, tap) what the taps read.
+        """
+        values = {}
+        for name in dict.fromkeys(member for member, _ in self.members.taps):
+            if names is not None and name not in names:
+                continue
+            taps = [tap for member, tap in self.members.taps if member == name]
+            for place, reading in self.evaluate(name, inputs, data_samples, taps).items():
+                values[place] = reading.value
+        return values
+
+    def evaluate(
+        self, name: str, inputs: Tensor, data_samples: list[Any] | None, taps: Sequence[str]
+    ) -> Readings:
+        """Run one member in eval mode without gradients and read its taps."""
+        network = self.members.network(name)
+        mode = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                return self.members.outputs(self.task, name, inputs, data_samples, taps)
+        finally:
+            network.train(mode)
+
+    # ---------------------------------------------------------------- the training step
+
+    def __iter__(self) -> Iterator[Link]:
+        return (link for link in self.children() if isinstance(link, Link))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def of_target(self, name: str) -> list[Link]:
+        """Return the links into the member `name`."""
+        return [link for link in self if link.target == name]
+
+    def after_validation(self, metrics: Mapping[str, float]) -> None:
+        """Let links with `only_if_better` rest whose sources are not better than their target.
+
+        Args:
+            metrics: `member/metric` and its value; greater is better.
+
+        Raises:
+            ConfigError: If there is no such metric.
+        """
+        for index, link in enumerate(self):
+            metric = link.spec.only_if_better
+            if metric is None:
+                continue
+            names = [name for name in (link.target, *link.source)]
+            for name in names:
+                choose(f'{name}/{metric}', sorted(metrics), f'{link.key}.only_if_better')
+            own, *others = (float(metrics[f'{name}/{metric}']) for name in names)
+            worse = not max(others) > own
+            if worse != link.source_is_worse:
+                print_log(
+                    f'{link.key}: {link.spec.label} -> {link.target} '
+                    f'{"rests" if worse else "goes on"}: {metric} {max(others):.4f} against '
+                    f'{own:.4f}',
+                    logger='current',
+                )
+            link.source_is_worse = worse
+            self.worse[index] = worse
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(*args, **kwargs)
+        worse_links = self.worse.tolist() if 'worse' in self._buffers else []
+        for link, worse in zip(self, worse_links):
+            link.source_is_worse = worse
+
+    def active(self, progress: float, iteration: int) -> list[Link]:
+        """Return the links that take part in a step: a muted one only when it is to measure."""
+        return [
+            link
+            for link in self
+            if link.base_factor(progress)
+            and (link.guard is None or link.guard.factor() or link.guard.due(iteration))
+        ]
+
+    @staticmethod
+    def needed(active: Sequence[Link]) -> dict[str, dict[str, set[str]]]:
+        """Return the taps that a step reads: by view (`labeled`, `weak`, `strong`) and member."""
+        needed: dict[str, dict[str, set[str]]] = dict(labeled={}, weak={}, strong={})
+
+        def add(view: str, name: str, tap: str) -> None:
+            needed[view].setdefault(name, set()).add(tap)
+
+        for link in active:
+            for batch in link.spec.batches:
+                labeled = batch == 'labeled'
+                for name in link.source:
+                    add('labeled' if labeled else link.spec.source_view, name, link.source_tap)
+                add('labeled' if labeled else 'strong', link.target, link.target_tap)
+            if link.rule is not None:  # the task's gradient is measured there
+                add('labeled', link.target, link.target_tap)
+        return needed
+
+    def forward(
+        self,
+        active: Sequence[Link],
+        views: Mapping[str, Batch],
+        task_losses: Mapping[str, Tensor],
+        progress: float,
+        iteration: int,
+    ) -> dict[str, Tensor]:
+        """Compute the terms of all links; those of links that are not active are 0.
+
+        Args:
+            active: See `active`.
+            views: By name; unlabeled views may be missing where no link needs them.
+            task_losses: By target, the sum of its own loss terms.
+            progress: Share of the training done.
+            iteration: From 0.
+
+        Returns:
+            Scalars by their keys, and what was measured: `share_...` and `cosine_...`.
+        """
+        terms: dict[str, Tensor] = {}
+        measured: dict[Link, float] = {}
+        computed: list[tuple[Link, str, dict[str, Tensor], dict[str, Tensor]]] = []
+        detached: dict[tuple[int, str, str], TapValue] = {}
+        for link in active:
+            for batch in link.spec.batches:
+                target_view = views['labeled' if batch == 'labeled' else 'strong']
+                source_view = target_view if batch == 'labeled' else views[link.spec.source_view]
+                reading = target_view.readings[link.target, link.target_tap]
+                self._check_gradient(link, reading)
+                sources = []
+                for name in link.source:
+                    place = (id(source_view), name, link.source_tap)
+                    value = source_view.readings[name, link.source_tap].value
+                    if link.spec.detach:
+                        value = detached.setdefault(place, detach(value))
+                    sources.append(value)
+                target = reading.value
+                if link.projects and torch.is_grad_enabled():
+                    target = projected(target, task_losses[link.target])
+                context = self._context(link, target_view, progress)
+                found = link(target, sources, context)
+                losses = {link.spec.on_batch(k, batch): v for k, v in found.losses.items()}
+                extra = {link.spec.on_batch(k, batch): v for k, v in found.extra.items()}
+                computed.append((link, batch, losses, extra))
+                if link.measures(iteration) and link not in measured and torch.is_grad_enabled():
+                    own = views['labeled'].readings.get((link.target, link.target_tap), reading)
+                    total = sum(found.losses.values(), target_view.inputs.new_zeros(()))
+                    result = link.measure(total, reading, task_losses[link.target], own)
+                    if result is not None:
+                        measured[link] = result.link_norm / max(result.task_norm, 1e-30)
+                        terms[link.spec.term_of('').replace('/loss_', '/cosine_')] = (
+                            total.new_tensor(result.cosine)
+                        )
+        caps = self._caps(active, progress)
+        for link, _, losses, extra in computed:
+            factor = link.factor(progress) * caps[link]
+            terms.update({key: value * factor for key, value in losses.items()})
+            terms.update(extra)
+        self._silence_broken(active, terms, iteration)
+        for link, ratio in measured.items():
+            share = ratio * link.factor(progress) * caps[link]
+            terms[link.spec.term_of('').replace('/loss_', '/share_')] = views[
+                'labeled'
+            ].inputs.new_tensor(share)
+        for link in self:
+            if link not in caps:
+                terms.update(self._silent(link, views['labeled'].inputs))
+        return terms
+
+    def _context(self, link: Link, view: Batch, progress: float) -> LinkContext:
+        networks = [self.members.network(name) for name in link.source]
+        return LinkContext(
+            mask=view.mask,
+            data_samples=view.data_samples,
+            progress=progress,
+            target_network=self.members.network(link.target),
+            source_network=networks[0] if len(networks) == 1 else networks,
+            target_tap=link.target_tap,
+            source_tap=link.source_tap,
+            task=self.task,
+        )
+
+    @staticmethod
+    def _check_gradient(link: Link, reading: Reading) -> None:
+        if torch.is_grad_enabled() and not requires_grad(reading.value):
+            raise ConfigError(
+                f'{link.key}.target_tap: {link.target_tap!r} of {link.target!r} has no gradient, '
+                'so the link teaches nothing: its layers are frozen, or it lies inside a reentrant '
+                'activation checkpoint (with_cp, activation_checkpointing); tap the checkpointed '
+                'module itself or a later one'
+            )
+
+    def _caps(self, active: Sequence[Link], progress: float) -> dict[Link, float]:
+        """Return by how much each link's factor shrinks, for the targets' `max_share`."""
+        caps = dict.fromkeys(active, 1.0)
+        if self.max_share is None:
+            return caps
+        shares: dict[str, float] = {}
+        for link in active:
+            share = getattr(link.rule, 'share', 0.0) * link.base_factor(progress)
+            shares[link.target] = shares.get(link.target, 0.0) + share
+        for link in active:
+            if hasattr(link.rule, 'share') and shares[link.target] > self.max_share:
+                caps[link] = self.max_share / shares[link.target]
+        return caps
+
+    def _silence_broken(
+        self, active: Sequence[Link], terms: dict[str, Tensor], iteration: int
+    ) -> None:
+        """Silence links whose terms are not finite: their targets still learn from the rest."""
+        values = [value.detach().float() for value in terms.values()]
+        if not values or torch.isfinite(torch.stack(values)).all():
+            return
+        for link in active:
+            own = {t: terms[t] for batch in link.spec.batches for t in link.terms_on(batch)}
+            broken = [f'{t}: {v.item()}' for t, v in own.items() if not torch.isfinite(v)]
+            if broken:
+                print_log(
+                    f'{", ".join(broken)} at iteration {iteration + 1}; the link is left out of '
+                    'this step',
+                    logger='current',
+                    level=30,
+                )
+                terms.update(self._silent(link, next(iter(own.values()))))
+
+    @staticmethod
+    def _silent(link: Link, like: Tensor) -> dict[str, Tensor]:
+        """Return terms of 0 in which the link's modules keep a (zero) gradient, as DDP expects."""
+        zero = sum((p.sum() * 0 for p in link.parameters()), like.new_zeros(()))
+        return {term: zero for batch in link.spec.batches for term in link.terms_on(batch)}

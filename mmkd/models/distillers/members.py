@@ -1,0 +1,209 @@
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor, nn
+
+from mmkd.tasks.base import Task
+from mmkd.utils.checkpoint import load_member
+from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.samples import clone_samples
+
+from .member_spec import MemberSpec
+from .preprocessing import Renormalize
+from .tap import Reading, Tap
+
+# By (member, tap): what the links' taps read in one forward pass.
+Readings = dict[tuple[str, str], Reading]
+
+
+class FrozenNetworks(dict[str, nn.Module]):
+    """Frozen members' networks: no parameters of the distiller's; its copies share them."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'FrozenNetworks':
+        # Whatever else refers to them in a copy (taps, the task) must share them, too.
+        for network in self.values():
+            for module in network.modules():
+                memo[id(module)] = module
+                for hook in module._forward_hooks.values():
+                    memo[id(hook)] = hook
+        return self
+
+
+def check_members(specs: Mapping[str, MemberSpec]) -> None:
+    """Raise a ConfigError unless a member is trained and each ema member averages one that is."""
+    online = [name for name, spec in specs.items() if spec.training == 'online']
+    for name, spec in specs.items():
+        if spec.training == 'ema':
+            choose(spec.of, online, f'{spec.key}.of (an online member)')
+        if hasattr(Members, name):
+            raise ConfigError(
+                f'model.members: {name!r} is no valid member name: it is reserved, choose another'
+            )
+    if not online:
+        raise ConfigError(
+            "model.members: no member is trained: one at least must have training='online'"
+        )
+
+
+class Members(nn.ModuleDict):
+    """The members' networks: build them, run one and read its taps.
+
+    Its children are the networks of online and ema members, by name; frozen ones are outside the
+    parameters and the state dict (`network(name)` finds all).
+
+    Args:
+        specs: By name.
+        preprocessor: The shared data preprocessor.
+    """
+
+    def __init__(self, specs: Mapping[str, MemberSpec], preprocessor: BaseDataPreprocessor) -> None:
+        super().__init__()
+        self.specs = dict(specs)
+        self.frozen = FrozenNetworks()
+        self.taps: dict[tuple[str, str], Tap] = {}
+        self.online = [name for name, spec in specs.items() if spec.training == 'online']
+        self.averaged = [name for name, spec in specs.items() if spec.training == 'ema']
+        run_seed = torch.initial_seed()
+        for name, spec in self.specs.items():
+            if spec.training == 'ema':
+                continue
+            network = spec.build(run_seed)
+            if spec.training == 'frozen':
+                assert spec.checkpoint is not None
+                load_member(network, spec.checkpoint, name, f'{spec.key}.checkpoint', strict=True)
+                self.frozen[name] = network.eval().requires_grad_(False)
+            else:
+                self[name] = network
+        for name in self.averaged:
+            averaged = self[str(self.specs[name].of)]
+            self[name] = copy.deepcopy(averaged).eval().requires_grad_(False)
+        self.renormalize: dict[str, Renormalize] = {}
+        for name, network in self.networks().items():
+            conversion = Renormalize(preprocessor, network.get_submodule('data_preprocessor'))
+            if not conversion.is_identity:
+                self.renormalize[name] = conversion
+
+    def network(self, name: str) -> nn.Module:
+        """Return the network of the member `name`."""
+        return self.frozen[name] if name in self.frozen else self[name]
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return all networks by name, in the config's order."""
+        return {name: self.network(name) for name in self.specs}
+
+    def init_weights(self) -> None:
+        """Initialize each online member in its own random stream, then load its checkpoint."""
+        for name in self.online:
+            spec = self.specs[name]
+            network: Any = self[name]
+            assert spec.stream is not None
+            with spec.stream():
+                network.init_weights()
+            if spec.checkpoint is not None:
+                key = f'{spec.key}.checkpoint'
+                load_member(self[name], spec.checkpoint, name, key, strict=False)
+        for name in self.averaged:
+            self[name].load_state_dict(self[str(self.specs[name].of)].state_dict())
+
+    def train(self, mode: bool = True) -> 'Members':
+        """Set training mode; frozen and ema members stay in eval mode."""
+        super().train(mode)
+        for name in self.averaged:
+            self[name].eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'Members':
+        for network in self.frozen.values():
+            network._apply(fn)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def update_averages(self) -> None:
+        """Move each ema member towards the member it averages; buffers are copied."""
+        for name in self.averaged:
+            own, other = self[name], self[str(self.specs[name].of)]
+            momentum = self.specs[name].momentum
+            torch._foreach_lerp_(list(own.parameters()), list(other.parameters()), momentum)
+            for buffer, source in zip(own.buffers(), other.buffers()):
+                buffer.copy_(source)
+
+    def inputs_of(self, name: str, inputs: Tensor, data_samples: list[Any] | None) -> Tensor:
+        """Return the shared images (N, C, H, W) as the member `name` normalizes them."""
+        if name not in self.renormalize:
+            return inputs
+        return self.renormalize[name](inputs, data_samples)
+
+    # ---------------------------------------------------------------- running one member
+
+    def losses(
+        self,
+        name: str,
+        inputs: Tensor,
+        data_samples: list[Any],
+        taps: Iterable[str],
+        around: AbstractContextManager[Any] | None = None,
+    ) -> tuple[dict[str, Any], Readings]:
+        """Run an online member's own `loss()` once, in its own random stream, and read its taps.
+
+        Args:
+            name: The member.
+            inputs: Preprocessed images (N, C, H, W).
+            data_samples: One per image, with ground truth.
+            taps: Names of the taps to read.
+            around: A context to run it in (a mixer's).
+
+        Returns:
+            The loss terms, `<member>/<term>`, and what the taps read.
+        """
+        samples = clone_samples(data_samples)
+        images = self.inputs_of(name, inputs, samples)
+        with (
+            around or nullcontext(),
+            self._stream(name, inputs),
+            self._recording(name, taps) as read,
+        ):
+            losses = self[name](images, samples, mode='loss')
+            # A classifier's bare `loss` would be read as the member's sum.
+            terms = {f'{name}/{"loss_task" if k == "loss" else k}': v for k, v in losses.items()}
+            return terms, read()
+
+    def outputs(
+        self,
+        task: Task,
+        name: str,
+        inputs: Tensor,
+        data_samples: list[Any] | None,
+        taps: Iterable[str],
+    ) -> Readings:
+        """Run a member once without losses, as far as its taps need, and read them.
+
+        The member keeps its mode and its own random stream.
+        """
+        taps = list(taps)
+        samples = None if data_samples is None else clone_samples(data_samples)
+        images = self.inputs_of(name, inputs, samples)
+        with self._stream(name, inputs), self._recording(name, taps) as read:
+            paths = [self.taps[name, tap].path for tap in taps]
+            task.run_for_taps(self.network(name), images, samples, paths)
+            return read()
+
+    def _stream(self, name: str, inputs: Tensor) -> AbstractContextManager[Any]:
+        stream = self.specs[name].stream
+        return nullcontext() if stream is None else stream(inputs.device)
+
+    @contextmanager
+    def _recording(self, name: str, taps: Iterable[str]) -> Iterator[Callable[[], Readings]]:
+        recorded = [self.taps[name, tap] for tap in taps]
+        for tap in recorded:
+            tap.recorder.enabled = True
+        try:
+            yield lambda: {(name, tap.name): tap.read() for tap in recorded}
+        finally:
+            for tap in recorded:
+                tap.recorder.enabled = False
+                tap.recorder.pop()

@@ -1,0 +1,3 @@
+from .strong_view import Changed, StrongView
+
+__all__ = ['Changed', 'StrongView']

@@ -1,0 +1,126 @@
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor, nn
+
+from mmkd.utils.checks import check_number
+from mmkd.utils.errors import ConfigError
+
+
+class Measurement(NamedTuple):
+    """What one measurement at a tap finds: norms and cosine of the task's and a link's gradient."""
+
+    task_norm: float
+    link_norm: float
+    cosine: float
+
+
+class WeightRule(nn.Module):
+    """Something that is fitted to a link's gradient while training, and gives a factor.
+
+    Every `interval` iterations the link measures its own gradient and the task's where the link
+    enters the target (one extra backward pass down to the tapped tensor), equal on all ranks, and
+    calls `update`. The running means are in a buffer, hence in checkpoints.
+
+    Args:
+        interval: Iterations between measurements.
+        momentum: Weight of the old value in the running means. Early means are plain averages.
+
+    Example:
+        >>> @MODELS.register_module()
+        ... class Softer(WeightRule):
+        ...     def factor(self) -> float:
+        ...         return 1 / (1 + self.link_norm)
+    """
+
+    means: Tensor
+
+    def __init__(self, interval: int = 20, momentum: float = 0.9) -> None:
+        super().__init__()
+        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+            raise ConfigError(f'interval: expected 1 or more iterations, got {interval!r}')
+        check_number(momentum, 'momentum', 0, 1)
+        self.interval, self.momentum = interval, momentum
+        # Count, task norm, link norm, cosine. The list is what the step reads: no device is asked.
+        self.register_buffer('means', torch.zeros(4))
+        self._means = [0.0] * 4
+
+    @property
+    def measurements(self) -> int:
+        """Number of measurements so far."""
+        return int(self._means[0])
+
+    @property
+    def task_norm(self) -> float:
+        """Running mean of the norm of the task's gradient at the tap."""
+        return self._means[1]
+
+    @property
+    def link_norm(self) -> float:
+        """Running mean of the norm of the link's gradient at the tap, at factor 1."""
+        return self._means[2]
+
+    @property
+    def cosine(self) -> float:
+        """Running mean of the cosine between both gradients."""
+        return self._means[3]
+
+    def due(self, iteration: int) -> bool:
+        """Return whether a measurement is due in this iteration (from 0)."""
+        return self.measurements == 0 or iteration % self.interval == 0
+
+    def update(self, found: Measurement) -> None:
+        """Take a measurement into the running means."""
+        count = self._means[0]
+        keep = min(self.momentum, count / (count + 1))
+        means = [keep * old + (1 - keep) * new for old, new in zip(self._means[1:], found)]
+        self._means = [count + 1, *means]
+        self.means.copy_(torch.tensor(self._means))
+
+    def factor(self) -> float:
+        """Return the factor of the link's terms."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(*args, **kwargs)
+        self._means = self.means.tolist()
+
+
+def tap_gradient(loss: Tensor, raw: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradient of a scalar at the tapped tensors that need one; the graph is kept."""
+    wanted = [tensor for tensor in raw if tensor.requires_grad]
+    if not wanted or not loss.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in wanted]
+    grads = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]
+
+
+def measure(task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool) -> Measurement | None:
+    """Return norms and cosine of two gradients over all ranks; None unless all are finite.
+
+    Args:
+        task: The task's gradient at the tap's tensors.
+        link: The link's.
+        comparable: Whether both are of the same images; else the cosine is 0, and norms are scaled
+            to one image each.
+    """
+    first = next(iter(link), torch.zeros(()))
+    sums = torch.zeros(3, device=first.device)
+    for place, (one, other) in enumerate(((task, task), (link, link), (task, link))):
+        if place == 2 and not comparable:
+            continue
+        for a, b in zip(one, other):
+            sums[place] += (a.float() * b.float()).sum()
+    if not comparable and task and link:  # the gradient of a mean over N images shrinks as N^-1/2
+        sums[0] *= len(task[0])
+        sums[1] *= len(link[0])
+    if get_world_size() > 1:
+        all_reduce(sums, 'sum')
+    task_square, link_square, dot = sums.tolist()
+    norms = task_square**0.5, link_square**0.5
+    if not all(norm < float('inf') for norm in norms):
+        return None
+    product = norms[0] * norms[1]
+    return Measurement(*norms, dot / product if product > 0 else 0.0)

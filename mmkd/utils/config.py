@@ -1,0 +1,36 @@
+import importlib
+from pathlib import Path
+
+from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
+
+
+def package_config_path(reference: str, key: str) -> str:
+    """Return the file of a `package::path` reference: `<package>/.mim/configs/<path>`.
+
+    mmengine resolves such references by the distribution's name, which the forks changed; this
+    uses the imported package's own folder.
+
+    Args:
+        reference: For instance `mmdet::yolox/yolox_tiny_8xb8-300e_coco.py`.
+        key: Where it stands in the config, for messages.
+
+    Raises:
+        ConfigError: If the package is not installed, ships no configs or has no such file.
+    """
+    package, _, path = reference.partition('::')
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f'{key}: {reference!r}: the package {package!r} cannot be imported ({error})'
+        ) from error
+    if module.__file__ is None:
+        raise ConfigError(f'{key}: {reference!r}: {package!r} is a folder without an __init__.py')
+    folder = Path(module.__file__).parent / '.mim' / 'configs'
+    if not folder.is_dir():
+        folder = Path(module.__file__).parents[1] / 'configs'  # an editable install of the package
+    if not (folder / path).is_file():
+        names = sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py'))
+        choose(path, names, f'{key} ({package}::)')
+    return str(folder / path)
