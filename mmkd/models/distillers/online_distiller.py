@@ -13,6 +13,7 @@ from mmkd.utils.checkpoint import load_member
 from mmkd.utils.checks import build_checked, check_arguments, choose
 from mmkd.utils.distributed import check_sync_bn
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.samples import clone_samples
 
 from .link import Link
 from .member import Member
@@ -407,7 +408,7 @@ class OnlineDistiller(BaseModel):
             if member.training != 'online' and name not in sources:
                 continue
             texts = {text for n, text in wanted if n == name}
-            samples = [sample.clone() for sample in data_samples]
+            samples = clone_samples(data_samples)
             images = self._inputs_of(name, inputs, samples)
             mixing = nullcontext() if mix is None else mix.applied_to(name, self.network(name))
             with (
