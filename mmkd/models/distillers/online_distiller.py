@@ -14,6 +14,7 @@ from mmkd.utils.checks import build_checked, check_arguments, choose
 from mmkd.utils.distributed import check_sync_bn
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
+from mmkd.utils.samples import clone_samples
 
 from .link_spec import LinkSpec
 from .links import Batch, Links
@@ -365,7 +366,7 @@ class OnlineDistiller(BaseModel):
         results: dict[str, list[Any]] = {}
         for name in self.specs:
             if name in names or name in fused:
-                samples = [sample.clone() for sample in data_samples]
+                samples = clone_samples(data_samples)
                 images = self.members.inputs_of(name, inputs, samples)
                 results[name] = self.network(name)(images, samples, mode='predict')
         if fused:
