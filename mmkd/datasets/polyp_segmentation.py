@@ -1,39 +1,53 @@
-import io
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
-from PIL import Image
 
 from mmkd.registry import DATASETS
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import printable
 
-from .missing import require
-from .unreadable import StopAtUnreadable, read_whole
+from .checked_data import CheckedData
+from .require import listing, require
 
 HELP = (
-    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one of masks, '
-    'or `python tools/make_synthetic.py --out {root}`. '
+    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one '
+    'of masks, or `python tools/make_synthetic.py --out {root}`. '
     'configs/mmkd/polyp_unet_mixed_demo.py needs no data of yours.'
 )
+# So many label maps in a row with ignored pixels but without a polyp are masks of 0 and 255.
+SUSPICIOUS = 8
 
 
 @DATASETS.register_module()
-class PolypSegmentation(StopAtUnreadable, BaseSegDataset):
+class PolypSegmentation(CheckedData, BaseSegDataset):
     """Label maps of background (0) and polyp (1), 255 ignored; says what to do where files are missing.
 
-    Arguments as mmseg's `BaseSegDataset`.
+    Args:
+        *args: As mmseg's `BaseSegDataset`.
+        cache_prefix: Number of leading steps of the pipeline whose result is kept in memory, see
+            `CheckedData`. Default: 0.
+        **kwargs: As mmseg's `BaseSegDataset`.
 
     Raises:
-        FileNotFoundError: If a folder is missing, holds no image of `img_suffix`, or images have no label map.
-        ConfigError: Later, if an image or label map cannot be used, the two differ in size, or a label is none of the classes.
+        FileNotFoundError: If a folder is missing, holds no image of `img_suffix`, or images have no
+            label map.
+        ConfigError: If a folder cannot be listed, or a training pipeline does not load the label
+            maps. Later, if an image or label map cannot be used, the two differ in size, a label map
+            has several channels, or a label is out of range.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [220, 20, 60]])
 
-    def load_data_list(self):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._suspicious: int | None = 0  # None: a label map with a polyp was seen
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
         """Check the folders, then list them as mmseg does."""
-        folders = dict((kind, self.data_prefix.get(kind)) for kind in ('img_path', 'seg_map_path'))
+        folders = {kind: self.data_prefix.get(kind) for kind in ('img_path', 'seg_map_path')}
         for kind, folder in folders.items():
             require(
                 folder,
@@ -41,71 +55,74 @@ class PolypSegmentation(StopAtUnreadable, BaseSegDataset):
                 HELP.format(root=self.data_root or 'data/kvasir'),
                 self.backend_args,
             )
-        data_list = super().load_data_list()
+        with listing(folders['img_path']):
+            data_list = super().load_data_list()
         if not data_list:
             raise FileNotFoundError(
-                f'no image that ends in {self.img_suffix!r} in {Path(folders["img_path"]).absolute()} '
-                '(img_suffix)'
+                f'no image that ends in {self.img_suffix!r} in '
+                f'{Path(folders["img_path"]).absolute()} (img_suffix)'
             )
-        maps = set(
-            fileio.list_dir_or_file(
-                folders['seg_map_path'],
-                list_dir=False,
-                recursive=True,
-                backend_args=self.backend_args,
+        with listing(folders['seg_map_path']):
+            maps = set(
+                fileio.list_dir_or_file(
+                    folders['seg_map_path'],
+                    list_dir=False,
+                    recursive=True,
+                    backend_args=self.backend_args,
+                )
             )
-        )
         missing = [
             item['img_path']
             for item in data_list
             if str(Path(item['seg_map_path']).relative_to(folders['seg_map_path'])) not in maps
         ]
         if missing:
+            names = ', '.join(printable(Path(path).name) for path in missing[:5])
             raise FileNotFoundError(
                 f'{len(missing)} of {len(data_list)} images have no label map in '
-                f'{Path(folders["seg_map_path"]).absolute()}: {[Path(m).name for m in missing[:5]]}'
+                f'{Path(folders["seg_map_path"]).absolute()}: {names}'
             )
         return data_list
 
-    def prepare_data(self, idx):
-        """Load an item as mmseg does; label maps that do not fit their image or the classes are named."""
-        info = self.get_data_info(idx)
-        image, labels = (
-            _size(read_whole(info[key], self.backend_args)) for key in ('img_path', 'seg_map_path')
-        )
-        if image != labels and None not in (image, labels):
+    def check_step(self, results: dict, new: set[str]) -> None:
+        """Compare a label map that was just loaded with its image and with the classes."""
+        if 'gt_seg_map' not in new:
+            return
+        path, labels = printable(str(results['seg_map_path'])), results['gt_seg_map']
+        if labels.ndim != 2:
             raise ConfigError(
-                f'{info["seg_map_path"]}: the label map has {labels[0]} x {labels[1]} pixels, its image '
-                f'{image[0]} x {image[1]}'
+                f'{path}: expected one label per pixel, got {labels.shape[-1]} channels; '
+                'tools/convert_polyp.py makes label maps of colored masks'
             )
-        item = super().prepare_data(idx)
-        truth = (
-            item['data_samples'].get('gt_sem_seg')
-            if isinstance(item, dict) and 'data_samples' in item
-            else None
-        )
-        if truth is not None and not self.reduce_zero_label:
-            wrong = truth.data[
-                (truth.data != self.ignore_index) & (truth.data >= len(self.metainfo['classes']))
-            ]
-            if len(wrong):
+        size = results.get('ori_shape')
+        if size is not None and labels.shape != tuple(size[:2]):
+            raise ConfigError(
+                f'{path}: the label map has {labels.shape[1]} x {labels.shape[0]} pixels, its image '
+                f'{size[1]} x {size[0]}'
+            )
+        if not self.reduce_zero_label:
+            self._check_labels(path, labels)
+
+    def _check_labels(self, path: str, labels: np.ndarray) -> None:
+        classes, valid = self.metainfo['classes'], labels != self.ignore_index
+        top = labels.max(initial=0, where=valid)
+        if top >= len(classes):
+            raise ConfigError(
+                f'{path}: label {top} of {len(classes)} classes {classes}; '
+                f'{self.ignore_index} is ignored'
+            )
+        if self._suspicious is None or top:
+            self._suspicious = None
+        elif not valid.all():
+            self._suspicious += 1
+            if self._suspicious == min(SUSPICIOUS, len(self)):
                 raise ConfigError(
-                    f'{info["seg_map_path"]}: label {int(wrong[0])} of {len(self.metainfo["classes"])} classes '
-                    f'{self.metainfo["classes"]}; {self.ignore_index} is ignored'
+                    f'{path}: {self._suspicious} label maps in a row have pixels of '
+                    f'{self.ignore_index}, which is ignored, and none of {", ".join(classes[1:])}: masks '
+                    'of 0 and 255 are no label maps; tools/convert_polyp.py converts them'
                 )
-        return item
 
     @classmethod
-    def plain_config(cls):
-        """dict: What stands in an exported config, which runs without mmkd."""
+    def plain_config(cls) -> dict:
+        """Return what stands in an exported config, which runs without mmkd."""
         return dict(type='BaseSegDataset', metainfo=dict(cls.METAINFO))
-
-
-def _size(data):
-    """Width and height of an image, as OpenCV turns it; None if Pillow does not know the format."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return image.size[::-1] if turned else image.size
-    except (OSError, SyntaxError, ValueError):
-        return None

@@ -1,77 +1,121 @@
-"""Image files that cannot be used, and data sets that say so."""
+"""Image files that cannot be used: found while they are loaded, and named."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
-import cv2
-import numpy as np
 from mmengine import fileio
+from mmengine.fileio import BaseStorageBackend, register_backend
 
-# What a data set's info names files by.
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import image_problem, printable
+
+# The keys under which a data set's info names an item's files.
 FILES = ('img_path', 'seg_map_path')
+BACKEND = 'mmkd_whole_images'
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(ConfigError):
     """An image file is missing, empty, cut off or no image; the message begins with its path."""
 
 
-def read_whole(path, backend_args=None, decode=False):
-    """Read an image file's bytes and check that they are whole.
+@register_backend(BACKEND, force=True)
+class WholeImageBackend(BaseStorageBackend):
+    """Reads files through another backend of mmengine and refuses images that were cut off.
 
-    Whether a decoder refuses a cut JPEG or PNG or fills what it lacks with grey depends on library and version (OpenCV 4.12
-    refuses), so their end marks are looked for; that costs no decoding.
+    The pipelines of OpenMMLab read every file through `mmengine.fileio`, so that this check sees the
+    bytes that are decoded: no file is read twice.
 
     Args:
-        path (str): A file.
-        backend_args (dict, optional): mmengine's.
-        decode (bool): Also try whether OpenCV reads the bytes. Default: False.
+        inner: `backend_args` of the other backend. Default: None (by the path's prefix).
+    """
+
+    def __init__(self, inner: dict | None = None) -> None:
+        self.inner = inner
+
+    def get(self, filepath: Any) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            UnreadableImage: If the file cannot be read, is empty, or is an image without its end.
+        """
+        return _read(str(filepath), self.inner)
+
+    def get_text(self, filepath: Any, encoding: str = 'utf-8') -> str:
+        """Return a file's text."""
+        return fileio.get_text(filepath, encoding, self.inner)
+
+
+def check_files(dataset: Any) -> None:
+    """Let the loading steps of a data set's pipeline read through `WholeImageBackend`.
+
+    Args:
+        dataset: A data set of any toolbox, or a wrapper of one or several.
+    """
+    for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
+        if inner is not None:
+            check_files(inner)
+    _check_steps(getattr(dataset, 'pipeline', None))
+
+
+def _check_steps(step: Any) -> None:
+    """Walk through a step, and through the steps that it holds: `Compose`, `TestTimeAug`, ..."""
+    if isinstance(step, dict):
+        step = list(step.values())
+    if isinstance(step, (list, tuple)):
+        for part in step:
+            _check_steps(part)
+        return
+    for name in ('transforms', 'subroutines', 'branch_pipelines'):
+        _check_steps(getattr(step, name, ()))
+    args = getattr(step, 'backend_args', None)
+    if not hasattr(step, 'backend_args') or getattr(step, 'file_client_args', None) is not None:
+        return
+    if not (args and args.get('backend') == BACKEND):
+        step.backend_args = dict(backend=BACKEND, inner=args)
+
+
+def load_whole(dataset: Any, index: int, load: Callable[[int], Any]) -> Any:
+    """Return `load(index)`; where it fails because of one of the item's files, name that file.
+
+    Args:
+        dataset: A data set with `get_data_info`.
+        index: The item.
+        load: What loads it.
 
     Raises:
-        UnreadableImage: If the file cannot be used.
+        UnreadableImage: If a file cannot be used. Other errors of `load` pass unchanged.
     """
-    try:
-        data = fileio.get(path, backend_args=backend_args)
-    except OSError as error:
-        raise _unreadable(path, f'cannot be read: {error.strerror or error}') from error
-    if not data:
-        raise _unreadable(path, 'is empty (0 bytes)')
-    if data.startswith(b'\xff\xd8') and data.rfind(b'\xff\xd9') <= data.rfind(b'\xff\xda'):
-        raise _unreadable(path, f'is cut off: a JPEG without its end, {len(data)} bytes')
-    if data.startswith(b'\x89PNG') and b'IEND' not in data:
-        raise _unreadable(path, f'is cut off: a PNG without its end, {len(data)} bytes')
-    if decode and cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None:
-        raise _unreadable(path, 'is no image that OpenCV can read')
-    return data
-
-
-def _unreadable(path, why):
-    where = path if '://' in path else os.path.abspath(path)
-    return UnreadableImage(f'{where} {why}')
-
-
-def load_whole(dataset, index, load):
-    """Return `load(index)`, with an `UnreadableImage` where one of the item's files cannot be used.
-
-    Args:
-        dataset: With `get_data_info`.
-        index (int): The item.
-        load (callable): What reads it; its other errors pass unchanged.
-    """
-    info = dataset.get_data_info(index)
-    paths = [info[key] for key in FILES if isinstance(info.get(key), str)]
-    options = getattr(dataset, 'backend_args', None)
-    for path in paths:
-        read_whole(path, options)
     try:
         return load(index)
-    except Exception:
-        for path in paths:  # is it the file's fault?
-            read_whole(path, options, decode=True)
+    except ConfigError:
+        raise
+    except Exception as error:
+        info = dataset.get_data_info(index)
+        for key in FILES:  # only now: the files of a sound item are not read again
+            path = info.get(key)
+            if isinstance(path, str):
+                _read(path, getattr(dataset, 'backend_args', None), decode=True, cause=error)
         raise
 
 
-class StopAtUnreadable:
-    """Mixin of mmkd's data sets: an image file that cannot be used ends the run with an `UnreadableImage` that names it."""
+def _read(
+    path: str,
+    backend_args: dict | None = None,
+    decode: bool = False,
+    cause: Exception | None = None,
+) -> bytes:
+    try:
+        data = fileio.get(path, backend_args=backend_args)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, 'strerror', None) or error
+        raise _unreadable(path, f'cannot be read: {reason}') from error
+    problem = image_problem(data, decode)
+    if problem:
+        raise _unreadable(path, problem) from cause
+    return data
 
-    def prepare_data(self, idx):
-        """Load an item as the toolbox does."""
-        return load_whole(self, idx, super().prepare_data)
+
+def _unreadable(path: str, problem: str) -> UnreadableImage:
+    where = path if '://' in path else os.path.abspath(path)
+    return UnreadableImage(f'{printable(where)} {problem}')

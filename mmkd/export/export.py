@@ -138,6 +138,7 @@ def _make_datasets_plain(node):
             else None
         )
         if own is not None:
+            node.pop('cache_prefix', None)  # an argument of mmkd's data sets alone
             for key, value in own.plain_config().items():
                 node[key] = value if key == 'type' else node.get(key, value)
         for value in dict.values(node):

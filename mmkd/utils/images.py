@@ -1,84 +1,97 @@
-"""Reading and writing of images and of whole data set folders."""
+"""Reading, checking and writing of image files."""
 
-import contextlib
-import json
-import shutil
-import tempfile
+import io
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from mmkd.utils.errors import ConfigError
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
 
-def read_image(path, flags=cv2.IMREAD_COLOR):
-    """Read an image, also from a path with non-ASCII names; None if it cannot be read."""
-    data = np.fromfile(path, dtype=np.uint8)
-    return cv2.imdecode(data, flags) if data.size else None
+def image_problem(data: bytes, decode: bool = False) -> str | None:
+    """Return what makes the bytes of an image file unusable, or None.
+
+    A decoder may refuse a file that was cut off or fill the rest with gray: that depends on library
+    and version (OpenCV 4.12 refuses). The end marks of JPEG and PNG are therefore always looked for,
+    which costs no decoding.
+
+    Args:
+        data: The whole file.
+        decode: Also decode it to its last pixel, with Pillow and with OpenCV, which training uses.
+            Default: False.
+
+    Returns:
+        The problem as the rest of a sentence that begins with the file's name.
+    """
+    if not data:
+        return 'is empty (0 bytes)'
+    if data.startswith(b'\xff\xd8') and data.rfind(b'\xff\xd9') <= data.rfind(b'\xff\xda'):
+        return f'is cut off: a JPEG without its end, {len(data)} bytes'
+    if data.startswith(b'\x89PNG') and b'IEND' not in data:
+        return f'is cut off: a PNG without its end, {len(data)} bytes'
+    return _decoding_problem(data) if decode else None
 
 
-def write_image(path, image):
-    """Write an image, also to a path with non-ASCII names."""
+def _decoding_problem(data: bytes) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(data)) as image:
+                image.verify()  # the checksums and the end mark, which load() does not look at
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+    except UnidentifiedImageError:
+        pass  # a format that OpenCV alone may know
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return f'has more than {limit:.0f} million pixels, the most that Pillow reads'
+    except Exception as error:  # a broken file raises nearly anything: OSError, struct.error, ...
+        return f'is damaged: {error}'
+    return None if decode_image(data, cv2.IMREAD_UNCHANGED) is not None else NOT_AN_IMAGE
+
+
+NOT_AN_IMAGE = 'is no image that OpenCV can read'
+
+
+def decode_image(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """Decode an image file's bytes with OpenCV; None if it cannot."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # more pixels than its limit
+        return None
+
+
+def read_image(path: str | Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """Read an image, also from a path with non-ASCII names; None if it cannot be decoded."""
+    return decode_image(Path(path).read_bytes(), flags)
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an image, also to a path with non-ASCII names.
+
+    Raises:
+        ConfigError: If OpenCV cannot encode it in the format that the suffix names.
+    """
     ok, data = cv2.imencode(Path(path).suffix, image)
     if not ok:
         raise ConfigError(f'cannot encode {path}')
     data.tofile(path)
 
 
-def coco(images, annotations):
-    """Return a COCO dict with the category `polyp` (id 1)."""
-    return dict(images=images, annotations=annotations, categories=[dict(id=1, name='polyp')])
-
-
-def write_json(path, content):
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(content))
-
-
-@contextlib.contextmanager
-def whole_folder(out, overwrite=False):
-    """Give a temporary folder that becomes `out` if the block ends well, and leaves nothing behind if not.
-
-    Args:
-        out (str): The folder to come.
-        overwrite (bool): Replace what is there, if it is a set with `annotations/` or an empty folder. Default: False.
-
-    Raises:
-        FileExistsError: If `out` is there already and is not to be overwritten, or is something else than such a set.
-        ConfigError: If nothing can be written beside `out`.
-    """
-    out = Path(out).resolve()
-    if out.exists() and not overwrite:
-        raise FileExistsError(
-            f'{out} is there already; remove it, name another folder, or use --overwrite'
-        )
-    if (
-        out.exists()
-        and not (out / 'annotations').is_dir()
-        and (out.is_file() or any(out.iterdir()))
-    ):
-        raise FileExistsError(
-            f"{out} is no data set of mmkd's (it has no annotations/): --overwrite leaves it alone"
-        )
+def is_listable(name: str) -> bool:
+    """Return whether a name survives being written to and read from a UTF-8 text list."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f'{out}: cannot write there: {error.strerror}') from error
-    new, old = temporary / 'new', temporary / 'old'
-    new.mkdir()
-    try:
-        yield new
-        if out.exists():
-            out.rename(old)
-        try:
-            new.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        name.encode('utf-8')
+    except UnicodeEncodeError:
+        return False
+    return name == name.strip() and '\n' not in name and '\r' not in name
+
+
+def printable(name: str) -> str:
+    """Return a name as one line that every terminal, log and JSON file takes."""
+    return name if is_listable(name) else ascii(name)

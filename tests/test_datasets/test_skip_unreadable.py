@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 import shutil
+from pathlib import Path
 
 import conftest
 import pytest
@@ -12,7 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
-from mmkd.datasets.unreadable import UnreadableImage, read_whole
+from mmkd.datasets.unreadable import UnreadableImage, WholeImageBackend
+from mmkd.utils.images import image_problem
 from mmkd.export import plain_config
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
@@ -194,7 +196,7 @@ def test_wraps_any_data_set_and_takes_whole_images_alone(damaged):
     for index in range(12):
         item = skipping[index]
         path = item['data_samples'].img_path
-        read_whole(path, decode=True)
+        assert image_problem(Path(path).read_bytes(), decode=True) is None
         faults = item['data_samples'].metainfo.get('unreadable', [])
         assert bool(faults) == (index in (2, 3, 7)) and all(
             'images/train' in fault for fault in faults
@@ -228,8 +230,10 @@ def test_a_set_without_any_usable_image_ends(damaged, tmp_path):
 
 def test_exported_configs_have_the_plain_set(damaged, tmp_path):
     cfg = small('det', damaged, tmp_path)
+    cfg.train_dataloader.dataset.dataset.cache_prefix = 1
     plain = plain_config(cfg, 'student1')
     assert plain.train_dataloader.dataset.type == 'CocoDataset' and 'mmkd' not in plain.pretty_text
+    assert 'cache_prefix' not in plain.pretty_text
     assert (
         plain.train_dataloader.dataset.data_root == cfg.train_dataloader.dataset.dataset.data_root
     )
@@ -245,12 +249,16 @@ def test_whole_and_cut_files(tmp_path, suffix):
     data = cv2.imencode(suffix, np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))[
         1
     ].tobytes()
-    path.write_bytes(data + b'\n\0\0')  # some cameras append to a file
-    assert read_whole(str(path), decode=True) == data + b'\n\0\0'
-    for length in (1, 10, len(data) // 4, len(data) // 2, len(data) - 9):
+    whole = data + b'\n\0\0'  # some cameras append to a file
+    path.write_bytes(whole)
+    backend = WholeImageBackend()
+    assert backend.get(str(path)) == whole and image_problem(whole, decode=True) is None
+    for length in (0, 1, 10, len(data) // 4, len(data) // 2, len(data) - 9):
+        assert image_problem(data[:length], decode=True)
         path.write_bytes(data[:length])
-        with pytest.raises(UnreadableImage, match='Größe 1'):
-            read_whole(str(path), decode=True)
+        if length not in (1, 10):  # too short to be known as an image by its first bytes
+            with pytest.raises(UnreadableImage, match='Größe 1'):
+                backend.get(str(path))
     path.unlink()
     with pytest.raises(UnreadableImage, match='cannot be read: No such file'):
-        read_whole(str(path))
+        backend.get(str(path))

@@ -12,14 +12,8 @@ from PIL import Image
 
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
-from mmkd.utils.images import (
-    IMAGE_SUFFIXES,
-    coco,
-    read_image,
-    whole_folder,
-    write_image,
-    write_json,
-)
+from mmkd.utils.images import IMAGE_SUFFIXES, read_image, write_image
+from .output import coco, whole_folder, write_json
 
 # A connected component smaller than this share of the image's area is a speck of the drawn mask, no polyp.
 SPECK_SHARE = 2e-4

@@ -9,9 +9,10 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 
 from mmkd.utils.errors import ConfigError
-from mmkd.utils.images import coco, whole_folder, write_image, write_json
+from mmkd.utils.images import write_image
 
-from .convert import components
+from .masks import coco_annotation, components
+from .output import coco, whole_folder, write_json
 
 
 @dataclass
@@ -183,17 +184,8 @@ def write_synthetic_polyps(
                 write_image(folder / 'masks' / split / name, frame.mask)
                 images.append(dict(id=index, file_name=name, height=size, width=size))
                 labels.append(f'{name} {frame.label}\n')
-                for x, y, w, h, area in components(frame.mask, 0)[0]:
-                    annotations.append(
-                        dict(
-                            id=len(annotations) + 1,
-                            image_id=index,
-                            category_id=1,
-                            iscrowd=0,
-                            bbox=[x, y, w, h],
-                            area=area,
-                        )
-                    )
+                for polyp in components(frame.mask, 0)[0]:
+                    annotations.append(coco_annotation(polyp, len(annotations) + 1, index))
             write_json(folder / 'annotations' / f'{split}.json', coco(images, annotations))
             (folder / 'labels').mkdir(exist_ok=True)
             (folder / 'labels' / f'{split}.txt').write_text(''.join(labels))

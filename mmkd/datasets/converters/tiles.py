@@ -16,7 +16,8 @@ from mmengine.utils import track_iter_progress
 from PIL import Image
 
 from mmkd.utils.errors import ConfigError
-from mmkd.utils.images import IMAGE_SUFFIXES, whole_folder, write_json
+from mmkd.utils.images import IMAGE_SUFFIXES
+from .output import whole_folder, write_json
 
 SPLITS = ('train', 'val')
 # Folders of a published split, in any letter case; what is published as test is held out as val.

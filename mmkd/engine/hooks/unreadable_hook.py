@@ -1,5 +1,8 @@
+from typing import Any
+
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmkd.datasets.skip_unreadable import KEY
 from mmkd.registry import HOOKS
@@ -7,35 +10,47 @@ from mmkd.registry import HOOKS
 
 @HOOKS.register_module()
 class UnreadableHook(Hook):
-    """Tell of the images that `SkipUnreadable` has left out: each file once, and how often at the end of each epoch.
+    """Log the images that `SkipUnreadable` replaced: each file once, and a count after each epoch.
 
-    Other ranks' files are told at the end of the epoch. After a resume in the middle of an epoch the count is that of its rest.
+    The files of other ranks are logged at the end of the epoch. After a resume in the middle of an
+    epoch the count is that of its rest.
     """
 
-    def __init__(self):
-        self.named, self.count, self.files = set(), 0, set()
+    def __init__(self) -> None:
+        self.named: set[str] = set()
+        self.count = 0
+        self.files: set[str] = set()
 
-    def before_train_epoch(self, runner):
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Start counting."""
         self.count, self.files = 0, set()
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Collect the replaced files of a batch."""
         samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
         faults = [fault for sample in samples or () for fault in sample.metainfo.get(KEY, ())]
         self.count += len(faults)
         self.files.update(faults)
         self._name(runner, faults)
 
-    def after_train_epoch(self, runner):
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Log how often images of this epoch were replaced, on all ranks together."""
         counts = all_gather_object((self.count, sorted(self.files)))
         files = {file for _, files in counts for file in files}
         self._name(runner, sorted(files))
         if files:
             runner.logger.warning(
-                f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another image stood in '
-                f'for one that cannot be used ({len(files)} files)'
+                f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another image '
+                f'stood in for one that cannot be used ({len(files)} files)'
             )
 
-    def _name(self, runner, faults):
+    def _name(self, runner: Runner, faults: list[str]) -> None:
         for fault in faults:
             if fault not in self.named:
                 self.named.add(fault)
