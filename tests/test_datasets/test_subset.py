@@ -4,7 +4,6 @@ from mmengine.dataset import BaseDataset
 from mmkd.datasets import LabeledSubset
 from mmkd.utils.errors import ConfigError
 
-
 DRAWN_BY_SEED_3 = [2, 28, 34, 60, 67, 68, 74, 77, 85]
 
 
