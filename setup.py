@@ -44,6 +44,6 @@ setup(
     packages=find_packages(include=['mmkd', 'mmkd.*']),
     install_requires=requirements('runtime'),
     # Neither family is a hard requirement: `Requires-Dist: mmengine` would overwrite the fork's files.
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'tests')},
+    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'tests')},
     cmdclass={'build_py': BuildWithMim},
 )

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from mmkd.evaluation import PolypSegMetric
+from mmkd.utils.errors import ConfigError
+
+
+def sample(truth, scores=None, classes=None):
+    """A data sample as mmengine's Evaluator hands it over."""
+    made = dict(img_path='a.jpg', gt_sem_seg=dict(data=torch.tensor(truth)[None]))
+    if scores is not None:
+        made['seg_logits'] = dict(data=scores)
+    if classes is not None:
+        made['pred_sem_seg'] = dict(data=torch.tensor(classes)[None])
+    return made
+
+
+def measure(*samples, **kwargs):
+    metric = PolypSegMetric(**kwargs)
+    metric.process({}, samples)
+    return metric.evaluate(len(samples))
+
+
+def test_the_mean_over_images_and_not_over_pixels():
+    half = sample([[1, 1, 0, 0]], classes=[[1, 0, 0, 0]])  # Dice 2/3, IoU 1/2
+    none = sample([[0, 0, 0, 1]], classes=[[1, 0, 0, 0]])
+    measured = measure(half, none)
+    assert measured == pytest.approx({'polyp/dice': 100 / 3, 'polyp/iou': 25})
+
+
+def test_probability_of_two_channels_one_channel_and_classes():
+    truth = [[1, 0, 1, 0]]
+    polyp = torch.tensor([[0.9, 0.6, 0.4, 0.1]])
+    two = torch.stack([1 - polyp, polyp]).log() + 3  # logits are known up to a constant
+    expected = pytest.approx({'polyp/dice': 50, 'polyp/iou': 100 / 3})
+    # The sigmoid at 0.4 is below 0.5 whatever threshold the head has.
+    wrong = [[1, 1, 1, 1]]
+    assert measure(sample(truth, two, wrong)) == expected
+    assert measure(sample(truth, polyp[None], wrong)) == expected
+    assert measure(sample(truth, None, [[1, 1, 0, 0]])) == expected
+    with pytest.raises(ConfigError, match=r'positive: 2 of a prediction with 2 channels'):
+        measure(sample(truth, two), positive=2)
+
+
+def test_images_without_polyp():
+    nothing, something = [[0, 0]], [[0, 1]]
+    assert measure(sample(nothing, classes=nothing))['polyp/dice'] == 100
+    assert measure(sample(nothing, classes=something)) == {'polyp/dice': 0, 'polyp/iou': 0}
+    assert measure(sample(something, classes=nothing)) == {'polyp/dice': 0, 'polyp/iou': 0}
+
+
+def test_ignored_pixels_and_another_label():
+    measured = measure(sample([[2, 255, 1]], classes=[[2, 2, 1]]), positive=2)
+    assert measured == {'polyp/dice': 100, 'polyp/iou': 100}
+
+
+def test_another_size_is_an_error():
+    with pytest.raises(ConfigError, match=r"a.jpg.*\(1, 2\).*\(1, 3\).*after 'Resize'"):
+        measure(sample([[0, 0, 1]], classes=[[0, 1]]))
+
+
+def test_measures():
+    measured = measure(sample([[0, 1]], classes=[[0, 1]]), measures=['iou'], prefix='seen')
+    assert measured == {'seen/iou': 100}
+    with pytest.raises(ConfigError, match="unknown name 'dise'.*'dice'"):
+        PolypSegMetric(measures=['dise'])
+    for wrong in ('dice', []):
+        with pytest.raises(ConfigError, match='expected a list of names'):
+            PolypSegMetric(measures=wrong)
