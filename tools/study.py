@@ -1,73 +1,89 @@
-"""Train a config under several sharing presets, or variants, and seeds and print the table of means and standard deviations.
+"""Train the arms of a planned study, paired by seed, and report on them; docs/studies.md says how.
 
-  python tools/study.py CONFIG --metric mDice --out work_dirs/study [--presets ...] [--seeds 0 1 2] [--cfg-options ...]
+  python tools/study.py run docs/studies/NAME/plan.py --jobs 2
+  python tools/study.py status docs/studies/NAME/plan.py
+  python tools/study.py report docs/studies/NAME/plan.py
 
-A config may name variants of its own, `variants = dict(baseline={'model.links': []}, ...)`: they are then the rows, unless
---presets are asked for.
-
-Runs that are done are not repeated: call it again to go on, or with more rows or seeds. `--seeds` may be split over
-several calls at once with the same --out.
+`run` goes on where an earlier call was stopped. The results are small JSON files beside the plan.
 """
 
 import argparse
-from pathlib import Path
+import sys
 
-from mmkd.apis.command_line import read_config, run_tool
-from mmkd.apis.study import study
-
-ROWS = [
-    'individual',
-    'kd_p',
-    'ml_p',
-    'kdml_p',
-    'kdml_f',
-    'kdml_mixed_complement',
-    'kdml_mixed_full',
-]
+from mmkd.apis.command_line import Options, positive, run_tool
+from mmkd.apis.study.plan import load_plan
+from mmkd.apis.study.report import write_report
+from mmkd.apis.study.run import run_study
+from mmkd.apis.study.status import status_table
 
 
-def main():
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file with model.sharing, or with variants')
-    parser.add_argument(
-        '--metric',
-        required=True,
-        help='metric without the member: coco/bbox_mAP, mDice, accuracy/top1',
+    commands = parser.add_subparsers(dest='command', required=True)
+    run = commands.add_parser('run', help='train what has no result yet')
+    status = commands.add_parser('status', help='which runs are done, unfinished or missing')
+    report = commands.add_parser('report', help='write report.md, report.html and figure.svg')
+    for command in (run, status, report):
+        command.add_argument('plan', help="the study's plan, docs/studies/NAME/plan.py")
+        command.add_argument(
+            '--trial',
+            action='store_true',
+            help='the plan need not be committed; runs, results and report go to '
+            'work_dirs/studies/NAME_trial',
+        )
+    run.add_argument('--jobs', type=positive, default=1, help='trainings side by side; default: 1')
+    run.add_argument('--arms', nargs='+', default=[], help="arms to train; default: the plan's")
+    run.add_argument(
+        '--seeds', nargs='+', type=int, default=[], help="seeds to train; default: the plan's"
     )
-    parser.add_argument('--out', required=True, help='folder of the runs and of table.md')
-    parser.add_argument('--presets', nargs='+', help=f'rows; default: {" ".join(ROWS)}')
-    parser.add_argument(
-        '--variants',
-        nargs='*',
-        help='rows that are variants of the config; default: all, where it has any',
+    run.add_argument(
+        '--stale',
+        choices=['refuse', 'rerun', 'keep'],
+        default='refuse',
+        help='what to do with results of another plan or config; default: refuse to run',
     )
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='default: 0 1 2')
-    parser.add_argument(
+    run.add_argument(
         '--cfg-options',
         nargs='+',
-        default=[],
-        help="values that replace the config's, for every run",
+        action=Options,
+        default={},
+        help='changes of the config, for a --trial: key=value',
+    )
+    report.add_argument(
+        '--keep-stale',
+        action='store_true',
+        help='use results of another config as well; the report says so',
     )
     args = parser.parse_args()
-    if args.variants is None and args.presets is None and read_config(args.config).get('variants'):
-        args.variants = []
-    if args.variants is not None and args.presets is not None:
-        parser.error('give --presets or --variants, not both')
-    text = ''
-    for row, seed, text in study(
-        args.config,
-        args.presets or ROWS,
-        args.seeds,
-        args.metric,
-        args.out,
-        args.cfg_options,
-        args.variants,
-    ):
-        print(f'done: {row}, seed {seed}', flush=True)
-    Path(args.out, 'table.md').write_text(text + '\n')
-    print(text)
+    if args.command == 'run' and args.cfg_options and not args.trial:
+        parser.error('--cfg-options is for a --trial; the plan says what a study changes')
+    return args
+
+
+def say(text: str) -> None:
+    """Print at once, also into a file."""
+    print(text, flush=True)
+
+
+def main() -> None:
+    """Run one of the tool's commands."""
+    args = parse_args()
+    plan = load_plan(args.plan, args.trial)
+    if args.command == 'run':
+        failed = run_study(
+            plan, args.arms, args.seeds, args.jobs, args.stale, args.cfg_options, say
+        )
+        if failed:
+            say('\nfailed:\n' + '\n'.join(failed))
+            sys.exit(1)
+    elif args.command == 'status':
+        print(status_table(plan))
+    else:
+        for path in write_report(plan, args.keep_stale):
+            print(path)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from .member_hook import MemberHook
 from .member_visualization_hook import MemberVisualizationHook
 from .preemption_hook import PreemptionHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .study_result_hook import StudyResultHook
 from .unreadable_hook import UnreadableHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'MemberVisualizationHook',
     'PreemptionHook',
     'SafeCheckpointHook',
+    'StudyResultHook',
     'UnreadableHook',
 ]

@@ -1,0 +1,246 @@
+"""The configs of a study's runs, and their results as small JSON files."""
+
+import ast
+import copy
+import hashlib
+import importlib.metadata
+import json
+import platform
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+import mmkd
+from mmkd.apis.command_line import merge_options, read_config
+from mmkd.apis.study.plan import Plan
+from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.files import write_atomically
+
+# Distributions whose versions a result names, where they are installed.
+DISTRIBUTIONS = (
+    'torch',
+    'onedl-mmengine',
+    'onedl-mmcv',
+    'onedl-mmdetection',
+    'onedl-mmsegmentation',
+    'onedl-mmpretrain',
+    'mmengine',
+    'mmcv',
+    'mmdet',
+    'mmsegmentation',
+    'mmpretrain',
+)
+RESULT_KEYS = ('study', 'arm', 'seed', 'plan_hash', 'config_hash', 'metrics', 'minutes')
+
+
+def member_seed(seed: int, name: str) -> int:
+    """Return a member's 32-bit seed: by SHA-256 of the run's seed and the member's name.
+
+    It does not depend on the arm, so that a member starts from the same weights in each.
+    """
+    return int.from_bytes(hashlib.sha256(f'{seed}/{name}'.encode()).digest()[:4], 'big')
+
+
+def run_config(plan: Plan, arm: str, seed: int, options: dict[str, Any] | None = None) -> Config:
+    """Return the config of one run: the plan's changes, the arm's, and the seeds.
+
+    Args:
+        plan: The plan.
+        arm: Name of the arm.
+        seed: Seed of the run: of data order and augmentation, of each member, and of `seed_keys`.
+        options: Further changes of a trial.
+
+    Raises:
+        ConfigError: If a change or a seed key does not fit the config.
+    """
+    cfg = copy.deepcopy(_base_config(str(plan.root / plan.config)))
+    for key, changes in (('changes', plan.changes), (f'arms.{arm}', plan.arms[arm])):
+        try:
+            cfg.merge_from_dict(copy.deepcopy(changes))
+        except (TypeError, KeyError, ValueError, IndexError, AssertionError) as error:
+            raise ConfigError(f'{key}: {error}') from error
+    merge_options(cfg, options or {})
+    seeds: dict[str, int] = {'randomness.seed': seed}
+    if (cfg.get('default_hooks') or {}).get('checkpoint'):
+        seeds['default_hooks.checkpoint.max_keep_ckpts'] = 1
+    for name, member in ((cfg.get('model') or {}).get('members') or {}).items():
+        if member is not None:
+            seeds[f'model.members.{name}.seed'] = member_seed(seed, name)
+    seeds.update({key: seed for key in plan.seed_keys if _has(cfg, key)})
+    cfg.merge_from_dict(seeds)
+    return cfg
+
+
+def check_arms(plan: Plan, options: dict[str, Any] | None = None) -> dict[tuple[str, int], str]:
+    """Return the config hash of each run of the plan.
+
+    Raises:
+        ConfigError: If a change does not fit, a seed key is in no arm's config, or two arms are the
+            same.
+    """
+    hashes = {}
+    for arm in plan.arms:
+        for seed in plan.seeds:
+            hashes[arm, seed] = config_hash(run_config(plan, arm, seed, options))
+    for key in plan.seed_keys:
+        if not any(_has(run_config(plan, arm, plan.seeds[0]), key) for arm in plan.arms):
+            raise ConfigError(f"seed_keys: no arm's config has {key!r}; the key must be there")
+    by_hash: dict[str, tuple[str, int]] = {}
+    for run, value in hashes.items():
+        if value in by_hash:
+            raise ConfigError(f'arms: {by_hash[value][0]!r} and {run[0]!r} are the same config')
+        by_hash[value] = run
+    return hashes
+
+
+def config_hash(cfg: Config) -> str:
+    """Return a hash of all that a config says, in whatever order it says it."""
+    text = json.dumps(cfg.to_dict(), sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_config(cfg: Config, path: Path) -> None:
+    """Write a config as Python, in its own order (`Config.dump` sorts the members).
+
+    Raises:
+        ConfigError: If the config holds values that Python cannot read back.
+    """
+    values = cfg.to_dict()
+    for key, value in values.items():
+        try:
+            ast.literal_eval(repr(value))
+        except (ValueError, SyntaxError) as error:
+            raise ConfigError(
+                f'{key}: a study needs a config of plain values, got {value!r}'
+            ) from error
+    text = ''.join(f'{key} = {value!r}\n' for key, value in values.items())
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text))
+
+
+def expected_metrics(plan: Plan, arm: str) -> list[str]:
+    """Return the metrics that an arm's validation must have for the plan's comparisons."""
+    members = [plan.members_of(arm)]
+    for comparison in plan.comparisons:
+        if comparison.arm == arm:
+            members.append(comparison.members)
+        if comparison.control == arm:
+            members.append(comparison.control_members)
+    return sorted({key for names in members for key in metric_keys(names, plan.metric)})
+
+
+def metric_keys(members: tuple[str, ...], metric: str) -> list[str]:
+    """Return `member/metric` of each member; the metric alone where there are no members."""
+    return [f'{member}/{metric}' for member in members] or [metric]
+
+
+def result_path(plan: Plan, arm: str, seed: int) -> Path:
+    """Return the file of a run's result."""
+    return plan.folder / 'results' / f'{arm}_seed{seed}.json'
+
+
+def run_folder(plan: Plan, arm: str, seed: int) -> Path:
+    """Return the work folder of a run."""
+    return plan.runs / f'{arm}_seed{seed}'
+
+
+def read_results(plan: Plan) -> dict[tuple[str, int], dict]:
+    """Read the results that there are of the plan's runs, whatever they are results of.
+
+    Raises:
+        ConfigError: If a file is damaged, or is not the result that its name says.
+    """
+    found = {}
+    for arm in plan.arms:
+        for seed in plan.seeds:
+            path = result_path(plan, arm, seed)
+            if not path.is_file():
+                continue
+            try:
+                result = json.loads(path.read_text())
+                missing = [key for key in RESULT_KEYS if key not in result]
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f'{path}: no result of a study: {error}') from error
+            if missing or (result['arm'], result['seed']) != (arm, seed):
+                raise ConfigError(f'{path}: no result of arm {arm!r}, seed {seed}')
+            found[arm, seed] = result
+    return found
+
+
+def is_stale(plan: Plan, result: dict, hashed: str) -> str:
+    """Return what a result differs in from the plan's run: 'config', 'plan' or ''."""
+    if result['config_hash'] != hashed:
+        return 'config'
+    return 'plan' if result['plan_hash'] != plan.hash else ''
+
+
+def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run: dict) -> Path:
+    """Write a finished run's result beside the plan.
+
+    Args:
+        plan: The plan.
+        arm: Name of the arm.
+        seed: Seed of the run.
+        hashed: The config's hash.
+        commit: Commit of the sources that the run was started with.
+        run: What `StudyResultHook` wrote.
+
+    Raises:
+        ConfigError: If a metric that the plan asks for is missing.
+    """
+    for name in expected_metrics(plan, arm):
+        choose(name, run['metrics'], f'primary.metric: the result of {arm}, seed {seed}')
+    result = dict(
+        study=plan.name,
+        arm=arm,
+        seed=seed,
+        trial=plan.trial,
+        plan_hash=plan.hash,
+        config_hash=hashed,
+        mmkd=mmkd.__version__,
+        commit=commit,
+        versions=_versions(),
+        finished=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
+        iterations=run['iterations'],
+        minutes=run['minutes'],
+        parameters=run['parameters'],
+        metrics={key: _rounded(value) for key, value in sorted(run['metrics'].items())},
+    )
+    path = result_path(plan, arm, seed)
+    text = json.dumps(result, indent=1) + '\n'
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text))
+    return path
+
+
+@lru_cache(maxsize=4)
+def _base_config(path: str) -> Config:
+    return read_config(path)
+
+
+def _has(cfg: Config, key: str) -> bool:
+    value: Any = cfg
+    for part in key.split('.'):
+        if isinstance(value, (list, tuple)) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, (Config, dict)) and part in value:
+            value = value[part]
+        else:
+            return False
+    return True
+
+
+def _versions() -> dict[str, str]:
+    found = dict(python=platform.python_version())
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
