@@ -1,0 +1,159 @@
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from mmkd.utils.errors import ConfigError
+
+
+class Draw(NamedTuple):
+    """What a loader asks its data set for: the sample `index`, with random numbers of its own."""
+
+    index: Any
+    epoch: int
+    position: int
+
+
+@contextmanager
+def seeded(*words: int) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's CPU generators by `words`; restore their states after."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seeds = np.random.SeedSequence(words).generate_state(3)
+    random.seed(int(seeds[0]))
+    np.random.seed(int(seeds[1]))
+    torch.default_generator.manual_seed(int(seeds[2]))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class DrawnDataset(Dataset):
+    """A data set whose samples are augmented by random numbers of their own.
+
+    What a sample draws depends on the seed, the epoch and its position in the epoch alone: not on
+    the worker that loads it, nor on what was loaded before. In all else it is the data set itself:
+    attributes are read from it and set on it.
+
+    Args:
+        dataset: The data set.
+        seed: Seed of the run.
+        salt: Separates the streams of several loaders of one run.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, salt: int) -> None:
+        self.__dict__.update(dataset=dataset, words=(salt, seed))
+
+    def __getitem__(self, index: Any) -> Any:
+        if not isinstance(index, Draw):
+            return self.dataset[index]
+        with seeded(*self.words, index.epoch, index.position):
+            return self.dataset[index.index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__') or 'dataset' not in self.__dict__:  # copying, unpickling
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.dataset, name, value)
+
+
+class NumberedBatches:
+    """A batch sampler that numbers its samples and can start in the middle of an epoch.
+
+    Positions count the samples of all ranks, so that no two ranks share a number.
+
+    Args:
+        batch_sampler: The batch sampler whose batches these are.
+    """
+
+    def __init__(self, batch_sampler: Any) -> None:
+        self.batch_sampler = batch_sampler
+        self.epoch, self.skip = 0, 0
+
+    @property
+    def sampler(self) -> Any:
+        """The sampler below, for hooks that set its epoch."""
+        return self.batch_sampler.sampler
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return self._batches(self.epoch, self.skip)
+
+    def _batches(self, epoch: int, skip: int) -> Iterator[list[Draw]]:
+        rank, ranks = get_dist_info()
+        position = rank
+        for number, batch in enumerate(self.batch_sampler):
+            if number >= skip:
+                yield [Draw(one, epoch, position + ranks * i) for i, one in enumerate(batch)]
+            position += ranks * len(batch)
+
+
+class BatchStream:
+    """The batches of a loader, from any position on.
+
+    It makes each sample's augmentation a function of (seed, epoch, position) and skips batches
+    without loading them, so a resumed run gets the batches of an unbroken one, whatever the number
+    of workers, persistent or not. Random numbers that a transform keeps in a generator of its own
+    are outside of this.
+
+    Args:
+        loader: The loader; its data set and batch sampler are wrapped in place.
+        key: Where its config stands, for messages.
+        seed: Seed of the run, the same on all ranks.
+        salt: Separates the draws of several loaders of one run. Default: 0.
+
+    Raises:
+        ConfigError: If the loader gives no batch, or has no numbered samples.
+    """
+
+    def __init__(self, loader: DataLoader, key: str, seed: int, salt: int = 0) -> None:
+        if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+            raise ConfigError(f'{key}: expected a data set with numbered samples, in batches')
+        if not len(loader):
+            raise ConfigError(
+                f'{key}: {len(loader.dataset)} images give no batch of batch_size='
+                f'{loader.batch_size}' + (' with drop_last=True' if loader.drop_last else '')
+            )
+        self.loader = loader
+        self.batches = NumberedBatches(loader.batch_sampler)
+        self.dataset = DrawnDataset(loader.dataset, seed, salt)
+        # A loader refuses to set these because a running iterator would keep the old ones; there
+        # is none yet.
+        object.__setattr__(loader, 'batch_sampler', self.batches)
+        object.__setattr__(loader, 'dataset', self.dataset)
+        # An iterator draws its workers' seed: not from the stream that the training draws from.
+        loader.generator = torch.Generator()
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Any]:
+        """Return an iterator over the batches of one epoch, without the first `skip` ones."""
+        for sampler in (self.batches.batch_sampler, self.batches.sampler):
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
+        self.batches.epoch, self.batches.skip = epoch, skip
+        return iter(self.loader)
+
+    def endless(self, position: int = 0) -> Iterator[Any]:
+        """Yield batches without end, from batch number `position` of the whole stream on."""
+        epoch = 0
+        if position >= len(self) and not hasattr(self.batches.sampler, 'skip'):
+            epoch, position = divmod(position, len(self))
+        while True:
+            yield from self.epoch(epoch, position)
+            epoch, position = epoch + 1, 0

@@ -1,0 +1,212 @@
+"""The batches that a training sees: draws, unlabeled images, exact resuming; with a toy model."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
+
+
+@DATASETS.register_module(force=True)
+class DrawingDataset(Dataset):
+    """Samples that say which they are and what they drew."""
+
+    metainfo: dict = {}
+
+    def __init__(self, size=10, offset=0):
+        self.size, self.offset = size, offset
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        draws = [random.random(), float(np.random.rand()), torch.rand(()).item()]
+        return dict(inputs=torch.tensor([float(self.offset + index), *draws], dtype=torch.float64))
+
+
+@MODELS.register_module(force=True)
+class RecordingModel(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        raise AssertionError('only train_step is called')
+
+    def train_step(self, data, optim_wrapper):
+        self.seen.append(
+            {
+                kind: torch.stack(batch['inputs'])
+                for kind, batch in (('labeled', data), ('unlabeled', data.get('unlabeled')))
+                if batch is not None
+            }
+        )
+        optim_wrapper.update_params((self.weight - 1) ** 2)
+        return {}
+
+
+class Interrupt(Exception):
+    pass
+
+
+@HOOKS.register_module(force=True)
+class InterruptHook(Hook):
+    """Saves a checkpoint and ends the run after an iteration, as a preemption does."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.iteration:
+            runner.save_checkpoint(runner.work_dir, 'cut.pth', by_epoch=False)
+            raise Interrupt
+
+
+def loader(size=10, offset=0, batch_size=3, workers=0, persistent=False, **options):
+    return dict(
+        dict(
+            batch_size=batch_size,
+            num_workers=workers,
+            persistent_workers=persistent,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            dataset=dict(type='DrawingDataset', size=size, offset=offset),
+        ),
+        **options,
+    )
+
+
+def make_runner(work_dir, unlabeled=None, labeled=None, loop=None, **options):
+    make_runner.count = getattr(make_runner, 'count', 0) + 1
+    cfg = dict(
+        model=dict(type='RecordingModel'),
+        work_dir=str(work_dir),
+        experiment_name=f'loop{make_runner.count}',
+        train_dataloader=labeled or loader(),
+        train_cfg=loop or dict(type='mmkd.ResumableTrainLoop', max_epochs=3),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=None),
+        randomness=dict(seed=5),
+        default_scope='mmengine',
+    )
+    cfg.update(options)
+    if unlabeled is not None:
+        cfg['unlabeled_dataloader'] = unlabeled
+    runner = Runner(
+        **{key: value for key, value in cfg.items() if key != 'unlabeled_dataloader'}, cfg=cfg
+    )
+    return runner
+
+
+def seen_by(runner):
+    runner.train()
+    return runner.model.seen
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(
+        a.keys() == b.keys() and all(torch.equal(a[kind], b[kind]) for kind in a)
+        for a, b in zip(one, other)
+    )
+
+
+def test_each_iteration_gets_an_unlabeled_batch(tmp_path):
+    seen = seen_by(make_runner(tmp_path, loader(7, offset=100, batch_size=2)))
+    assert len(seen) == 12 and all(set(batches) == {'labeled', 'unlabeled'} for batches in seen)
+    indices = torch.cat([batches['unlabeled'][:, 0] for batches in seen]).tolist()
+    epochs = [indices[:7], indices[7:14], indices[14:21]]
+    assert all(sorted(epoch) == list(range(100, 107)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert [len(batches['unlabeled']) for batches in seen[:5]] == [2, 2, 2, 1, 2]
+
+
+def test_unlabeled_batches_may_be_an_argument_of_the_loop(tmp_path):
+    loop = dict(
+        type='mmkd.ResumableTrainLoop', max_epochs=1, unlabeled_dataloader=loader(4, offset=100)
+    )
+    assert all('unlabeled' in batches for batches in seen_by(make_runner(tmp_path, loop=loop)))
+
+
+def test_unlabeled_images_leave_the_labeled_batches_as_they_are(tmp_path):
+    alone = seen_by(make_runner(tmp_path / 'alone'))
+    both = seen_by(make_runner(tmp_path / 'both', loader(6)))
+    assert equal(alone, [dict(labeled=batches['labeled']) for batches in both])
+    one, other = both[0]['labeled'], both[0]['unlabeled']
+    assert not set(one[:, 1].tolist()) & set(other[:, 1].tolist())  # draws of their own
+
+
+@pytest.mark.parametrize(
+    'unlabeled, message',
+    [
+        (loader(0), 'unlabeled_dataloader: 0 images give no batch of batch_size=3'),
+        (loader(2, drop_last=True), 'unlabeled_dataloader: 2 images give no batch.*drop_last'),
+        (dict(batch_size=2), "unlabeled_dataloader: expected a loader's config with 'dataset'"),
+        ('images/', "unlabeled_dataloader: expected a loader's config"),
+    ],
+)
+def test_wrong_unlabeled_loaders(tmp_path, unlabeled, message):
+    with pytest.raises(ValueError, match=message):
+        make_runner(tmp_path, unlabeled).train()
+
+
+def test_every_epoch_draws_anew_and_every_sample_on_its_own(tmp_path):
+    seen = seen_by(make_runner(tmp_path, labeled=loader(workers=2)))
+    draws = torch.cat([batches['labeled'] for batches in seen])
+    assert draws.shape == (30, 4)
+    for column in (1, 2, 3):
+        assert len(set(draws[:, column].tolist())) == 30
+
+
+@pytest.mark.parametrize('workers, persistent', [(2, False), (2, True)])
+def test_draws_do_not_depend_on_the_workers(tmp_path, workers, persistent):
+    alone = seen_by(make_runner(tmp_path / 'alone', loader(7)))
+    options = dict(workers=workers, persistent=persistent)
+    other = seen_by(
+        make_runner(tmp_path / 'other', loader(7, **options), labeled=loader(**options))
+    )
+    assert equal(alone, other)
+
+
+def test_loading_leaves_the_trainings_random_states_alone(tmp_path):
+    runner = make_runner(tmp_path, loader(7))
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(())
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    runner.train()
+    assert (random.random(), np.random.rand(), torch.rand(())) == expected
+
+
+@pytest.mark.parametrize('iteration', [4, 6])
+@pytest.mark.parametrize('workers, persistent', [(0, False), (2, False), (2, True)])
+def test_a_resumed_run_gets_the_batches_of_an_unbroken_one(
+    tmp_path, workers, persistent, iteration
+):
+    options = dict(workers=workers, persistent=persistent)
+    loaders = dict(unlabeled=loader(7, **options), labeled=loader(**options))
+    whole = seen_by(make_runner(tmp_path / 'whole', **loaders))
+    broken = make_runner(
+        tmp_path / 'broken',
+        **loaders,
+        custom_hooks=[dict(type='InterruptHook', iteration=iteration)],
+    )
+    with pytest.raises(Interrupt):
+        broken.train()
+    resumed = make_runner(
+        tmp_path / 'broken', **loaders, resume=True, load_from=str(tmp_path / 'broken/cut.pth')
+    )
+    rest = seen_by(resumed)
+    assert len(rest) == 12 - iteration and equal(whole, broken.model.seen + rest)
