@@ -192,7 +192,7 @@ def _unlabeled_links(
         if oneself:
             links.append(link(student, student, '', 'self', kd_weight))
     loss = prediction or task.default_loss('prediction')
-    if loss['type'] == 'KLDivergence':  # not gated by confidence, as detectors' own loss is
+    if prediction is None and loss['type'] == 'KLDivergence':
         loss = dict(type='PseudoLabel')
     return [dict(cfg, tap='prediction', on='unlabeled', loss=loss) for cfg in links]
 

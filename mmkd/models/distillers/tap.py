@@ -101,7 +101,11 @@ class Tap:
                 '`forward` are not): tap one of its submodules'
             )
             raise ConfigError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
-        return Reading(self.value_of(outputs[0]), tuple(tensors_of(outputs[0])))
+        value, raw = self.value_of(outputs[0]), list(tensors_of(outputs[0]))
+        own = list(tensors_of(value))
+        given = {id(tensor) for tensor in raw}
+        # The level that is read alone, unless a reader made something new of the output.
+        return Reading(value, tuple(own if own and all(id(t) in given for t in own) else raw))
 
     def value_of(self, output: Any) -> TapValue:
         """Return the tap's value of its module's output.

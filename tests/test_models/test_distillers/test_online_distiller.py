@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from mmkd.utils.errors import ConfigError
-from mmengine.registry import MODELS
 
 
 def solo_weights(toolkit, options, seed, batches, optimizer, dropout=False):

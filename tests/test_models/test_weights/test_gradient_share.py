@@ -1,0 +1,292 @@
+"""Weights that set themselves, the guard, and what a link logs of its gradients."""
+
+import copy
+import math
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+
+from mmkd.models.losses import DistillationLoss
+from mmkd.models.weights import GradientShare, NegativeTransferGuard
+from mmkd.models.weights.base import Measurement, measure, tap_gradient
+from mmkd.registry import MODELS
+from mmkd.utils.checks import build_checked
+from mmkd.utils.errors import ConfigError
+
+
+def losses_of(model, batch):
+    return model(**model.data_preprocessor(copy.deepcopy(batch), True), mode='loss')
+
+
+def test_norms_and_cosine_of_gradients():
+    x = torch.tensor([[3.0, 4.0]], requires_grad=True)
+    task, link = (
+        tap_gradient((x * torch.tensor([1.0, 0.0])).sum(), [x]),
+        tap_gradient((x * torch.tensor([1.0, 1.0])).sum(), [x]),
+    )
+    found = measure(task, link, comparable=True)
+    assert found == pytest.approx((1.0, math.sqrt(2), 1 / math.sqrt(2)))
+    assert measure(task, link, comparable=False).cosine == 0
+    assert measure([task[0] * float('nan')], link, comparable=True) is None
+
+
+def test_norms_of_two_batches_are_compared_per_image():
+    """The gradient of a mean over N images has a norm that shrinks with the root of N."""
+    few, many = (torch.ones(n, 5, requires_grad=True) for n in (4, 16))
+    task, link = (tap_gradient(x.mean(0).sum(), [x]) for x in (few, many))
+    found = measure(task, link, comparable=False)
+    assert found.task_norm == pytest.approx(found.link_norm)
+
+
+def test_running_means_start_as_plain_means_and_are_in_the_state():
+    rule = GradientShare(share=0.5, momentum=0.9)
+    assert rule.factor() == 0
+    for norm in (1.0, 3.0):
+        rule.update(Measurement(norm, 2.0, 0.5))
+    assert (rule.task_norm, rule.link_norm, rule.cosine) == (2.0, 2.0, 0.5)
+    assert rule.factor() == 0.5
+    twin = GradientShare(share=0.5)
+    twin.load_state_dict(rule.state_dict())
+    assert twin.factor() == 0.5 and twin.measurements == 2
+    for _ in range(100):
+        rule.update(Measurement(8.0, 2.0, 0.5))
+    assert rule.task_norm == pytest.approx(8.0, rel=1e-3)
+
+
+def test_limits_and_links_without_gradient():
+    rule = GradientShare(share=0.1, limits=(0.01, 10))
+    rule.update(Measurement(1.0, 1e-9, 0.0))
+    assert rule.factor() == 10
+    rule = GradientShare()
+    rule.update(Measurement(1.0, 0.0, 0.0))
+    assert rule.factor() == 0
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(share=-0.1), 'share: expected a number >= 0'),
+        (dict(share='much'), 'share: expected a number >= 0'),
+        (dict(interval=0), 'interval: expected 1 or more'),
+        (dict(momentum=2), r'momentum: expected a number in \[0, 1\]'),
+        (dict(limits=(2, 1)), 'limits: expected the least and the greatest'),
+    ],
+)
+def test_wrong_values(options, message):
+    with pytest.raises(ConfigError, match=message):
+        GradientShare(**options)
+
+
+LOSSES = [
+    dict(type='FeatureMSE'),
+    dict(type='FeatureMSE', normalize='none'),
+    dict(type='FeatureMSE', normalize='spatial'),
+    dict(type='SpatialCorrelation'),
+    dict(type='ChannelCorrelation'),
+    dict(type='ChannelWise'),
+    dict(type='ChannelWise', tau=10.0),
+    dict(type='PearsonFeature'),
+]
+
+
+def test_the_share_is_held_for_eight_losses_of_different_scales(toolkit):
+    """Measured independently: the norm of each term's gradient at the tapped tensor."""
+    weight = dict(type='GradientShare', share=0.1, interval=1, momentum=0.0)
+    scales = [1e-4, 1e-3, 1e-2, 1.0, 10.0, 100.0, 1e3, 1e4]
+
+    @MODELS.register_module(force=True)
+    class Scaled(DistillationLoss):
+        def __init__(self, loss, scale):
+            super().__init__()
+            self.loss, self.scale = build_checked(MODELS, loss, 'loss'), scale
+
+        def forward(self, target, source):
+            return self.scale * self.loss(target, source)
+
+    links = [
+        dict(
+            source='teacher',
+            target='student1',
+            tap='neck[1]',
+            connector='ConvConnector',
+            loss=dict(type='Scaled', loss=loss, scale=scale),
+            weight=weight,
+            name=f'l{i}',
+        )
+        for i, (loss, scale) in enumerate(zip(LOSSES, scales))
+    ]
+    model = toolkit.make_distiller(members=toolkit.members(students=1), links=links)
+    batch, kept = toolkit.make_batch(), []
+    hook = model.network('student1').neck.register_forward_hook(lambda m, a, out: kept.append(out))
+    terms = losses_of(model, batch)
+    hook.remove()
+    (levels,) = kept
+    own = sum(
+        v if isinstance(v, torch.Tensor) else sum(v)
+        for k, v in terms.items()
+        if k.startswith('student1/loss') and '[' not in k
+    )
+    task = torch.cat([g.flatten() for g in torch.autograd.grad(own, levels, retain_graph=True)])
+    for i in range(len(links)):
+        term = terms[f'student1/loss_l{i}[teacher:neck[1]]']
+        grads = torch.autograd.grad(term, levels, retain_graph=True, allow_unused=True)
+        link = torch.cat([g.flatten() for g in grads if g is not None])
+        assert (link.norm() / task.norm()).item() == pytest.approx(0.1, rel=0.2)
+        logged = terms[f'student1/share_l{i}[teacher:neck[1]]']
+        assert logged.item() == pytest.approx(0.1, rel=0.2)
+
+
+def test_the_shares_of_one_target_are_capped_together(toolkit):
+    weight = dict(type='GradientShare', share=0.3, interval=1, momentum=0.0)
+    sharing = dict(type='kdml_mixed_full', weight=weight)
+    model = toolkit.make_distiller(sharing=sharing, max_share=0.3)
+    terms = losses_of(model, toolkit.make_batch())
+    shares = [v.item() for k, v in terms.items() if k.startswith('student1/share')]
+    assert len(shares) == 3 and sum(shares) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_measurements_leave_gradients_as_they_are(toolkit):
+    """The extra backward passes change no gradient: a weight fitted to 1 acts like the number 1."""
+    batch, grads = toolkit.make_batch(), []
+    for weight in (1.0, dict(type='GradientShare', share=1e9, limits=(0.5, 1.0))):
+        model = toolkit.make_distiller(sharing=dict(type='kd_p', weight=weight))
+        terms = losses_of(model, batch)
+        model.parse_losses(terms)[0]['student1'].backward()
+        grads.append([p.grad for p in model.network('student1').parameters()])
+    for one, other in zip(*grads):
+        torch.testing.assert_close(one, other)
+
+
+def test_measured_every_interval_only(toolkit):
+    weight = dict(type='GradientShare', interval=3)
+    model = toolkit.make_distiller(sharing=dict(type='kd_p', weight=weight))
+    counts = []
+    for iteration in range(7):
+        MessageHub.get_current_instance().update_info('iter', iteration)
+        losses_of(model, toolkit.make_batch())
+        counts.append(next(iter(model.links)).rule.measurements)
+    assert counts == [1, 1, 1, 2, 2, 2, 3]
+
+
+# ---------------------------------------------------------------- the guard
+
+
+@MODELS.register_module(force=True)
+class MinusTask(DistillationLoss):
+    """A linear function of the target whose gradient is what the test sets."""
+
+    direction = None
+
+    def forward(self, target, source):
+        if self.direction is None or self.direction.shape != target.shape:
+            return target.square().mean()
+        return (target * self.direction).sum() + 1e3
+
+
+def guarded(toolkit, guard):
+    link = dict(
+        source='teacher',
+        target='student1',
+        tap='neck[0]',
+        connector=None,
+        loss=dict(type='MinusTask'),
+        guard=guard,
+    )
+    members = toolkit.members(students=1, teacher=toolkit.yolox(seed=10))
+    return toolkit.make_distiller(members=members, links=[link])
+
+
+def task_gradient(model, batch):
+    kept = []
+    hook = model.network('student1').neck.register_forward_hook(lambda m, a, out: kept.append(out))
+    terms = losses_of(model, batch)
+    hook.remove()
+    own = sum(
+        v if isinstance(v, torch.Tensor) else sum(v)
+        for k, v in terms.items()
+        if k.startswith('student1/loss') and '[' not in k
+    )
+    return torch.autograd.grad(own, kept[0][0])[0]
+
+
+def test_a_link_against_the_task_is_muted_and_comes_back(toolkit):
+    model = guarded(toolkit, dict(mode='mute', interval=1, momentum=0.0))
+    (link,) = model.links
+    batch = toolkit.make_batch()
+    link.loss.direction = -task_gradient(model, batch)
+    terms = losses_of(model, batch)
+    assert terms['student1/cosine_kd[teacher:neck[0]]'] == pytest.approx(-1, abs=1e-3)
+    assert terms['student1/loss_kd[teacher:neck[0]]'] == 0
+    link.loss.direction = -link.loss.direction
+    terms = losses_of(model, batch)
+    assert terms['student1/loss_kd[teacher:neck[0]]'] != 0
+
+
+def test_projection_removes_what_points_against_the_task(toolkit):
+    model = guarded(toolkit, 'project')
+    (link,) = model.links
+    batch = toolkit.make_batch()
+    task = task_gradient(model, batch)
+    other = torch.randn_like(task)
+    other -= (other * task).sum() / task.square().sum() * task  # orthogonal to the task's
+    link.loss.direction = other - 2 * task
+    kept = []
+    hook = model.network('student1').neck.register_forward_hook(lambda m, a, out: kept.append(out))
+    terms = losses_of(model, batch)
+    hook.remove()
+    found = torch.autograd.grad(terms['student1/loss_kd[teacher:neck[0]]'], kept[0][0])[0]
+    torch.testing.assert_close(found, other, rtol=1e-3, atol=1e-5 * other.norm().item())
+
+
+def test_projection_is_refused_for_structured_taps(toolkit):
+    with pytest.raises(ConfigError, match="'project' is for taps of tensors"):
+        toolkit.make_distiller(sharing=dict(type='kd_p', guard='project'))
+
+
+def test_a_guard_logs_the_cosine_only(toolkit):
+    guard = NegativeTransferGuard('log')
+    guard.update(Measurement(1.0, 1.0, -1.0))
+    assert guard.factor() == 1 and guard.cosine == -1
+    with pytest.raises(ConfigError, match="mode: unknown name 'mut'; did you mean 'mute'"):
+        NegativeTransferGuard('mut')
+
+
+def test_links_rest_while_their_source_is_not_better(toolkit):
+    model = toolkit.make_distiller(
+        members=toolkit.members(students=1), sharing=dict(type='kd_p', only_if_better='mAP')
+    )
+    key = 'student1/loss_kd[teacher:prediction]'
+    assert losses_of(model, toolkit.make_batch())[key] > 0
+    model.links.after_validation({'teacher/mAP': 0.1, 'student1/mAP': 0.2})
+    assert losses_of(model, toolkit.make_batch())[key] == 0
+    twin = toolkit.make_distiller(
+        members=toolkit.members(students=1), sharing=dict(type='kd_p', only_if_better='mAP')
+    )
+    twin.load_state_dict(model.state_dict())
+    assert losses_of(twin, toolkit.make_batch())[key] == 0
+    model.links.after_validation({'teacher/mAP': 0.3, 'student1/mAP': 0.2})
+    assert losses_of(model, toolkit.make_batch())[key] > 0
+    with pytest.raises(ConfigError, match="unknown name 'student1/mAP'"):
+        model.links.after_validation({'teacher/mIoU': 0.3})
+
+
+def test_a_rule_of_ones_own(toolkit):
+    from mmkd.models.weights import WeightRule
+
+    @MODELS.register_module(force=True)
+    class Half(WeightRule):
+        def factor(self):
+            return 0.5
+
+    batch = toolkit.make_batch()
+    key = 'student1/loss_kd[teacher:prediction]'
+    values = [
+        losses_of(toolkit.make_distiller(sharing=dict(type='kd_p', weight=weight)), batch)[key]
+        for weight in (1.0, dict(type='Half'))
+    ]
+    torch.testing.assert_close(values[1], values[0] / 2)
+    with pytest.raises(ConfigError, match='expected a number or a WeightRule'):
+        toolkit.make_distiller(
+            links=[dict(source='teacher', target='student1', weight=dict(type='ResizeConnector'))]
+        )
