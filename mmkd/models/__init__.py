@@ -1,3 +1,4 @@
+from .combiners import *  # noqa: F401,F403
 from .connectors import *  # noqa: F401,F403
 from .distillers import *  # noqa: F401,F403
 from .ensembles import *  # noqa: F401,F403
