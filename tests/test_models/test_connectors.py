@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mmkd.models.connectors import ConvConnector, ResizeConnector
+from mmkd.models.connectors import AffineFreeNorm, ConvConnector, ResizeConnector
 from mmkd.registry import MODELS
 from mmkd.utils.checks import build_checked
 
@@ -150,3 +150,26 @@ def test_even_kernels_are_refused(kernel_size):
 def test_wrong_connector_configs(cfg, message):
     with pytest.raises(ValueError, match=message):
         build_checked(MODELS, cfg, 'connector', in_channels=3, out_channels=3)
+
+
+@pytest.mark.parametrize('shape', [(4, 3, 5, 5), (4, 3), (1, 3, 2, 2)])
+def test_the_affine_free_norm_is_a_batch_norm_without_weights(shape):
+    connector = build_checked(MODELS, 'AffineFreeNorm', 'connector')
+    assert not connector.state_dict()
+    x = (3 * torch.randn(shape) + 2).requires_grad_()
+    expected = torch.nn.functional.batch_norm(x, None, None, training=True)
+    for mode in (True, False):
+        torch.testing.assert_close(connector.train(mode)(x, x), expected)
+    half = connector(x.bfloat16())
+    assert half.dtype == torch.float32 and torch.equal(half, connector(x.bfloat16().float()))
+    (connector(x) ** 3).sum().backward()
+    assert x.grad.isfinite().all() and x.grad.any()
+
+
+def test_a_channel_with_one_value_has_no_norm():
+    x = torch.randn(1, 3, 1, 1, requires_grad=True)
+    value = AffineFreeNorm()(x)
+    value.sum().backward()
+    assert not value.any() and x.grad.isfinite().all()
+    with pytest.raises(ValueError, match='eps: expected a number >= 0, got -1'):
+        AffineFreeNorm(eps=-1)

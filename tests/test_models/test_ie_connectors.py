@@ -125,19 +125,20 @@ def test_one_to_be_trained_before_is_frozen_and_says_so_if_it_was_not():
         match='not trained yet: add custom_hooks=.*mmkd.FactorPretrainHook.*joint=True',
     ):
         auto_encoder(x)
+    assert auto_encoder.fits_first and not auto_encoder.fitted
     auto_encoder.learn(True)
-    assert auto_encoder.training and auto_encoder(x)[1]
-    auto_encoder.trained.fill_(True)
+    assert auto_encoder.training and auto_encoder(x).terms
+    auto_encoder.fitted = True
     auto_encoder.learn(False)
     before = copy.deepcopy(auto_encoder.state_dict())
-    factor, terms = auto_encoder.train()(x)
-    assert terms == {} and not factor.requires_grad
+    factor = auto_encoder.train()(x)
+    assert isinstance(factor, torch.Tensor) and not factor.requires_grad
     assert all(
         torch.equal(value, before[key]) for key, value in auto_encoder.state_dict().items()
     )  # norms stay, too
     resumed = FactorAutoEncoder(6)
     resumed.load_state_dict(before)
-    assert torch.equal(resumed(x)[0], factor)
+    assert resumed.fitted and torch.equal(resumed(x), factor)
 
 
 def test_both_encoders_learn_and_each_sees_its_channels_alone():

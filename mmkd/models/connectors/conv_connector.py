@@ -1,28 +1,35 @@
-from mmcv.cnn import ConvModule
-from torch import nn
+from typing import Any
 
+from mmcv.cnn import ConvModule
+from torch import Tensor
+
+from mmkd.models.connectors.base import Connector
 from mmkd.models.utils.resize import resize_like
 from mmkd.registry import MODELS
 from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
-class ConvConnector(nn.Module):
-    """Bring the target's map to the source's channels by a convolution and a norm, then to its size.
+class ConvConnector(Connector):
+    """Bring a map to the other side's channels by a convolution and a norm, then to its size.
 
-    The 1x1 adapter on the receiver's side of arXiv 2212.02931 (and of FitNets, arXiv 1412.6550); the norm is mmkd's choice.
-    Trained with the target's optimiser, left behind at export.
+    The 1x1 adapter on the receiver's side of arXiv 2212.02931 (and of FitNets, arXiv 1412.6550).
+    The norm is mmkd's choice; without it (`norm_cfg=None`) the convolution has a bias.
 
     Args:
-        in_channels (int): The target's channels; filled in by the link.
-        out_channels (int): The source's channels; filled in by the link.
-        kernel_size (int): Odd. Default: 1.
-        norm_cfg (dict, optional): Config of the norm. Default: BN.
+        in_channels: The channels of its own side; filled in by the link.
+        out_channels: The channels of the other side; filled in by the link.
+        kernel_size: Odd.
+        norm_cfg: Config of the norm, or None for none.
     """
 
-    needs_channels = True
-
-    def __init__(self, in_channels, out_channels, kernel_size=1, norm_cfg=dict(type='BN')):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        norm_cfg: dict[str, Any] | None = dict(type='BN'),  # noqa: B006  # only read
+    ) -> None:
         super().__init__()
         if kernel_size % 2 != 1:
             raise ConfigError(f'kernel_size: expected an odd number, got {kernel_size}')
@@ -35,8 +42,16 @@ class ConvConnector(nn.Module):
             act_cfg=None,
         )
 
-    def forward(self, x, like):
-        """Convert x (N, in_channels, H, W) to (N, out_channels, H', W') of `like`; vectors (N, C) are maps of one position."""
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        """Convert a map, or a vector as a map of one position.
+
+        Args:
+            x: (N, in_channels, H, W) or (N, in_channels).
+            like: (N, out_channels, H', W') or (N, out_channels).
+
+        Returns:
+            Of the shape of `like`.
+        """
         if x.dim() == 2:
             return self.conv(x[..., None, None]).flatten(1)
         return resize_like(self.conv(x), like)

@@ -1,78 +1,84 @@
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor
 
+from mmkd.models.losses.base import DistillationLoss
+from mmkd.models.utils.logits import (
+    bernoulli_kl,
+    categorical_kl,
+    check_mode,
+    check_tau,
+    not_negative,
+    resolve_mode,
+    z_score,
+)
 from mmkd.models.utils.mask import apply_mask, weighted_mean
+from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
-from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
 
-def bernoulli_kl(target, source):
-    """KL(source || target) of two Bernoulli distributions given by logits, elementwise, in log space.
-
-    Written as sigmoid(s) * (logsigmoid(s) - logsigmoid(t)) + sigmoid(-s) * (logsigmoid(-s) - logsigmoid(-t)).
-    """
-    return source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target)) + (
-        -source
-    ).sigmoid() * (F.logsigmoid(-source) - F.logsigmoid(-target))
-
-
-def check_tau(tau):
-    """Raise a ConfigError unless the temperature is a positive number."""
-    if not isinstance(tau, (int, float)) or not 0 < tau < float('inf'):
-        raise ConfigError(f'tau: expected a positive number, got {tau}')
-    return float(tau)
-
-
 @MODELS.register_module()
-class KLDivergence(nn.Module):
-    """tau^2 KL(p_source || p_target) of logits softened by a temperature, averaged over images and positions.
+class KLDivergence(DistillationLoss):
+    """tau^2 KL(p_source || p_target) of softened logits, averaged over images and positions.
 
-    Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531); between peers Zhang et al., "Deep Mutual
-    Learning" (arXiv 1706.00384, eq. 5 with tau = 1). Averaging over positions, not only over images, is mmkd's choice: the
-    value does not grow with resolution. Computed in float32, also under autocast.
+    Hinton et al., "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531); between peers
+    Zhang et al., "Deep Mutual Learning" (arXiv 1706.00384, eq. 5 with tau = 1). Averaging over
+    positions, not only over images, is mmkd's choice: the value does not grow with resolution.
 
     Args:
-        tau (float): Temperature. Default: 1.
-        mode (str): `softmax` (one label) or `sigmoid` (independent labels, one output channel: the binary divergences are
-            summed over classes). Default: `softmax`.
-        dim (int): Class dimension. Default: 1.
+        tau: Temperature.
+        mode: `softmax` (one class per position), `sigmoid` (independent classes: the binary
+            divergences are summed over them) or `auto`: `sigmoid` for logits of one class, whose
+            softmax would be 1 whatever the logits, else `softmax`.
+        dim: The dimension of the classes.
+        standardize: Bring the logits of each position to mean 0 and standard deviation 1 first, so
+            that only the relations between the classes are learned (Sun et al., "Logit
+            Standardization in Knowledge Distillation", arXiv 2403.01427; there with tau 2 and
+            weight 9). Not for `sigmoid`. Of two classes it leaves only which one is larger.
 
     Raises:
-        ConfigError: For wrong arguments, logits whose shapes differ, and one class in softmax form, where all logits agree.
+        ConfigError: For wrong arguments, logits whose shapes differ, and one class with `softmax`
+            or `standardize`.
+
+    Example:
+        >>> import torch
+        >>> from mmkd.models.losses import KLDivergence
+        >>> target, source = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]])
+        >>> KLDivergence(tau=2.0)(target, source)
+        tensor(1.9577)
     """
 
-    def __init__(self, tau=1.0, mode='softmax', dim=1):
+    def __init__(
+        self, tau: float = 1.0, mode: str = 'auto', dim: int = 1, standardize: bool = False
+    ) -> None:
         super().__init__()
-        self.tau, self.mode, self.dim = (
-            check_tau(tau),
-            choose(mode, ('softmax', 'sigmoid'), 'mode'),
-            dim,
-        )
+        self.tau, self.mode, self.dim = check_tau(tau), check_mode(mode), dim
+        self.standardize = standardize
+        if standardize and mode == 'sigmoid':
+            raise ConfigError('standardize: True is for softmax; independent classes need none')
 
-    def forward(self, target, source, mask=None):
+    def forward(self, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare logits.
 
         Args:
-            target, source (Tensor): Of one shape, (N, C) or (N, C, ...) with the classes at `dim`.
-            mask (Tensor, optional): Which positions of maps (N, C, H, W) count, see `apply_mask`.
+            target: (N, C) or (N, C, ...) with the classes at `dim`.
+            source: Of the same shape.
+            mask: Which positions of maps (N, C, H, W) count, see `apply_mask`.
 
         Returns:
-            Tensor: A scalar.
+            A scalar.
         """
-        if target.shape != source.shape:
-            raise ConfigError(
-                f'logits differ in shape: target {tuple(target.shape)}, source {tuple(source.shape)}'
-            )
-        if self.mode == 'softmax' and target.shape[self.dim] == 1:
-            raise ConfigError("one class: its softmax is 1 whatever the logits; use mode='sigmoid'")
+        check_same_shape(target, source, 'logits')
+        mode = resolve_mode(self.mode, target.shape[self.dim])
+        if self.standardize and mode == 'sigmoid':
+            raise ConfigError('standardize: one class has no other to be standardized with')
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
+            if self.standardize:
+                target, source = z_score(target, self.dim), z_score(source, self.dim)
             target, source = target / self.tau, source / self.tau
-            if self.mode == 'sigmoid':
-                divergence = bernoulli_kl(target, source)
+            if mode == 'sigmoid':
+                divergence = bernoulli_kl(target, source).sum(self.dim)
             else:
-                log_source = source.log_softmax(self.dim)
-                divergence = log_source.exp() * (log_source - target.log_softmax(self.dim))
-            return weighted_mean(divergence.sum(self.dim), weight) * self.tau**2
+                divergence = categorical_kl(target, source, self.dim)
+            return not_negative(weighted_mean(divergence, weight)) * self.tau**2

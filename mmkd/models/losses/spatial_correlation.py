@@ -1,55 +1,59 @@
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor
 
+from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.mask import apply_mask, weighted_mean
 from mmkd.models.utils.normalize import EPS
 from mmkd.models.utils.resize import resize_like
+from mmkd.models.utils.shapes import check_count, check_maps
 from mmkd.registry import MODELS
 from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module()
-class SpatialCorrelation(nn.Module):
-    """Squared distance of the correlations between positions, averaged over images and pairs of positions.
+class SpatialCorrelation(DistillationLoss):
+    """Squared distance of the correlations between positions, averaged over images and pairs.
 
-    The other half of student-centric learning (Wang et al., JISE 36(6), 2020, see `ChannelCorrelation`); the form is mmkd's:
+    The other half of student-centric learning (Wang et al., JISE 36(6), 2020, see
+    `ChannelCorrelation`). The form is mmkd's choice: with the columns of a map A (C x HW) brought
+    to mean square 1,
 
-        G = A^T A / C of a map A (C x HW), each column to mean square 1;   loss = || G_t - G_s ||_F^2 / (HW)^2, in [0, 4]
+        G = A^T A / C,   loss = || G_t - G_s ||_F^2 / (HW)^2,   in [0, 4]
 
-    The networks may differ in channels: `connector='auto'` makes no adapter for this loss. Maps are pooled first, for G's size
-    is (HW)^2. Columns of a mean square below 1e-6 are divided by its root as if it were that. Computed in float32, also under
-    autocast.
+    The networks may differ in channels: `connector='auto'` adds no convolution. Maps are pooled
+    first, since G has (HW)^2 entries. Columns whose root mean square is below 1e-3 are divided by
+    that. Computed in float32, also under autocast.
 
     Args:
-        max_size (int): Maps are pooled to at most that height and width. Default: 32.
+        max_size: Maps are pooled to at most this height and width.
     """
 
-    any_channels = True
+    any_channels: ClassVar[bool] = True
 
-    def __init__(self, max_size=32):
+    def __init__(self, max_size: int = 32) -> None:
         super().__init__()
-        if not isinstance(max_size, int) or max_size < 1:
-            raise ConfigError(f'max_size: expected 1 or more, got {max_size!r}')
-        self.max_size = max_size
+        self.max_size = check_count(max_size, 'max_size')
 
-    def forward(self, target, source, mask=None):
+    def forward(self, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare maps.
 
         Args:
-            target, source (Tensor): (N, C, H, W) and (N, C', H', W'); the target is brought to the source's (pooled) size.
-            mask (Tensor, optional): Which positions count, see `apply_mask`; a pair counts by the product of its two.
+            target: (N, C, H, W), brought to the source's (pooled) size.
+            source: (N, C', H', W').
+            mask: Which positions count, see `apply_mask`; a pair counts by the product of its two
+                weights.
 
         Returns:
-            Tensor: A scalar.
+            A scalar.
 
         Raises:
-            ConfigError: For vectors, and for maps of one position, whose correlations are 1 whatever they hold.
+            ConfigError: For vectors, and for maps of one position, whose correlations are 1
+                whatever they hold.
         """
-        if target.dim() != 4 or source.dim() != 4:
-            raise ConfigError(
-                f'maps (N, C, H, W) are compared, got {tuple(target.shape)} and {tuple(source.shape)}'
-            )
+        check_maps(target, source)
         height, width = (min(side, self.max_size) for side in source.shape[-2:])
         if height * width == 1:
             raise ConfigError(
@@ -65,6 +69,6 @@ class SpatialCorrelation(nn.Module):
             return weighted_mean((one - other).square(), weight)
 
     @staticmethod
-    def _correlation(x):
+    def _correlation(x: Tensor) -> Tensor:
         columns = F.normalize(x.flatten(2) / x.shape[1] ** 0.5, dim=1, eps=EPS)
         return columns.mT @ columns

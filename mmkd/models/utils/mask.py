@@ -1,36 +1,51 @@
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from mmkd.utils.distributed import mean_over_ranks
 
 
-def apply_mask(mask, target, source):
-    """Bring a mask of labels to the taps' size and blank the positions that do not count.
+def apply_mask(
+    mask: Tensor | None, target: Tensor, source: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Bring a mask of labels to the taps' size and set the positions that do not count to 0.
 
     Args:
-        mask (Tensor | None): (N, 1, H', W') of 0 and 1 at the labels' resolution. A position that covers several pixels
-            counts by its share of valid ones, one over none of them not at all.
-        target, source (Tensor): Maps (N, C, H, W).
+        mask: (N, 1, H', W') of 0 and 1 at the labels' resolution, or None where all positions
+            count. A position that covers several pixels counts by its share of valid ones.
+        target: Map (N, C, H, W).
+        source: Map (N, C, H, W).
 
     Returns:
-        tuple: target and source, 0 where nothing counts, so that what stands there (infinities among it) reaches neither
-        value nor gradient; and the weights (N, H, W), None without a mask or for other taps than maps.
+        Target and source, 0 where nothing counts, so that values there (infinities among them)
+        reach neither the loss nor the gradient; and the weights (N, H, W), None without a mask or
+        for taps other than maps.
     """
     if mask is None or target.dim() != 4:
         return target, source, None
-    weight = F.adaptive_avg_pool2d(mask, target.shape[-2:])
+    weight = F.adaptive_avg_pool2d(mask, (target.shape[-2], target.shape[-1]))
     target, source = (torch.where(weight > 0, value, 0) for value in (target, source))
     return target, source, weight.squeeze(1)
 
 
-def weighted_mean(values, weight=None):
-    """Mean of values by their weights (of one shape), all alike without; 0 if nothing has weight.
+def weighted_mean(
+    values: Tensor, weight: Tensor | None = None, counted: Tensor | None = None
+) -> Tensor:
+    """Mean of values by their weights; 0 if nothing has weight.
 
-    In a distributed training the sum of weights is its mean over the ranks: DDP's average of the ranks' gradients is then the
-    gradient of the joint batch's weighted mean, however the weight is spread.
+    In distributed training the sum of weights is its mean over the ranks: DDP's average of the
+    ranks' gradients is then the gradient of the joint batch's weighted mean, however the weight is
+    spread over the ranks.
+
+    Args:
+        values: Of any shape.
+        weight: Of the same shape; None where all values count alike.
+        counted: Weights whose sum divides, of the same shape. Default: `weight`.
+
+    Returns:
+        A scalar.
     """
     if weight is None:
         return values.mean()
-    return (values * weight).sum() / mean_over_ranks(weight.sum()).clamp(
-        min=torch.finfo(weight.dtype).tiny
-    )
+    total = mean_over_ranks((weight if counted is None else counted).sum())
+    return (values * weight).sum() / total.clamp(min=torch.finfo(weight.dtype).tiny)

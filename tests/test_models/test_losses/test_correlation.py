@@ -171,7 +171,7 @@ def test_dead_and_extreme_maps(kind, scale):
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(
         ValueError,
-        match=r'as many channels are compared: target \(2, 3, 4, 4\), source \(2, 5, 4, 4\)',
+        match=r'same number of channels are compared: target \(2, 3, 4, 4\), source \(2, 5, 4, 4\)',
     ):
         ChannelCorrelation()(torch.ones(2, 3, 4, 4), torch.ones(2, 5, 4, 4))
     for loss in (ChannelCorrelation(), SpatialCorrelation()):

@@ -28,7 +28,7 @@ def reference(inherit, explore, source, kind):
         return np.mean(values)
 
     if kind == 'ft':
-        away = -distance(explore, source)
+        away = 2 / np.sqrt(explore[0].size) - distance(explore, source)
     elif kind == 'cos':
         away = np.mean(
             [

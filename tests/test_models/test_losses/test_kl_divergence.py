@@ -234,7 +234,7 @@ def test_extreme_logits(mode, target, source, expected, tau):
         (dict(tau=-2.0), 'tau: '),
         (dict(tau=float('inf')), 'tau: '),
         (dict(tau=float('nan')), 'tau: '),
-        (dict(mode='x'), "mode: unknown name 'x'; valid: softmax, sigmoid"),
+        (dict(mode='x'), "mode: unknown name 'x'; valid: auto, softmax, sigmoid"),
         (dict(mode='softmx'), "mode: .*did you mean 'softmax'"),
     ],
 )
@@ -246,7 +246,42 @@ def test_wrong_arguments(arguments, message):
 @pytest.mark.parametrize('shape', [(3, 1), (3, 1, 2, 2)])
 def test_one_class_has_no_softmax(shape):
     with pytest.raises(ValueError, match="one class: .*mode='sigmoid'"):
-        KLDivergence()(*logits(shape))
+        KLDivergence(mode='softmax')(*logits(shape))
+    target, source = logits(shape)
+    target.requires_grad_()
+    value = KLDivergence(tau=2.0)(target, source)
+    value.backward()
+    assert value.item() == pytest.approx(
+        reference(target.detach().numpy(), source.numpy(), 2.0, 'sigmoid'), rel=1e-5
+    )
+    assert value > 0.1 and target.grad.all()
+
+
+@pytest.mark.parametrize('shape', [(4, 5), (2, 3, 2, 2)])
+def test_standardized_logits(shape):
+    target, source = logits(shape)
+    target.requires_grad_()
+    loss = KLDivergence(tau=2.0, standardize=True)
+    value = loss(target, source)
+    value.backward()
+    scores = [
+        (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+        for x in (target.detach().double().numpy(), source.double().numpy())
+    ]
+    assert value.item() == pytest.approx(reference(*scores, tau=2.0), rel=1e-4)
+    assert target.grad.any()
+    torch.testing.assert_close(loss(3 * target + 5, source / 2 - 1), value)
+
+
+def test_what_cannot_be_standardized():
+    with pytest.raises(ValueError, match='standardize: True is for softmax'):
+        KLDivergence(mode='sigmoid', standardize=True)
+    with pytest.raises(ValueError, match='standardize: one class'):
+        KLDivergence(standardize=True)(torch.zeros(2, 1), torch.zeros(2, 1))
+    dead = torch.zeros(2, 3, requires_grad=True)
+    value = KLDivergence(standardize=True)(dead, torch.randn(2, 3))
+    value.backward()
+    assert value.isfinite() and dead.grad.isfinite().all()
 
 
 @pytest.mark.parametrize('other', [(2, 4, 4, 4), (1, 3, 4, 4), (2, 3, 4, 2), (2, 3, 1, 1), (2, 3)])

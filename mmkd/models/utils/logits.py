@@ -1,0 +1,86 @@
+"""What the losses and combiners of logits share: temperature, form and log-probabilities."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkd.models.utils.normalize import EPS
+from mmkd.utils.checks import check_number, choose
+from mmkd.utils.errors import ConfigError
+
+# The logit of what does not count: its probability is 0, and differences stay finite.
+NOWHERE = -1e30
+MODES = ('auto', 'softmax', 'sigmoid')
+
+
+def check_tau(tau: float, key: str = 'tau') -> float:
+    """Return the temperature, or raise a ConfigError unless it is a positive number."""
+    check_number(tau, key)
+    if tau == 0:
+        raise ConfigError(f'{key}: expected a positive number, got {tau!r}')
+    return float(tau)
+
+
+def check_mode(mode: str, key: str = 'mode') -> str:
+    """Return the form of the probabilities, or raise a ConfigError for an unknown one."""
+    return choose(mode, MODES, key)
+
+
+def resolve_mode(mode: str, classes: int, key: str = 'mode') -> str:
+    """Return `softmax` or `sigmoid` for logits of that many classes.
+
+    Raises:
+        ConfigError: For `softmax` with one class, which is 1 whatever the logit.
+    """
+    if mode == 'softmax' and classes == 1:
+        raise ConfigError(f"one class: its softmax is 1 whatever the logits; use {key}='sigmoid'")
+    if mode == 'auto':
+        return 'sigmoid' if classes == 1 else 'softmax'
+    return mode
+
+
+def bernoulli_kl(target: Tensor, source: Tensor) -> Tensor:
+    """KL(source || target) of Bernoulli distributions given by logits, elementwise, in log space.
+
+    Written as sigmoid(s) (logsigmoid(s) - logsigmoid(t)) + sigmoid(-s) (logsigmoid(-s) -
+    logsigmoid(-t)).
+    """
+    ones = source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target))
+    zeros = (-source).sigmoid() * (F.logsigmoid(-source) - F.logsigmoid(-target))
+    return ones + zeros
+
+
+def categorical_kl(target: Tensor, source: Tensor, dim: int = 1) -> Tensor:
+    """KL(source || target) of distributions over the classes at `dim`, given by logits."""
+    log_source = source.log_softmax(dim)
+    return (log_source.exp() * (log_source - target.log_softmax(dim))).sum(dim)
+
+
+def not_negative(divergence: Tensor) -> Tensor:
+    """Lift what rounding leaves below 0 where both sides are nearly alike."""
+    return divergence.clamp(min=0)
+
+
+def z_score(logits: Tensor, dim: int = 1) -> Tensor:
+    """Bring the logits of each position to mean 0 and (population) standard deviation 1."""
+    centered = logits - logits.mean(dim, keepdim=True)
+    deviation = centered.square().mean(dim, keepdim=True)
+    return centered * deviation.clamp(min=EPS**2).rsqrt()
+
+
+def log_joint(cls_logits: Tensor, obj_logits: Tensor | None) -> tuple[Tensor, Tensor]:
+    """log(p) and log(1 - p) of p = class probability times objectness (if any).
+
+    Args:
+        cls_logits: (N, P, C).
+        obj_logits: (N, P).
+
+    Returns:
+        Both (N, P, C).
+    """
+    log_p, log_not_p = F.logsigmoid(cls_logits.float()), F.logsigmoid(-cls_logits.float())
+    if obj_logits is None:
+        return log_p, log_not_p
+    obj_logits = obj_logits.float().unsqueeze(-1)
+    log_not_p = torch.logaddexp(log_not_p, log_p + F.logsigmoid(-obj_logits))
+    return log_p + F.logsigmoid(obj_logits), log_not_p

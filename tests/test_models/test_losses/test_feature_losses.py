@@ -1,0 +1,86 @@
+"""Values of the losses of features against independent computations in float64."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import special
+
+from mmkd.models.losses import ChannelWise, FeatureMSE, PearsonFeature
+
+
+def maps(shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    target = 2 * torch.randn(shape, generator=generator)
+    return target, target / 2 + torch.randn(shape, generator=generator) + 0.5
+
+
+def columns(x, mask=None):
+    """Channels by positions of the batch that count, in float64."""
+    flat = x.movedim(1, 0).flatten(1).double().numpy()
+    return flat if mask is None else flat[:, mask.flatten().bool().numpy()]
+
+
+@pytest.mark.parametrize(
+    'shape, masked',
+    [((2, 3, 4, 4), False), ((2, 3, 4, 4), True), ((1, 2, 3, 5), True), ((6, 4), False)],
+)
+def test_pearson_is_one_less_the_correlation(shape, masked):
+    target, source = maps(shape)
+    mask = None
+    if masked:
+        mask = torch.ones(shape[0], 1, *shape[2:])
+        mask[0, :, 1] = 0
+    value = PearsonFeature()(target, source, mask)
+    expected = [
+        1 - np.corrcoef(t, s)[0, 1] for t, s in zip(columns(target, mask), columns(source, mask))
+    ]
+    assert value.item() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_pearson_ignores_each_channels_scale_and_offset():
+    target, source = maps((2, 3, 4, 4))
+    scale, offset = torch.rand(1, 3, 1, 1) + 0.5, torch.randn(1, 3, 1, 1)
+    loss = PearsonFeature()
+    torch.testing.assert_close(loss(scale * target + offset, source), loss(target, source))
+    assert loss(-source, source).item() == pytest.approx(2, rel=1e-4)
+
+
+@pytest.mark.parametrize('tau', [1.0, 4.0])
+@pytest.mark.parametrize('masked', [False, True])
+def test_channel_wise(tau, masked):
+    target, source = maps((2, 3, 4, 4))
+    mask = torch.ones(2, 1, 4, 4)
+    if masked:
+        mask[0, :, 1] = 0
+    value = ChannelWise(tau)(target, source, mask if masked else None)
+    terms = []
+    for i in range(2):
+        valid = mask[i].flatten().bool().numpy()
+        for t, s in zip(target[i].flatten(1).double(), source[i].flatten(1).double()):
+            p, q = (special.softmax(x.numpy()[valid] / tau) for x in (s, t))
+            terms.append(special.rel_entr(p, q).sum())
+    assert value.item() == pytest.approx(tau**2 * np.mean(terms), rel=1e-4)
+
+
+def test_spatial_normalization_is_over_the_positions_that_count():
+    """Half of a map masked: the other half's value, where it was twice that before."""
+    target, source = maps((2, 3, 4, 4))
+    mask = torch.ones(2, 1, 4, 4)
+    mask[..., 2:] = 0
+    loss = FeatureMSE('spatial')
+    torch.testing.assert_close(loss(target, source, mask), loss(target[..., :2], source[..., :2]))
+
+
+@pytest.mark.parametrize('loss', [PearsonFeature(), FeatureMSE()])
+def test_shapes_that_differ_are_refused(loss):
+    with pytest.raises(ValueError, match=r'features differ in shape: target \(2, 3, 4, 4\)'):
+        loss(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4))
+
+
+def test_what_channel_wise_cannot_compare():
+    with pytest.raises(ValueError, match=r'maps \(N, C, H, W\) are compared, got target \(2, 3\)'):
+        ChannelWise()(torch.zeros(2, 3), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match='features differ in shape'):
+        ChannelWise()(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 2, 2))
+    with pytest.raises(ValueError, match='tau: expected a positive number'):
+        ChannelWise(tau=0)
