@@ -307,7 +307,8 @@ def test_convolutions_and_transformers_teach_each_other(toolkit, tap, source, ta
         members=dict(cnn=cifar(seed=1), former=swin(seed=2)),
         links=[dict(source=source, target=target, tap=tap)],
     )
-    ((link, module),) = model.links
+    (link,) = model.links
+    module = link
     shapes = {
         name: value.shape[1:]
         for (name, _), value in model.read_taps(torch.zeros(1, 3, 32, 32), None).items()
@@ -348,7 +349,7 @@ def test_a_vision_transformer_and_vectors(toolkit, source, target):
             ),
         ],
     )
-    assert type(model.links[1][1].connectors[0]).__name__ == 'ConvConnector'
+    assert type(list(model.links)[1].connectors[0]).__name__ == 'ConvConnector'
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))
     assert all(torch.isfinite(value) for value in log.values()) and all(
         value > 0 for value in links_of(log).values()
@@ -393,7 +394,7 @@ def test_single_and_multi_label_members_are_refused(toolkit):
 def test_the_form_of_the_prediction_loss(toolkit, several):
     build = multi_label if several else cifar
     model = make(toolkit, members=dict(a=build(seed=1), b=build(seed=2)), sharing='ml_p')
-    assert [module.loss.mode for _, module in model.links] == [
+    assert [module.loss.mode for module in model.links] == [
         'sigmoid' if several else 'softmax'
     ] * 2
     assert model.ensemble.multi_label is several

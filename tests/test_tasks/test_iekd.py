@@ -113,7 +113,7 @@ def check_steps(toolkit, model, batches):
     for batch in batches:
         log = model.train_step(copy.deepcopy(batch), wrapper)
         assert all(torch.isfinite(value) for value in log.values()), log
-    assert all(key in log for link, _ in model.links for key in link.terms)
+    assert all(key in log for link in model.links for key in link.terms)
     after = model.state_dict()
     still = [
         key
@@ -209,7 +209,7 @@ def test_no_gradient_of_the_guidance_reaches_self_taught_channels(toolkit):
         lambda module, args, output: (output.retain_grad(), seen.append(output))[0]
     )
     terms = losses_of(model, labelled())
-    guidance = [terms[link.term] for link, _ in model.links]
+    guidance = [terms[link.terms[0]] for link in model.links]
     sum(guidance).backward(retain_graph=True)
     assert seen[0].grad[:, :24].any() and not seen[0].grad[:, 24:].any()
     terms['student1/loss_task'].backward()
@@ -233,7 +233,7 @@ def test_an_auto_encoder_to_be_trained_before_needs_a_frozen_source(toolkit):
     with pytest.raises(
         ValueError,
         match=r"links\[0\].source_connector: FactorAutoEncoder is trained before .* but 'teacher' is "
-        'online: set joint=True',
+        'not frozen: set joint=True',
     ):
         classification(toolkit, links=[ie('teacher', 'student1', joint=False)])
 
@@ -256,7 +256,7 @@ def test_an_auto_encoder_to_be_trained_before_needs_a_frozen_source(toolkit):
         (dict(tap='neck'), r'links\[0\].source_connector: .*factors are of maps'),
         (
             dict(loss=dict(type='ChannelCorrelation'), connector=None, source_connector=None),
-            'maps of as many channels are compared',
+            'maps with the same number of channels are compared',
         ),
         (
             dict(

@@ -303,7 +303,8 @@ def test_convolutions_and_transformers_teach_each_other(toolkit, tap, source, ta
         members=dict(cnn=unet(seed=1), former=segformer(seed=2)),
         links=[dict(source=source, target=target, tap=tap)],
     )
-    ((link, module),) = model.links
+    (link,) = model.links
+    module = link
     shapes = {
         name: value.shape
         for (name, _), value in model.read_taps(torch.zeros(1, 3, 64, 64), None).items()
@@ -370,7 +371,7 @@ def test_one_output_channel_gets_the_sigmoid_form(toolkit, loss):
         members={name: one_channel(loss=loss, seed=i) for i, name in enumerate('ab')},
         sharing='ml_p',
     )
-    assert [module.loss.mode for _, module in model.links] == ['sigmoid'] * 2
+    assert [module.loss.mode for module in model.links] == ['sigmoid'] * 2
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))
     assert (
         all(torch.isfinite(value) for value in log.values()) and log['a/loss_ml[b:prediction]'] > 0
@@ -379,7 +380,7 @@ def test_one_output_channel_gets_the_sigmoid_form(toolkit, loss):
 
 def test_two_output_channels_get_the_softmax_form(toolkit):
     model = make(toolkit, members=members(teacher=False), sharing='ml_p')
-    assert [module.loss.mode for _, module in model.links] == ['softmax'] * 2
+    assert [module.loss.mode for module in model.links] == ['softmax'] * 2
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_links_count_positions_valid_in_both_label_maps(toolkit):
     fix(model, depth=1)
     inputs, samples = prepared(model, ignored=True)
     partners = model.mixer(inputs, samples).partners
-    masks, link = [], model.links[0][0]
+    masks, link = [], next(iter(model.links))
     compute = link.compute
 
     def seen(module, target, source, mask, weight):
