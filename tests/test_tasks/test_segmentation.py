@@ -316,7 +316,7 @@ def test_convolutions_and_transformers_teach_each_other(toolkit, tap, source, ta
     )
     wrapper = toolkit.optim_wrapper(model, optimizer=dict(type='SGD', lr=0.1))
     before = copy.deepcopy(model.network(target).backbone.state_dict())
-    terms = [model.train_step(make_batch(), wrapper)[link.term].item() for _ in range(2)]
+    terms = [model.train_step(make_batch(), wrapper)[link.terms[0]].item() for _ in range(2)]
     assert all(0 < term < 100 for term in terms)
     after = model.network(target).backbone.state_dict()
     assert any(not torch.equal(before[key], after[key]) for key in before)
