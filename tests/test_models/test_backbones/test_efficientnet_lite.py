@@ -45,6 +45,17 @@ def test_the_state_dict_is_that_of_the_plain_wrapper():
         assert torch.equal(a, b)
 
 
+def test_channels_last_changes_nothing_but_rounding():
+    one, two = build(pretrained=False), build(pretrained=False, channels_last=True)
+    two.load_state_dict(one.state_dict())
+    one.eval()
+    two.eval()
+    x = torch.rand(2, 3, 64, 64)
+    for a, b in zip(one(x), two(x), strict=True):
+        assert b.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
 def test_weights_are_loaded_once_and_in_order(small_file):
     net = build()
     before = net.timm_model.conv_stem.weight.clone()
