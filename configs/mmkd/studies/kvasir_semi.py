@@ -27,7 +27,7 @@ unlabeled_dataloader = dict(
         share=0.1,
         seed=0,
         complement=True,
-        dataset=dict(_base_.train_images, pipeline=_base_.unlabeled_pipeline),
+        dataset=dict(_base_.train_images, pipeline=_base_.unlabeled_pipeline, test_mode=True),
     ),
 )
 train_cfg = dict(max_epochs=_epochs, val_interval=_epochs)
