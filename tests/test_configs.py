@@ -10,6 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'mmkd'
+STUDIES = FOLDER.parents[1] / 'docs/studies'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
 YOLOX = [name for name in NAMES if name.startswith('polyp_yolox_')]
 KDML = [name for name in YOLOX if '_kdml' in name]
@@ -89,25 +90,28 @@ def test_the_model_builds_and_every_student_learns(name):
     assert 'teacher' not in parameters or parameters['teacher'] > 2 * parameters['student1']
 
 
-@pytest.mark.parametrize(
-    'name', [name for name in NAMES if 'variants' in Config.fromfile(FOLDER / f'{name}.py')]
-)
-def test_the_variants_of_a_study_build_and_the_baseline_has_no_links(name):
-    from mmkd.apis.study import run_config
+@pytest.mark.parametrize('path', sorted(STUDIES.glob('*/plan.py')), ids=lambda p: p.parent.name)
+def test_the_arms_of_a_study_build_and_the_control_has_no_links(path):
+    from mmkd.apis.study.plan import load_plan
+    from mmkd.apis.study.results import check_arms, run_config
 
+    plan = load_plan(path, trial=True)
+    load(Path(plan.config).stem)
     counts = {}
-    for variant in load(name).variants:
-        model = MODELS.build(run_config(FOLDER / f'{name}.py', variant, 0).model)
-        counts[variant] = (
+    for arm in plan.arms:
+        model = MODELS.build(run_config(plan, arm, 0).model)
+        counts[arm] = (
             len(model.links),
             sum(p.numel() for p in model.network('student1').parameters()),
         )
-    assert counts['baseline'][0] == 0 and max(count for count, _ in counts.values()) > 0
+        assert set(plan.members_of(arm)) <= set(model.plans)
+    assert counts[plan.control][0] == 0 and max(count for count, _ in counts.values()) > 0
     if 'self_taught' in counts:
         assert (
             counts['self_taught'][0] == 0
             and counts['self_taught'][1] == counts['all'][1] > counts['baseline'][1]
         )
+    assert len(set(check_arms(plan).values())) == len(plan.arms) * len(plan.seeds)
 
 
 @pytest.mark.parametrize('name', ['student_centric_plain', 'student_centric_plain_tiny'])

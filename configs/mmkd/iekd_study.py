@@ -1,4 +1,5 @@
-# What tools/study.py trains many times: one ResNet student of msi_resnet_kdml_study.py, 3 epochs, under IE-KD and its halves.
+# One ResNet student of msi_resnet_kdml_study.py, 3 epochs, under IE-KD;
+# docs/studies/iekd has the arms.
 _base_ = './msi_resnet_kdml_study.py'
 
 
@@ -19,10 +20,4 @@ def _links(**weights):
 
 model = dict(
     members=dict(student2=None), sharing=None, links=_links(), ensemble=dict(members=['student1'])
-)
-variants = dict(
-    baseline={'model.links': []},
-    ie={'model.links': _links()},
-    inherit={'model.links': _links(explore_weight=0)},
-    explore={'model.links': _links(inherit_weight=0)},
 )

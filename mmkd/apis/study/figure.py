@@ -80,7 +80,7 @@ def _strips(summary: Summary) -> list[str]:
 
 
 def _gains(summary: Summary, rows: Sequence[Row], top: float) -> list[str]:
-    left = LEFT + 220
+    left = LEFT + 270
     ends = [0.0]
     for row in rows:
         if row.paired is not None:
@@ -101,8 +101,7 @@ def _gains(summary: Summary, rows: Sequence[Row], top: float) -> list[str]:
         parts.append(_text(x(mark), bottom + 16, f'{mark:g}', 'middle'))
     for i, row in enumerate(rows):
         middle = top + ROW * (i + 0.5)
-        name = f'{row.comparison.arm} over {row.comparison.control}'
-        parts.append(_text(left - 10, middle + 4, name, 'end'))
+        parts.append(_text(left - 10, middle + 4, row.name(summary.plan), 'end'))
         for gain in row.gains.values():
             parts.append(
                 f'<circle cx="{x(gain):.1f}" cy="{middle:.1f}" r="2.5" fill="#0072b2" '

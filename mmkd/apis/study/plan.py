@@ -1,6 +1,7 @@
 """The plan of a study: a config file in git that says what is compared before anything is run."""
 
 import hashlib
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -103,20 +104,23 @@ def load_plan(path: str | Path, trial: bool = False) -> Plan:
     Raises:
         ConfigError: For a missing or unknown key, a wrong value, or a plan that is not committed.
     """
+    values = read_config(str(path)).to_dict()
     path = Path(path).resolve()
-    raw = {
-        key: value
-        for key, value in read_config(str(path)).to_dict().items()
-        if not key.startswith('_')
-    }
-    if '_base_' in path.read_text():
-        raise ConfigError(f'{path}: a plan is one file, without _base_')
+    if re.search(r'^_base_\s*=', path.read_text(), re.MULTILINE):
+        raise ConfigError(f'{path.name}: a plan is one file, without _base_ (docs/studies.md)')
+    raw = {key: value for key, value in values.items() if not key.startswith('_')}
     for key in raw:
         choose(key, KEYS, f'{path.name}: key')
     for key in REQUIRED:
         if not raw.get(key):
             raise ConfigError(f'{path.name}: {key!r} must be given')
+    for key in ('title', 'config', 'hypotheses'):
+        if not isinstance(raw[key], str):
+            raise ConfigError(f'{key}: expected text, got {raw[key]!r}')
     arms = _dict(raw['arms'], 'arms')
+    for arm in arms:
+        if not re.fullmatch(r'[\w-]+', str(arm)):
+            raise ConfigError(f'arms: {arm!r} is no name of letters, digits, - and _')
     control = choose(raw['control'], arms, 'control')
     primary = _dict(raw['primary'], 'primary')
     for key in primary:

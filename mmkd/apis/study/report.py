@@ -213,7 +213,7 @@ def _comparison_table(summary: Summary, rows: Sequence[Row], unit: int) -> list[
     for row in rows:
         found = row.paired
         if found is None:
-            table.append([_name(row, summary.plan), '0', *['-'] * 6])
+            table.append([row.name(summary.plan), '0', *['-'] * 6])
             continue
         interval = (
             f'{found.low:+.{unit}f} to {found.high:+.{unit}f}'
@@ -222,7 +222,7 @@ def _comparison_table(summary: Summary, rows: Sequence[Row], unit: int) -> list[
         )
         table.append(
             [
-                _name(row, summary.plan),
+                row.name(summary.plan),
                 str(found.n),
                 f'{found.mean:+.{unit}f}',
                 interval,
@@ -233,14 +233,6 @@ def _comparison_table(summary: Summary, rows: Sequence[Row], unit: int) -> list[
             ]
         )
     return table
-
-
-def _name(row: Row, plan: Plan) -> str:
-    c = row.comparison
-    usual = c.members == plan.members_of(c.arm), c.control_members == plan.members_of(c.control)
-    own = '' if usual[0] else f' [{", ".join(c.members)}]'
-    other = '' if usual[1] else f' [{", ".join(c.control_members)}]'
-    return f'{c.arm}{own} over {c.control}{other}'
 
 
 def _how(summary: Summary) -> str:
@@ -267,7 +259,7 @@ def _target(row: Row, plan: Plan, unit: int) -> str:
     verdict = row.verdict(len(plan.seeds))
     got = '' if row.paired is None else f' (measured {row.paired.mean:+.{unit}f})'
     text = f' {row.comparison.text}' if row.comparison.text else ''
-    return f'{verdict}: {_name(row, plan)}, {asked}{got}.{text}'
+    return f'{verdict}: {row.name(plan)}, {asked}{got}.{text}'
 
 
 def _seed_table(summary: Summary, unit: int) -> list[list[str]]:

@@ -164,19 +164,24 @@ def _start(
     """Start a run, or go on with it; None if another process is at it."""
     folder = run_folder(plan, arm, seed)
     state = folder / 'run.json'
-    if state.is_file():
-        known = json.loads(state.read_text())
-        if known['config_hash'] != hashed or (known['plan_hash'] != plan.hash and stale != 'keep'):
-            aside = folder.with_name(f'{folder.name}_old_{int(time.time())}')
-            folder.rename(aside)
-            say(f'{arm}, seed {seed}: a run of another plan or config, moved to {aside.name}')
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / 'lock', 'w')  # noqa: SIM115  held as long as the training
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
+    lock = _lock(folder)
+    if lock is None:
         say(f'{arm}, seed {seed}: being trained by another process, left to it')
+        return None
+    known = json.loads(state.read_text()) if state.is_file() else {}
+    same = known.get('config_hash') == hashed and (
+        known['plan_hash'] == plan.hash or stale == 'keep'
+    )
+    if known and not same:
+        lock.close()
+        aside = folder.with_name(f'{folder.name}_old_{int(time.time())}')
+        folder.rename(aside)
+        say(f'{arm}, seed {seed}: a run of another plan or config, moved to {aside.name}')
+        return _start(plan, arm, seed, hashed, commit, stale, options, say)
+    result = read_results(plan).get((arm, seed))
+    if result is not None and not is_stale(plan, result, hashed):
+        lock.close()
+        say(f'{arm}, seed {seed}: done by another process')
         return None
     cfg = run_config(plan, arm, seed, options)
     hook = dict(type='mmkd.StudyResultHook', expected=expected_metrics(plan, arm))
@@ -205,6 +210,18 @@ def _start(
     say(f'{arm}, seed {seed}: started, log {folder / "train.log"}')
     first = json.loads(state.read_text())['commit']
     return Training(arm, seed, hashed, first, folder, process, lock, time.monotonic())
+
+
+def _lock(folder: Path) -> IO | None:
+    """Return the folder's lock file, locked, or None if another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / 'lock', 'w')  # noqa: SIM115  held as long as the training
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
 
 
 def _python_path() -> str:
@@ -265,10 +282,16 @@ def _last_error(log: Path) -> str:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Note SIGINT, SIGTERM and SIGHUP in the list instead of ending at once."""
+    """Note SIGINT, SIGTERM and SIGHUP in the list instead of ending at once.
+
+    What is ignored stays so: `nohup` ignores SIGHUP.
+    """
     received: list[int] = []
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {n: signal.signal(n, lambda number, frame: received.append(number)) for n in names}
+    previous = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield received
     finally:

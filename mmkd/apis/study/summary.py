@@ -26,6 +26,15 @@ class Row:
     paired: Paired | None  # None without a pair
     p_holm: float | None = None
 
+    def name(self, plan: Plan) -> str:
+        """Name the arms, and the members where they are not those of the primary figure."""
+        c = self.comparison
+        own, other = (
+            '' if members == plan.members_of(arm) else f' [{", ".join(members)}]'
+            for arm, members in ((c.arm, c.members), (c.control, c.control_members))
+        )
+        return f'{c.arm}{"" if own == other else own} over {c.control}{other}'
+
     def verdict(self, seeds: int) -> str:
         """Say whether the target is met: 'met', 'missed', 'open (3 of 5 seeds)' or ''.
 

@@ -1,0 +1,166 @@
+"""The plan of a study: what it must say, and that it is in git."""
+
+import subprocess
+
+import pytest
+from small_study import small_study
+
+from mmkd.apis.study.plan import blob_hash
+from mmkd.apis.study.results import (
+    check_arms,
+    config_hash,
+    expected_metrics,
+    member_seed,
+    run_config,
+    write_config,
+)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    return small_study(tmp_path, monkeypatch)
+
+
+def test_a_plan_is_read(study):
+    plan = study.write()()
+    assert plan.name == 'small' and plan.root == study.root and plan.control == 'alone'
+    assert plan.seeds == (0, 1, 2) and plan.higher_is_better and plan.max_minutes == 1
+    (comparison,) = plan.comparisons
+    assert (comparison.arm, comparison.control, comparison.at_least) == ('peers', 'alone', 1.0)
+    assert comparison.members == comparison.control_members == ('student1', 'student2')
+
+
+def test_without_comparisons_each_arm_is_compared_with_the_control(study):
+    text = "comparisons = [dict(arm='peers', at_least=1.0, text='Peers help.')]\n"
+    plan = study.write(text)()
+    assert [c.arm for c in plan.comparisons] == ['peers', 'other']
+
+
+def test_a_student_may_be_compared_with_an_ensemble(study):
+    new = "dict(arm='alone', members=['student1'], control_members=['ensemble'], at_least=-0.5)"
+    plan = study.write("dict(arm='peers', at_least=1.0, text='Peers help.')", new)()
+    (comparison,) = plan.comparisons
+    assert comparison.members == ('student1',) and comparison.control_members == ('ensemble',)
+    assert expected_metrics(plan, 'alone') == [
+        'ensemble/polyp/dice',
+        'student1/polyp/dice',
+        'student2/polyp/dice',
+    ]
+    assert expected_metrics(plan, 'peers') == ['student1/polyp/dice', 'student2/polyp/dice']
+
+
+def test_the_plan_must_be_committed(study):
+    load = study.write(commit=False)
+    with pytest.raises(ValueError, match='the plan is not committed; commit it before'):
+        load()
+    assert load(trial=True).trial
+    load = study.write()
+    hashed = load().hash
+    git_hash = subprocess.run(
+        ['git', 'hash-object', str(study.folder / 'plan.py')], capture_output=True, text=True
+    )
+    assert hashed == git_hash.stdout.strip() == blob_hash(study.folder / 'plan.py')
+    load = study.write('seeds = [0, 1, 2]', 'seeds = [0, 1]', commit=False)
+    with pytest.raises(ValueError, match='the plan differs from the committed one'):
+        load()
+
+
+def test_a_trial_stays_outside_docs(study):
+    plan = study.write()(trial=True)
+    assert plan.folder == plan.runs == study.runs / 'small_trial'
+    assert study.write()().folder == study.folder
+
+
+@pytest.mark.parametrize(
+    'old, new, message',
+    [
+        ("control = 'alone'", "control = 'peer'", "control: unknown name 'peer'; did you mean 'pe"),
+        ("control = 'alone'", '', "'control' must be given"),
+        ("title = 'A", "titel = 'A", "unknown name 'titel'; did you mean 'title'"),
+        ("title = 'A small study'", 'title = 3', 'title: expected text, got 3'),
+        ('seeds = [0, 1, 2]', 'seeds = [0, 0]', 'seeds: expected a list of different integers'),
+        ('seeds = [0, 1, 2]', 'seeds = [-1]', 'seeds: expected'),
+        ('seeds = [0, 1, 2]', 'seeds = [True]', 'seeds: expected'),
+        ('seeds = [0, 1, 2]', 'seeds = 3', 'seeds: expected'),
+        ("metric='polyp/dice'", 'metric=3', 'primary.metric: expected a metric'),
+        ("['student1', 'student2']", "'student1'", 'primary.members: expected a list of names'),
+        ("['student1', 'student2']", "['a', 'a']", 'primary.members: a name is there twice'),
+        ("arm='peers'", "arm='peer'", r'comparisons\[0\].arm: unknown name'),
+        ("arm='peers'", "arm='alone'", 'compared with itself'),
+        ("arm='peers', ", '', r"comparisons\[0\]: 'arm' must be given"),
+        ('at_least=1.0', "at_least='much'", 'at_least: expected a number'),
+        ('at_least=1.0', 'at_lest=1.0', "unknown name 'at_lest'; did you mean 'at_least'"),
+        ('max_minutes=1', 'max_minutes=-1', 'budget.max_minutes: expected a number'),
+        ('other=dict(gain=1.0)', 'other=1', 'arms.other: expected a dict'),
+        ('other=dict(gain=1.0)', "**{'a/b': {}}", "arms: 'a/b' is no name"),
+        ("title = 'A", "_base_ = []\ntitle = 'A", 'without _base_'),
+        ("title = 'A", "test = 'wilcoxon'\ntitle = 'A", "test: unknown name 'wilcoxon'"),
+    ],
+)
+def test_wrong_plans(study, old, new, message):
+    load = study.write(old, new)
+    with pytest.raises(ValueError, match=message):
+        load()
+
+
+def test_runs_of_one_seed_are_pairs(study):
+    plan = study.write()()
+    alone, peers, later = (
+        run_config(plan, arm, seed) for arm, seed in (('alone', 1), ('peers', 1), ('peers', 2))
+    )
+    assert alone.model.members.teacher is None and alone.gain == 0 and peers.gain == 2
+    for name in ('student1', 'student2'):
+        assert alone.model.members[name].seed == peers.model.members[name].seed
+        assert peers.model.members[name].seed != later.model.members[name].seed
+    assert peers.randomness.seed == peers.data.subset.seed == peers.data.order[0].seed == 1
+    assert run_config(plan, 'peers', 1).to_dict() == peers.to_dict()  # the plan is not changed
+
+
+def test_member_seeds_do_not_collide():
+    seeds = {member_seed(seed, f'student{i}') for seed in range(200) for i in range(20)}
+    assert len(seeds) == 4000 and all(0 <= seed < 2**32 for seed in seeds)
+    assert member_seed(1, '2/a') != member_seed(12, '/a')
+
+
+def test_the_hash_is_of_all_that_is_trained(study):
+    plan = study.write()()
+    hashes = check_arms(plan)
+    assert len(set(hashes.values())) == 9
+    first = run_config(plan, 'peers', 0)
+    assert config_hash(first) == hashes['peers', 0]
+    reordered = run_config(plan, 'peers', 0)
+    members = reordered.model.members
+    reordered.model.members = dict(reversed(list(members.items())))
+    assert config_hash(reordered) == hashes['peers', 0]
+    (study.root / 'config.py').write_text((study.root / 'config.py').read_text() + 'more = 1\n')
+    assert check_arms(study.write()())['peers', 0] != hashes['peers', 0]
+
+
+@pytest.mark.parametrize(
+    'old, new, message',
+    [
+        ('data.subset.seed', 'data.subset.sed', "seed_keys: no arm's config has 'data.subset.sed'"),
+        ('other=dict(gain=1.0)', "other={'gain': 2.0}", "'peers' and 'other' are the same config"),
+        ("{'gain': 2.0}", "{'gain.x': 2.0}", 'arms.peers: '),
+        ("config = 'config.py'", "config = 'confg.py'", 'no config file'),
+    ],
+)
+def test_changes_that_do_not_fit(study, old, new, message):
+    load = study.write(old, new)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        check_arms(load())
+
+
+def test_a_config_is_written_in_its_own_order(study, tmp_path):
+    from mmengine.config import Config
+
+    plan = study.write()()
+    cfg = run_config(plan, 'peers', 0)
+    cfg.size = (64, 64)
+    write_config(cfg, tmp_path / 'out.py')
+    again = Config.fromfile(tmp_path / 'out.py')
+    assert again.to_dict() == cfg.to_dict() and again.size == (64, 64)
+    assert list(again.model.members) == ['teacher', 'student1', 'student2']
+    cfg.end = float('inf')
+    with pytest.raises(ValueError, match='end: a study needs a config of plain values, got inf'):
+        write_config(cfg, tmp_path / 'out.py')
