@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score
@@ -8,26 +10,33 @@ from mmkd.utils.errors import ConfigError
 
 @METRICS.register_module()
 class BinaryClassification(BaseMetric):
-    """Two-class metrics of medical work, in percent, by scikit-learn: AUC, F1, sensitivity, specificity, precision, accuracy.
+    """Metrics of medical work for two classes, in percent, by scikit-learn.
 
-    The positive class is predicted where its score is the higher one. AUC needs both classes in the data; it is NaN
-    without, and so are sensitivity or specificity without a positive or negative image.
+    They are AUC, F1, sensitivity, specificity, precision and accuracy. The positive class is
+    predicted where its score is the higher one. AUC is NaN unless both classes are in the data,
+    and sensitivity or specificity without a positive or negative image.
 
     Args:
-        positive (int): Index of the positive class. Default: 1.
-        collect_device, prefix: As every mmengine metric's.
+        positive: Index of the positive class.
+        collect_device: As every mmengine metric's.
+        prefix: As every mmengine metric's. Default: `binary`.
+
+    Raises:
+        ConfigError: If `positive` is not 0 or 1, or while evaluating, if there are not two classes.
     """
 
     default_prefix = 'binary'
 
-    def __init__(self, positive=1, collect_device='cpu', prefix=None):
+    def __init__(
+        self, positive: int = 1, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if positive not in (0, 1):
             raise ConfigError(f'BinaryClassification.positive: expected 0 or 1, got {positive!r}')
         self.positive = positive
 
-    def process(self, data_batch, data_samples):
-        """Keep each image's score of the positive class, whether it was predicted and whether it is true."""
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep each image's score of the positive class, whether it is predicted and true."""
         for sample in data_samples:
             score = sample['pred_score'].float().cpu().numpy()
             if len(score) != 2:
@@ -43,7 +52,7 @@ class BinaryClassification(BaseMetric):
                 )
             )
 
-    def compute_metrics(self, results):
+    def compute_metrics(self, results: list[tuple[float, int, int]]) -> dict[str, float]:
         """Return the metrics of (score, predicted, true) of all images."""
         scores, predicted, true = (np.array(column) for column in zip(*results))
         (tn, fp), (fn, tp) = confusion_matrix(true, predicted, labels=[0, 1])

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,20 @@ from mmkd.registry import METRICS
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
-MEASURES = ('dice', 'iou')
+from .foreground_maps import (
+    alignment_curve,
+    counts_by_threshold,
+    overlap_curves,
+    stretched,
+    structure_measure,
+    weighted_f,
+)
+
+# Of the mask at the threshold 0.5, cheap.
+AT_HALF = ('dice', 'iou')
+# Of the stretched map, at several thresholds or none.
+OF_MAP = ('dice_curve', 'iou_curve', 'weighted_f', 's_measure', 'mean_e', 'max_e', 'mae')
+MEASURES = AT_HALF + OF_MAP
 
 
 @METRICS.register_module()
@@ -19,16 +33,23 @@ class PolypSegMetric(BaseMetric):
     Every figure is the mean over images, in percent, at the size of the ground truth, which must
     be the original size (load the annotations after the resize). The figures:
 
-    - `dice`, `iou`: of the mask of all pixels whose polyp probability is above 0.5.
+    - `dice`, `iou`: of the mask of all pixels whose polyp probability is above 0.5. An image
+      without polyp has 100 if nothing is predicted, else 0.
+    - `dice_curve`, `iou_curve`: their mean over 256 thresholds, PraNet's mDice and mIoU.
+    - `weighted_f`: weighted F-measure, `s_measure`: structure measure, `mae`: mean absolute error.
+    - `mean_e`, `max_e`: enhanced-alignment measure, mean and maximum over 256 thresholds of the
+      mean over images. It can exceed 100 by the share of one pixel, as in the authors' code.
 
-    An image without polyp has a Dice and IoU of 100 if nothing is predicted, else 0.
+    All but `dice` and `iou` stretch each image's probabilities to [0, 1] first, as PraNet's
+    evaluation does, and equal PySODMetrics, except that an image without polyp counts 100 in the
+    curves where nothing is predicted. `foreground_maps.py` has the definitions and sources.
 
     The probability comes from `seg_logits`: the softmax over several channels, or what mmseg
     leaves of a single channel (its sigmoid). Without `seg_logits` the classes of `pred_sem_seg`
     serve as probabilities of 0 and 1.
 
     Args:
-        measures: Which figures to compute.
+        measures: Which figures to compute, or `all`. Default: Dice and IoU, the cheap ones.
         positive: Label of the polyp, in the ground truth and among the prediction's channels.
         ignore_index: Label of pixels that count as background in truth and prediction.
         collect_device: As every mmengine metric's.
@@ -43,16 +64,17 @@ class PolypSegMetric(BaseMetric):
 
     def __init__(
         self,
-        measures: Sequence[str] = ('dice', 'iou'),
+        measures: Sequence[str] | str = AT_HALF,
         positive: int = 1,
         ignore_index: int = 255,
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        measures = MEASURES if measures == 'all' else measures
         if isinstance(measures, str) or not measures:
             raise ConfigError(
-                f'PolypSegMetric.measures: expected a list of names, got {measures!r}; '
+                f"PolypSegMetric.measures: expected 'all' or a list of names, got {measures!r}; "
                 f'valid: {", ".join(MEASURES)}'
             )
         self.measures = [choose(name, MEASURES, 'PolypSegMetric.measures') for name in measures]
@@ -78,7 +100,10 @@ class PolypSegMetric(BaseMetric):
                 )
             polyp = truth == self.positive
             probability = probability.masked_fill(truth == self.ignore_index, 0)
-            self.results.append(_overlap(probability > 0.5, polyp))
+            result: dict[str, Any] = _overlap(probability > 0.5, polyp)
+            if set(self.measures) - set(AT_HALF):
+                result.update(self._of_map(probability.cpu().numpy(), polyp.cpu().numpy()))
+            self.results.append(result)
 
     def _probability(self, sample: dict) -> Tensor:
         if 'seg_logits' not in sample:
@@ -93,15 +118,29 @@ class PolypSegMetric(BaseMetric):
             )
         return scores.softmax(0)[self.positive]
 
+    def _of_map(self, probability: np.ndarray, mask: np.ndarray) -> dict[str, Any]:
+        values, size = stretched(probability), int(mask.sum())
+        curves = counts_by_threshold(values, mask)
+        dice, iou = overlap_curves(*curves, size)
+        result: dict[str, Any] = dict(dice_curve=dice.mean(), iou_curve=iou.mean())
+        result['mae'] = np.abs(values - mask).mean()
+        result['alignment'] = alignment_curve(*curves, size, mask.size)
+        if 'weighted_f' in self.measures:
+            result['weighted_f'] = weighted_f(values, mask)
+        if 's_measure' in self.measures:
+            result['s_measure'] = structure_measure(values, mask)
+        return result
+
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Return the mean over images of each measure."""
-        return {
-            name: 100 * float(np.mean([result[name] for result in results]))
-            for name in self.measures
-        }
+        means = {key: np.mean([result[key] for result in results], axis=0) for key in results[0]}
+        if 'alignment' in means:
+            curve = means.pop('alignment')
+            means.update(mean_e=curve.mean(), max_e=curve.max())
+        return {name: 100 * float(means[name]) for name in self.measures}
 
 
-def _overlap(predicted: Tensor, true: Tensor) -> dict[str, float]:
+def _overlap(predicted: Tensor, true: Tensor) -> dict[str, Any]:
     both = torch.count_nonzero(predicted & true).item()
     total = torch.count_nonzero(predicted).item() + torch.count_nonzero(true).item()
     if not total:

@@ -10,7 +10,7 @@ NAMES = {'auc', 'f1', 'sensitivity', 'specificity', 'precision', 'accuracy'}
 
 
 def samples_of(scores, labels):
-    """Data samples as mmengine's Evaluator hands them over: dicts; `scores` are those of class 1."""
+    """Data samples as mmengine's Evaluator hands them over; `scores` are those of class 1."""
     return [
         dict(
             pred_score=torch.tensor([1 - s, s], dtype=torch.float64), gt_label=torch.tensor([label])
@@ -27,7 +27,7 @@ def measure(samples, **kwargs):
 
 
 def by_hand(scores, true, predicted):
-    """Percentages from pairs and counts: AUC is the share of (positive, negative) pairs in order, ties half."""
+    """From pairs and counts: AUC is the share of (positive, negative) pairs in order, ties half."""
     scores, true, predicted = map(np.asarray, (scores, true, predicted))
     differences = scores[true == 1][:, None] - scores[true == 0][None]
     tp, fp = ((predicted == 1) & (true == 1)).sum(), ((predicted == 1) & (true == 0)).sum()

@@ -1,7 +1,18 @@
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from mmkd.evaluation import PolypSegMetric
+from mmkd.evaluation.foreground_maps import (
+    counts_by_threshold,
+    overlap_curves,
+    stretched,
+    weighted_f,
+)
+from mmkd.evaluation.polyp_seg_metric import OF_MAP
 from mmkd.utils.errors import ConfigError
 
 
@@ -65,5 +76,47 @@ def test_measures():
     with pytest.raises(ConfigError, match="unknown name 'dise'.*'dice'"):
         PolypSegMetric(measures=['dise'])
     for wrong in ('dice', []):
-        with pytest.raises(ConfigError, match='expected a list of names'):
+        with pytest.raises(ConfigError, match="expected 'all' or a list of names"):
             PolypSegMetric(measures=wrong)
+
+
+# Maps and masks of 28 x 36 pixels, and what PySODMetrics 1.6.2 says of each and of all
+# (make_foreground_maps.py).
+STORED = np.load(Path(__file__).with_name('foreground_maps.npz'))
+EXPECTED = json.loads(Path(__file__).with_name('foreground_maps.json').read_text())
+NAMES = STORED['names'].tolist()
+
+
+def stored_samples(names):
+    for name in names:
+        place = NAMES.index(name)
+        scores = torch.from_numpy(STORED['maps'][place].astype(np.float32) / 255)
+        yield sample(STORED['masks'][place].astype(int), scores[None])
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if n != 'no_polyp'])
+def test_each_measure_equals_the_reference(name):
+    measured = measure(*stored_samples([name]), measures=OF_MAP)
+    expected = {f'polyp/{key}': 100 * EXPECTED[name][key] for key in OF_MAP}
+    assert measured == pytest.approx(expected, abs=0.1)
+
+
+def test_the_mean_over_images_equals_the_reference():
+    """Among them an image without polyp; Dice and IoU, which differ there, are compared above."""
+    names = [key for key in OF_MAP if 'curve' not in key]
+    measured = measure(*stored_samples(NAMES), measures=names)
+    expected = {f'polyp/{key}': 100 * EXPECTED['all'][key] for key in names}
+    assert measured == pytest.approx(expected, abs=0.1)
+    assert max(EXPECTED[n]['max_e'] for n in NAMES) > EXPECTED['all']['max_e'] + 0.1
+
+
+def test_the_map_of_an_image_without_polyp():
+    """No pixel of mask: of the highest threshold alone a part is predicted, here two pixels."""
+    values = stretched(np.array([[0.2, 0.3], [0.3, 0.1]]))
+    mask = np.zeros((2, 2), bool)
+    hits, false = counts_by_threshold(values, mask)
+    assert not hits.any() and false[0] == 2 and false[-1] == 4
+    assert not overlap_curves(hits, false, 0)[0].any() and weighted_f(values, mask) == 0
+    hits, false = counts_by_threshold(np.full((2, 2), 0.5), mask)  # constant: it is not stretched
+    dice, iou = overlap_curves(hits, false, 0)
+    assert dice[:128].all() and not dice[128:].any() and (dice == iou).all()

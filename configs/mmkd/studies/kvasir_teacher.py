@@ -1,5 +1,5 @@
-# The teacher of kvasir_kd.py: EfficientNet-Lite1 with ImageNet weights and a feature pyramid, trained
-# on all labels.
+# The teacher of kvasir_kd.py: EfficientNet-Lite1 with ImageNet weights and a feature pyramid,
+# trained on all labels.
 _base_ = ['../../_base_/models/efficientnet_lite_fpn.py', './kvasir_128.py']
 _epochs = 20
 model = dict(
