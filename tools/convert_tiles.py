@@ -1,4 +1,4 @@
-"""Folders of histology tiles (Kather's MSIMUT and MSS) to lists for training, split by patient: FOLDER OUT [options]"""
+"""Folders of histology tiles (Kather's MSIMUT and MSS) to lists for training, split by patient."""
 
 import argparse
 import signal
@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.converters.tiles import convert_tiles
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'folder',
@@ -25,6 +25,14 @@ def parse_args():
         help='names of the class folders, in the order of labels (default: MSS MSIMUT)',
     )
     parser.add_argument(
+        '--patient',
+        default='tcga',
+        metavar='RULE',
+        help='which tiles are of one patient: tcga (the barcode in the file name), '
+        'folder, a regular expression, FILE.csv:COLUMN, or file (each tile is of another patient) '
+        '(default: tcga)',
+    )
+    parser.add_argument(
         '--train-ratio',
         type=float,
         default=0.8,
@@ -34,27 +42,33 @@ def parse_args():
     parser.add_argument(
         '--copy',
         action='store_true',
-        help='copy the tiles to OUT/images, for file systems without links (default: a link to FOLDER)',
+        help='copy the tiles to OUT/images, for file systems without links (default: a link to '
+        'FOLDER)',
     )
     parser.add_argument(
         '--strict',
         action='store_true',
         help='fail where a file cannot be used, instead of leaving it out',
     )
-    parser.add_argument('--overwrite', action='store_true', help='replace OUT')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace OUT, if a converter has made it'
+    )
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
+    """Convert, and print what was found."""
     options = vars(parse_args())
+
+    from mmkd.datasets.converters.tiles import convert_tiles
+
     report = convert_tiles(**options)
     print(f'\n{report.table()}\nwrote {Path(options["out"]).absolute()}')
 
 
 if __name__ == '__main__':
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a stopped job leaves nothing half-written either
+    # A stopped job leaves nothing half-written either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_tool(main)
     except KeyboardInterrupt:

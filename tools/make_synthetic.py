@@ -1,4 +1,4 @@
-"""Write the built-in set of synthetic endoscopy-like frames: python tools/make_synthetic.py [--out DIR] [options]"""
+"""Write the built-in set of synthetic endoscopy-like frames."""
 
 import argparse
 import signal
@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.converters.synthetic import write_synthetic_polyps
 
 
-def main():
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -21,7 +21,15 @@ def main():
     parser.add_argument(
         '--overwrite', action='store_true', help='write in any case, in place of a set there'
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the set."""
+    args = parse_args()
+
+    from mmkd.datasets.converters.synthetic import write_synthetic_polyps
+
     written = write_synthetic_polyps(**vars(args))
     print(
         f'\n{Path(args.out).absolute()}: '
@@ -30,9 +38,8 @@ def main():
 
 
 if __name__ == '__main__':
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a stopped job leaves nothing half-written either
+    # A stopped job leaves nothing half-written either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_tool(main)
     except KeyboardInterrupt:

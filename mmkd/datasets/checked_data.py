@@ -20,13 +20,14 @@ class CheckedData:
 
     Args:
         *args: Arguments of the toolbox's data set.
-        cache_prefix: Number of steps at the beginning of the pipeline whose result is kept in memory,
-            so that later epochs neither read nor decode the files. They must be deterministic (`Load...`,
-            `Resize`, `Pad` and the like); the steps after them work on a copy, so that the items are
-            the same with and without the cache. Memory: an item's arrays after these steps, for
+        cache_prefix: Number of steps at the beginning of the pipeline whose result is kept in
+            memory, so that later epochs neither read nor decode the files. They must be
+            deterministic (`Load...`, `Resize`, `Pad` and the like); the steps after them work on a
+            copy, so that the items are the same with and without the cache. Memory: an item's
+                arrays after these steps, for
             instance 0.2 MB for an image of 256 x 256 pixels (0.26 MB with its label map), that is
-            0.2 GB per 1,000 images, in every worker process. A worker's cache is lost when the worker ends:
-            use `num_workers=0` or `persistent_workers=True`. Default: 0 (no cache).
+            0.2 GB per 1,000 images, in every worker process. A worker's cache is lost when the
+            worker ends: use `num_workers=0` or `persistent_workers=True`. Default: 0 (no cache).
         **kwargs: Arguments of the toolbox's data set.
 
     Raises:
@@ -49,8 +50,8 @@ class CheckedData:
         count = self.cache_prefix
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(names):
             raise ConfigError(
-                f'dataset.cache_prefix: expected a number of steps of the pipeline, 0 to {len(names)}, '
-                f'got {count!r}'
+                'dataset.cache_prefix: expected a number of steps of the pipeline, '
+                f'0 to {len(names)}, got {count!r}'
             )
         for i, name in enumerate(names[:count]):
             if not (name.startswith('Load') or name in DETERMINISTIC):

@@ -12,16 +12,18 @@ from mmkd.utils.errors import ConfigError
 
 @DATA_SAMPLERS.register_module()
 class ClassPairedSampler(Sampler):
-    """Indices in pairs of one class: with an even `batch_size` each image has a partner of its class.
+    """Indices in pairs of one class: with an even `batch_size` each image has a partner of its
+    class.
 
-    For classification data. An epoch has every image at least once, in an order that depends on seed
-    and epoch alone. If a class has an odd number of images, the last one is paired with a random other
-    one of the class; the only image of a class is paired with itself. Each rank gets whole pairs. If
-    the number of pairs is not a multiple of the ranks, the first pairs are repeated.
+    For classification data. An epoch has every image at least once, in an order that depends on
+    seed and epoch alone. If a class has an odd number of images, the last one is paired with a
+    random other one of the class; the only image of a class is paired with itself. Each rank gets
+    whole pairs. If the number of pairs is not a multiple of the ranks, the first pairs are
+    repeated.
 
     Args:
-        dataset: Data set whose `get_data_info(i)` has `gt_label`. Images of several labels are paired
-            by the set of them.
+        dataset: Data set whose `get_data_info(i)` has `gt_label`. Images of several labels are
+            paired by the set of them.
         seed: Start of the order, the same on all ranks. Default: None (drawn by rank 0).
 
     Raises:

@@ -114,8 +114,8 @@ def _check_boxes(content: dict, path: str, classes: Sequence[str]) -> list[str]:
         first = (*unusable, *ignored, *others)[0]
         raise ConfigError(
             f'{path}: none of {count} boxes can be used ({len(unusable)} below one pixel, outside '
-            f'their image or of area 0, {len(ignored)} with ignore, {len(others)} of other classes): '
-            f'{first}'
+            f'their image or of area 0, {len(ignored)} with ignore, {len(others)} of other classes)'
+            f': {first}'
         )
     return [
         f'{path}: {len(found)} of {count} boxes are left out, {why}: {_listed(found)}'

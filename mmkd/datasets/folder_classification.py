@@ -7,8 +7,8 @@ from .checked_data import CheckedData
 from .require import listing, require
 
 HELP = (
-    'Expected: one folder a class below it, or a list of `name label` lines (ann_file). Tiles of MSI '
-    'and MSS: `python tools/convert_tiles.py FOLDER {root}`. '
+    'Expected: one folder a class below it, or a list of `name label` lines (ann_file). Tiles of '
+    'MSI and MSS: `python tools/convert_tiles.py FOLDER {root}`. '
     'configs/mmkd/msi_resnet_kdml_demo.py needs no data of yours.'
 )
 
@@ -24,10 +24,10 @@ class FolderClassification(CheckedData, CustomDataset):
         **kwargs: As mmpretrain's `CustomDataset`.
 
     Raises:
-        FileNotFoundError: If the image folder or the list is missing.
-        ConfigError: If the list is no text, is empty, has a line that is no `name label`, or a label
-            out of range; if the folders hold no images, or are not one per class. Later, if an image
-            cannot be used.
+        MissingData: If the image folder or the list is missing.
+        ConfigError: If the list is no text, is empty, has a line that is no `name label`, or a
+            label out of range; if the folders hold no images, or are not one per class. Later, if
+            an image cannot be used.
     """
 
     loads_annotations = False

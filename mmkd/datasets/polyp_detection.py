@@ -14,8 +14,8 @@ from .coco_file import check_coco
 from .require import absolute, require
 
 HELP = (
-    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one '
-    'of masks, or `python tools/make_synthetic.py --out {root}`. '
+    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and '
+    'one of masks, or `python tools/make_synthetic.py --out {root}`. '
     'configs/mmkd/polyp_yolox_kdml_demo.py needs no data of yours.'
 )
 
@@ -33,12 +33,12 @@ class PolypDetection(CheckedData, CocoDataset):
         **kwargs: As mmdet's `CocoDataset`.
 
     Raises:
-        FileNotFoundError: If the annotation file or the image folder is missing (with
+        MissingData: If the annotation file or the image folder is missing (with
             `lazy_init=True`, not before the data are read).
-        ConfigError: If the annotation file is no COCO file, has no images, no category of one of the
-            classes, ids that occur twice, or boxes that name unknown images or categories, are no
-            four numbers, or cannot be used at all; if a training pipeline does not load the boxes.
-            Later, if an image cannot be used or has another size than the file says.
+        ConfigError: If the annotation file is no COCO file, has no images, no category of one of
+            the classes, ids that occur twice, or boxes that name unknown images or categories, are
+            no four numbers, or cannot be used at all; if a training pipeline does not load the
+            boxes. Later, if an image cannot be used or has another size than the file says.
     """
 
     METAINFO = dict(classes=('polyp',), palette=[(220, 20, 60)])
@@ -48,7 +48,8 @@ class PolypDetection(CheckedData, CocoDataset):
         folder = self.data_prefix.get('img')
         if not folder:
             raise ConfigError(
-                f"data_prefix: expected dict(img='images/train/') or the like, got {self.data_prefix}"
+                "data_prefix: expected dict(img='images/train/') or the like, "
+                f'got {self.data_prefix}'
             )
         for what, path in (('annotation file', self.ann_file), ('image folder', folder)):
             require(
@@ -73,8 +74,8 @@ class PolypDetection(CheckedData, CocoDataset):
         if size != listed:
             turned = size == listed[::-1] and size[0] != size[1]
             raise ConfigError(
-                f'{printable(str(results["img_path"]))}: the image has {size[1]} x {size[0]} pixels, '
-                f'{absolute(self.ann_file)} says {listed[1]} x {listed[0]}'
+                f'{printable(str(results["img_path"]))}: the image has {size[1]} x {size[0]} '
+                f'pixels, {absolute(self.ann_file)} says {listed[1]} x {listed[0]}'
                 + ('; is it turned by its EXIF orientation?' if turned else '')
             )
 

@@ -10,20 +10,23 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import printable
 
 from .checked_data import CheckedData
+from .errors import MissingData
 from .require import listing, require
 
 HELP = (
-    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and one '
-    'of masks, or `python tools/make_synthetic.py --out {root}`. '
+    'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {root}` for a folder of images and '
+    'one of masks, or `python tools/make_synthetic.py --out {root}`. '
     'configs/mmkd/polyp_unet_mixed_demo.py needs no data of yours.'
 )
+FOLDERS = dict(img_path='images', seg_map_path='label maps')
 # So many label maps in a row with ignored pixels but without a polyp are masks of 0 and 255.
 SUSPICIOUS = 8
 
 
 @DATASETS.register_module()
 class PolypSegmentation(CheckedData, BaseSegDataset):
-    """Label maps of background (0) and polyp (1), 255 ignored; says what to do where files are missing.
+    """Label maps of background (0) and polyp (1), 255 ignored; says what to do where files are
+    missing.
 
     Args:
         *args: As mmseg's `BaseSegDataset`.
@@ -32,11 +35,11 @@ class PolypSegmentation(CheckedData, BaseSegDataset):
         **kwargs: As mmseg's `BaseSegDataset`.
 
     Raises:
-        FileNotFoundError: If a folder is missing, holds no image of `img_suffix`, or images have no
+        MissingData: If a folder is missing, holds no image of `img_suffix`, or images have no
             label map.
         ConfigError: If a folder cannot be listed, or a training pipeline does not load the label
-            maps. Later, if an image or label map cannot be used, the two differ in size, a label map
-            has several channels, or a label is out of range.
+            maps. Later, if an image or label map cannot be used, the two differ in size, a label
+            map has several channels, or a label is out of range.
     """
 
     METAINFO = dict(classes=('background', 'polyp'), palette=[[0, 0, 0], [220, 20, 60]])
@@ -51,14 +54,14 @@ class PolypSegmentation(CheckedData, BaseSegDataset):
         for kind, folder in folders.items():
             require(
                 folder,
-                f'folder of {"images" if kind == "img_path" else "label maps"} (data_prefix.{kind})',
+                f'folder of {FOLDERS[kind]} (data_prefix.{kind})',
                 HELP.format(root=self.data_root or 'data/kvasir'),
                 self.backend_args,
             )
         with listing(folders['img_path']):
             data_list = super().load_data_list()
         if not data_list:
-            raise FileNotFoundError(
+            raise MissingData(
                 f'no image that ends in {self.img_suffix!r} in '
                 f'{Path(folders["img_path"]).absolute()} (img_suffix)'
             )
@@ -78,7 +81,7 @@ class PolypSegmentation(CheckedData, BaseSegDataset):
         ]
         if missing:
             names = ', '.join(printable(Path(path).name) for path in missing[:5])
-            raise FileNotFoundError(
+            raise MissingData(
                 f'{len(missing)} of {len(data_list)} images have no label map in '
                 f'{Path(folders["seg_map_path"]).absolute()}: {names}'
             )
@@ -97,8 +100,8 @@ class PolypSegmentation(CheckedData, BaseSegDataset):
         size = results.get('ori_shape')
         if size is not None and labels.shape != tuple(size[:2]):
             raise ConfigError(
-                f'{path}: the label map has {labels.shape[1]} x {labels.shape[0]} pixels, its image '
-                f'{size[1]} x {size[0]}'
+                f'{path}: the label map has {labels.shape[1]} x {labels.shape[0]} pixels, its '
+                f'image {size[1]} x {size[0]}'
             )
         if not self.reduce_zero_label:
             self._check_labels(path, labels)
@@ -118,8 +121,8 @@ class PolypSegmentation(CheckedData, BaseSegDataset):
             if self._suspicious == min(SUSPICIOUS, len(self)):
                 raise ConfigError(
                     f'{path}: {self._suspicious} label maps in a row have pixels of '
-                    f'{self.ignore_index}, which is ignored, and none of {", ".join(classes[1:])}: masks '
-                    'of 0 and 255 are no label maps; tools/convert_polyp.py converts them'
+                    f'{self.ignore_index}, which is ignored, and none of {", ".join(classes[1:])}: '
+                    'masks of 0 and 255 are no label maps; tools/convert_polyp.py converts them'
                 )
 
     @classmethod

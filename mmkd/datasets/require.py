@@ -9,9 +9,11 @@ from mmengine import fileio
 
 from mmkd.utils.errors import ConfigError
 
+from .errors import MissingData
+
 
 def require(path: Any, what: str, advice: str, backend_args: dict | None = None) -> None:
-    """Raise a FileNotFoundError that says what is missing, where, and how to get it.
+    """Raise a `MissingData` that says what is missing, where, and how to get it.
 
     Args:
         path: A file or folder.
@@ -20,7 +22,7 @@ def require(path: Any, what: str, advice: str, backend_args: dict | None = None)
         backend_args: mmengine's. Default: None (by the path's prefix).
     """
     if not path or not fileio.exists(path, backend_args=backend_args):
-        raise FileNotFoundError(f'no {what} {absolute(path)}. {advice}')
+        raise MissingData(f'no {what} {absolute(path)}. {advice}')
 
 
 def absolute(path: Any) -> str:

@@ -7,7 +7,8 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmkd.registry import DATASETS
 from mmkd.utils.errors import ConfigError
 
-from .unreadable import UnreadableImage, check_files, load_whole
+from .errors import UnreadableImage
+from .unreadable import check_files, load_whole
 
 # How many replacements are tried for one item; where all fail, it is the data set and not a file.
 TRIES = 50
@@ -20,9 +21,10 @@ class SkipUnreadable:
     """A training set that puts another image in place of one that cannot be used, and goes on.
 
     Wrap the data set itself, inside `RepeatDataset` and the like:
-    `dataset=dict(type='mmkd.SkipUnreadable', dataset=dict(...))`. Without the wrapper mmkd's own data
-    sets stop with one message that names the file. Unusable is a file (image or label map) that is
-    missing, empty, cut off or no image; other faults of an item stop the training as before.
+    `dataset=dict(type='mmkd.SkipUnreadable', dataset=dict(...))`. Without the wrapper mmkd's own
+    data sets stop with one message that names the file. Unusable is a file (image or label map)
+    that is missing, empty, cut off or no image; other faults of an item stop the training as
+    before.
 
     The replacement depends on the item's index alone and draws from no random stream: runs with the
     same seed see the same images, with any number of workers and after a resume.

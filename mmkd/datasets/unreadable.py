@@ -10,21 +10,19 @@ from mmengine.fileio import BaseStorageBackend, register_backend
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import image_problem, printable
 
+from .errors import UnreadableImage
+
 # The keys under which a data set's info names an item's files.
 FILES = ('img_path', 'seg_map_path')
 BACKEND = 'mmkd_whole_images'
-
-
-class UnreadableImage(ConfigError):
-    """An image file is missing, empty, cut off or no image; the message begins with its path."""
 
 
 @register_backend(BACKEND, force=True)
 class WholeImageBackend(BaseStorageBackend):
     """Reads files through another backend of mmengine and refuses images that were cut off.
 
-    The pipelines of OpenMMLab read every file through `mmengine.fileio`, so that this check sees the
-    bytes that are decoded: no file is read twice.
+    The pipelines of OpenMMLab read every file through `mmengine.fileio`, so that this check sees
+    the bytes that are decoded: no file is read twice.
 
     Args:
         inner: `backend_args` of the other backend. Default: None (by the path's prefix).

@@ -17,8 +17,8 @@ def image_problem(data: bytes, decode: bool = False) -> str | None:
     """Return what makes the bytes of an image file unusable, or None.
 
     A decoder may refuse a file that was cut off or fill the rest with gray: that depends on library
-    and version (OpenCV 4.12 refuses). The end marks of JPEG and PNG are therefore always looked for,
-    which costs no decoding.
+    and version (OpenCV 4.12 refuses). The end marks of JPEG and PNG are therefore always looked
+    for, which costs no decoding.
 
     Args:
         data: The whole file.
@@ -34,10 +34,30 @@ def image_problem(data: bytes, decode: bool = False) -> str | None:
         return f'is cut off: a JPEG without its end, {len(data)} bytes'
     if data.startswith(b'\x89PNG') and b'IEND' not in data:
         return f'is cut off: a PNG without its end, {len(data)} bytes'
-    return _decoding_problem(data) if decode else None
+    return load_image(data)[1] if decode else None
 
 
-def _decoding_problem(data: bytes) -> str | None:
+def load_image(
+    data: bytes, flags: int = cv2.IMREAD_UNCHANGED
+) -> tuple[np.ndarray | None, str | None]:
+    """Decode an image file's bytes and check them to the last one.
+
+    Args:
+        data: The whole file.
+        flags: OpenCV's flags. Default: as it is stored.
+
+    Returns:
+        The image (None if it cannot be used), and the problem as `image_problem` has it, or None.
+    """
+    problem = image_problem(data) or _pillow_problem(data)
+    image = None if problem else decode_image(data, flags)
+    if image is None:
+        return None, problem or 'is no image that OpenCV can read'
+    return image, None
+
+
+def _pillow_problem(data: bytes) -> str | None:
+    """Return what Pillow, which notices more damage than OpenCV, says against a file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -52,10 +72,7 @@ def _decoding_problem(data: bytes) -> str | None:
         return f'has more than {limit:.0f} million pixels, the most that Pillow reads'
     except Exception as error:  # a broken file raises nearly anything: OSError, struct.error, ...
         return f'is damaged: {error}'
-    return None if decode_image(data, cv2.IMREAD_UNCHANGED) is not None else NOT_AN_IMAGE
-
-
-NOT_AN_IMAGE = 'is no image that OpenCV can read'
+    return None
 
 
 def decode_image(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:

@@ -14,8 +14,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
 from mmkd.datasets.unreadable import UnreadableImage, WholeImageBackend
-from mmkd.utils.images import image_problem
 from mmkd.export import plain_config
+from mmkd.utils.images import image_problem
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 COUNTER = itertools.count()
@@ -120,7 +120,8 @@ def test_skips_names_each_file_once_and_counts(damaged, tmp_path, task):
             assert f'Epoch {epoch}: ' in log_of(tmp_path / place)
     one = log_of(tmp_path / 'none')
     assert '(3 files)' in one.split('Epoch 1: ')[1].splitlines()[0]
-    # Which images stand in does not depend on the workers (whose augmentations draw from streams of their own).
+    # Which images stand in does not depend on the workers (whose augmentations draw from streams of
+    # their own).
     totals = [
         [
             line.split('Epoch ')[1]

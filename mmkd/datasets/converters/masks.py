@@ -6,8 +6,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mmkd.utils.images import decode_image
-
 # A component with a smaller share of the image's area is noise of the drawn mask, no polyp.
 SPECK_SHARE = 2e-4
 # ... and so is one below 4 x 4 pixels, whatever the image's size.
@@ -25,29 +23,33 @@ class Component(NamedTuple):
     outline: list[list[int]]
 
 
-def decode_mask(data: bytes, name: str) -> np.ndarray | None:
-    """Decode a mask of any depth; None if it cannot be decoded.
+class Mask(NamedTuple):
+    """A mask as 0 and 1, (H, W) uint8, its highest value, and whether it seems a photograph."""
+
+    labels: np.ndarray
+    top: int
+    is_photo: bool
+
+
+def binary_mask(pixels: np.ndarray, name: str) -> Mask:
+    """Tell polyp from background in a decoded mask of any depth.
 
     Foreground is what lies above half of the full scale (255, or 65535 where such values occur), so
-    that the noise of a JPEG mask is none. In a file with no value above 1 (a label map, not JPEG) it
-    is 1. Colors count by their brightest channel; an alpha channel is ignored.
+    that the noise of a JPEG mask is none. In a file with no value above 1 (a label map, not JPEG)
+    it is 1. Colors count by their brightest channel; an alpha channel is ignored.
 
     Args:
-        data: The file's bytes.
+        pixels: (H, W) or (H, W, channels), as stored.
         name: The file's name, whose suffix tells a JPEG.
-
-    Returns:
-        (H, W) uint8: 0 background, 1 foreground, or None.
     """
-    mask = decode_image(data, cv2.IMREAD_UNCHANGED)
-    if mask is None:
-        return None
-    if mask.ndim == 3:
-        mask = mask[..., :3].max(-1)
-    top = mask.max()
+    if pixels.ndim == 3:
+        pixels = pixels[..., :3].max(-1)
+    top = int(pixels.max())
     if top <= 1 and Path(name).suffix.lower() not in ('.jpg', '.jpeg'):
-        return (mask > 0).astype(np.uint8)
-    return (mask > (127 if top <= 255 else 32767)).astype(np.uint8)
+        return Mask((pixels > 0).astype(np.uint8), top, False)
+    between = ((pixels > 0.15 * top) & (pixels < 0.85 * top)).mean()
+    labels = (pixels > (127 if top <= 255 else 32767)).astype(np.uint8)
+    return Mask(labels, top, bool(top > 127 and between > 0.5))
 
 
 def components(
@@ -81,8 +83,9 @@ def components(
 def outline(part: np.ndarray, x: int = 0, y: int = 0) -> list[list[int]]:
     """Return the outline of a component along the borders of its pixels; holes are filled.
 
-    OpenCV's contours go through the centers of the border pixels, and a polygon of them lacks half a
-    pixel all around. Here they are traced in the mask enlarged twice and moved to the nearest corners.
+    OpenCV's contours go through the centers of the border pixels, and a polygon of them lacks half
+    a pixel all around. Here they are traced in the mask enlarged twice and moved to the nearest
+    corners.
 
     Args:
         part: (H, W) bool, one component.
@@ -94,7 +97,8 @@ def outline(part: np.ndarray, x: int = 0, y: int = 0) -> list[list[int]]:
     """
     twice = np.kron(part.astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(twice, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [((contour[:, 0] + 1) // 2 + (x, y)).ravel().tolist() for contour in contours]
+    corners = [(contour[:, 0].astype(int) + 1) // 2 + (x, y) for contour in contours]
+    return [[int(value) for value in polygon.ravel()] for polygon in corners]
 
 
 def coco_annotation(component: Component, annotation_id: int, image_id: int) -> dict:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmkd.datasets.errors import ExistingData
 from mmkd.utils.errors import ConfigError
 
 # Lies in each folder that a converter has made; --overwrite replaces only such a folder.
@@ -57,23 +58,23 @@ def whole_folder(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
     Args:
         out: The folder to come.
-        overwrite: Replace what is there, if a converter made it (it holds `MARKER`) or it is an empty
-            folder. Default: False.
+        overwrite: Replace what is there, if a converter made it (it holds `MARKER`) or it is an
+            empty folder. Default: False.
 
     Raises:
-        FileExistsError: If `out` is there already and is not to be overwritten, or was not made by a
+        ExistingData: If `out` is there already and is not to be overwritten, or was not made by a
             converter.
         ConfigError: If nothing can be written beside `out`.
     """
     out = resolved(out, 'OUT')
     if out.exists() and not overwrite:
-        raise FileExistsError(
+        raise ExistingData(
             f'{out} is there already; remove it, name another folder, or use --overwrite'
         )
     if out.exists() and not _may_be_replaced(out):
-        raise FileExistsError(
-            f'{out} was not made by a converter of mmkd (it has no {MARKER}): --overwrite leaves it '
-            'alone; remove it yourself, or name another folder'
+        raise ExistingData(
+            f'{out} was not made by a converter of mmkd (it has no {MARKER}): --overwrite leaves '
+            'it alone; remove it yourself, or name another folder'
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
 
+from mmkd.datasets.errors import ExistingData
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import write_image
 
@@ -17,9 +18,10 @@ from .output import coco, whole_folder, write_json
 
 @dataclass
 class SyntheticFrame:
-    """A frame: `image` (H, W, 3) BGR uint8, `mask` (H, W) uint8 0 or 1, `boxes` (M, 4) xyxy pixels, `label` 0 or 1.
+    """A frame: `image` (H, W, 3) BGR uint8, `mask` (H, W) uint8, 0 or 1, and what follows from it.
 
-    Label 1 is a frame with polyp. The boxes are tight: x2 and y2 are the first column and row after the polyp.
+    `boxes` (M, 4) are xyxy pixels, tight: x2 and y2 are the first column and row after the polyp.
+    `label` is 1 for a frame with polyp, else 0.
     """
 
     image: np.ndarray
@@ -28,18 +30,18 @@ class SyntheticFrame:
     label: int
 
 
-def _smooth_noise(rng, size, cells):
+def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     """Noise of `cells` x `cells` grains, smooth, about -1 to 1."""
     grains = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
     return cv2.resize(grains, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _mucosa(rng, size, x, y):
+def _mucosa(rng: np.random.Generator, size: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return a wall of the bowel without polyps, (H, W, 3) float32, lit evenly."""
     tint = np.array([rng.uniform(70, 110), rng.uniform(85, 125), rng.uniform(175, 215)], np.float32)
     light = 1 + 0.16 * _smooth_noise(rng, size, 4) + 0.05 * _smooth_noise(rng, size, 12)
-    for _ in range(
-        rng.integers(1, 4)
-    ):  # folds: a bright ridge beside its dark shadow, along an arc
+    for _ in range(rng.integers(1, 4)):
+        # A fold: a bright ridge beside its dark shadow, along an arc.
         cx, cy, radius = rng.uniform(-1.5, 1.5, 2).tolist() + [rng.uniform(0.6, 1.8)]
         distance = (np.hypot(x - cx, y - cy) - radius) / rng.uniform(0.05, 0.12)
         light += rng.uniform(0.08, 0.2) * (
@@ -50,7 +52,9 @@ def _mucosa(rng, size, x, y):
     return tint * light[..., None]
 
 
-def _add_polyp(rng, image, taken, x, y):
+def _add_polyp(
+    rng: np.random.Generator, image: np.ndarray, taken: np.ndarray, x: np.ndarray, y: np.ndarray
+) -> np.ndarray | None:
     """Draw a polyp where nothing is `taken`; return its mask, or None if no place was found."""
     size = len(image)
     for _ in range(20):
@@ -92,16 +96,16 @@ def _add_polyp(rng, image, taken, x, y):
     return mask
 
 
-def render_frame(seed, index, size=160):
+def render_frame(seed: int, index: int, size: int = 160) -> SyntheticFrame:
     """Render one frame; it depends on its arguments alone.
 
     Args:
-        seed (int): Of the set.
-        index (int): Of the frame in the set.
-        size (int): Height and width in pixels, at least 32. Default: 160.
+        seed: Of the set.
+        index: Of the frame in the set.
+        size: Height and width in pixels, at least 32. Default: 160.
 
     Returns:
-        SyntheticFrame: About one in seven has no polyp, most have one, some two or three.
+        About one in seven has no polyp, most have one, some two or three.
     """
     if size < 32:
         raise ConfigError(f'size: expected at least 32 pixels, got {size}')
@@ -135,24 +139,31 @@ def render_frame(seed, index, size=160):
 
 
 def write_synthetic_polyps(
-    out='data/synthetic_polyps', train=320, val=80, size=160, seed=0, overwrite=False
-):
-    """Write a set for detection (COCO), segmentation (label maps) and classification (lists), whole or not at all.
+    out: str | Path = 'data/synthetic_polyps',
+    train: int = 320,
+    val: int = 80,
+    size: int = 160,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> bool:
+    """Write a set for detection (COCO), segmentation (label maps) and classification (lists).
 
-    A set that is there already with the same arguments is left as it is.
+    It is written whole or not at all. A set that is there already with the same arguments is left
+    as it is.
 
     Args:
-        out (str): Folder. Default: `data/synthetic_polyps`.
-        train, val (int): Numbers of frames. Defaults: 320, 80.
-        size (int): Height and width in pixels. Default: 160.
-        seed (int): Default: 0.
-        overwrite (bool): Write in any case, in place of a set that is there. Default: False.
+        out: Folder. Default: `data/synthetic_polyps`.
+        train: Number of training frames. Default: 320.
+        val: Number of validation frames. Default: 80.
+        size: Height and width in pixels. Default: 160.
+        seed: Of the set. Default: 0.
+        overwrite: Write in any case, in place of a set that is there. Default: False.
 
     Returns:
-        bool: Whether anything was written.
+        Whether anything was written.
 
     Raises:
-        FileExistsError: If `out` holds something else and `overwrite` is False.
+        ExistingData: If `out` holds something else and `overwrite` is False.
         ConfigError: For sizes, counts and seeds that make no set.
     """
     arguments = dict(train=train, val=val, size=size, seed=seed)
@@ -164,31 +175,42 @@ def write_synthetic_polyps(
         )
     meta = Path(out) / 'meta.json'
     if meta.is_file() and not overwrite:
-        there = json.loads(meta.read_text())
+        there = _arguments_of(meta)
         if there == arguments:
             return False
-        raise FileExistsError(
+        raise ExistingData(
             f'{Path(out).absolute()} holds a set made with {there}, asked for is {arguments}; '
             'name another folder, or use --overwrite'
         )
     with whole_folder(out, overwrite) as folder:
-        first = 0
-        for split, count in (('train', train), ('val', val)):
-            for kind in ('images', 'masks'):
-                (folder / kind / split).mkdir(parents=True)
-            images, annotations, labels = [], [], []
-            for index in track_iter_progress(range(count)):
-                frame = render_frame(seed, first + index, size)
-                name = f'{index:05d}.png'
-                write_image(folder / 'images' / split / name, frame.image)
-                write_image(folder / 'masks' / split / name, frame.mask)
-                images.append(dict(id=index, file_name=name, height=size, width=size))
-                labels.append(f'{name} {frame.label}\n')
-                for polyp in components(frame.mask, 0)[0]:
-                    annotations.append(coco_annotation(polyp, len(annotations) + 1, index))
-            write_json(folder / 'annotations' / f'{split}.json', coco(images, annotations))
-            (folder / 'labels').mkdir(exist_ok=True)
-            (folder / 'labels' / f'{split}.txt').write_text(''.join(labels))
-            first += count
+        for split, first, count in (('train', 0, train), ('val', train, val)):
+            _write_split(folder, split, range(first, first + count), size, seed)
         write_json(folder / 'meta.json', arguments)
     return True
+
+
+def _arguments_of(meta: Path) -> object:
+    try:
+        return json.loads(meta.read_text())
+    except ValueError as error:
+        raise ConfigError(f'{meta.absolute()} is damaged: {error}; use --overwrite') from error
+
+
+def _write_split(folder: Path, split: str, frames: range, size: int, seed: int) -> None:
+    for kind in ('images', 'masks'):
+        (folder / kind / split).mkdir(parents=True)
+    images: list[dict] = []
+    annotations: list[dict] = []
+    labels: list[str] = []
+    for index, number in enumerate(track_iter_progress(frames)):
+        frame = render_frame(seed, number, size)
+        name = f'{index:05d}.png'
+        write_image(folder / 'images' / split / name, frame.image)
+        write_image(folder / 'masks' / split / name, frame.mask)
+        images.append(dict(id=index, file_name=name, height=size, width=size))
+        labels.append(f'{name} {frame.label}\n')
+        for polyp in components(frame.mask, 0)[0]:
+            annotations.append(coco_annotation(polyp, len(annotations) + 1, index))
+    write_json(folder / 'annotations' / f'{split}.json', coco(images, annotations))
+    (folder / 'labels').mkdir(exist_ok=True)
+    (folder / 'labels' / f'{split}.txt').write_text(''.join(labels))

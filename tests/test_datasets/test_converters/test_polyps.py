@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd.datasets.converters.convert import components, convert_polyps, read_mask
+from mmkd.datasets.converters.masks import binary_mask, components
+from mmkd.datasets.converters.polyp_options import PolypOptions
+from mmkd.datasets.converters.polyps import convert_polyps
 from mmkd.utils.images import read_image, write_image
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get('MMKD_SHARED_DATA', ROOT.parent / 'shared' / 'data')) / 'polyp'
 
 
@@ -58,7 +60,11 @@ def run_tool(source, out, *arguments):
 
 
 def convert(source, out, **kwargs):
-    return convert_polyps(source / 'images', source / 'masks', out, **kwargs)
+    return convert_polyps(source / 'images', source / 'masks', out, PolypOptions(**kwargs))
+
+
+def read_mask(path):
+    return binary_mask(read_image(path, cv2.IMREAD_UNCHANGED), path.name).labels
 
 
 def lists(tmp_path, **names):
@@ -194,8 +200,8 @@ def test_inputs_that_are_wrong(tmp_path, source):
     (source / 'empty').mkdir()
     with pytest.raises(FileNotFoundError, match='MASKS: no image'):
         convert_polyps(source / 'images', source / 'empty', tmp_path / 'out')
-    write_image(source / 'empty' / 'a_mask.png', blob())
-    with pytest.raises(ValueError, match='no image has a mask of the same stem.*a.jpg.*a_mask.png'):
+    write_image(source / 'empty' / 'a_x.png', blob())
+    with pytest.raises(ValueError, match='no image has a mask of the same stem.*a.jpg.*a_x.png'):
         convert_polyps(source / 'images', source / 'empty', tmp_path / 'out')
     write_image(source / 'images' / 'a.png', np.zeros((60, 80, 3), np.uint8))
     with pytest.raises(ValueError, match='a.jpg and a.png have the same stem'):
@@ -267,7 +273,7 @@ def test_masks_of_every_form(tmp_path):
         assert np.array_equal(read_mask(path), truth // 255), path.name
     write_image(tmp_path / 'lossy.jpg', cv2.GaussianBlur(truth, (0, 0), 1))
     assert [box[:4] for box in components(read_mask(tmp_path / 'lossy.jpg'))[0]] == [
-        [10, 20, 15, 12]
+        (10, 20, 15, 12)
     ]
     for top in (1, 9):
         noise = np.random.default_rng(0).integers(0, top + 1, (60, 80), np.uint8)
@@ -277,12 +283,12 @@ def test_masks_of_every_form(tmp_path):
 
 def test_specks():
     mask = blob((5, 5, 20, 10), (40, 5, 4, 4), (60, 40, 5, 3), size=(100, 100)) // 255
-    assert [box[4] for box in components(mask)[0]] == [200, 16]  # 16 pixels at least
-    assert [box[4] for box in components(mask, 15)[0]] == [200, 16, 15]
-    assert [box[4] for box in components(mask, 0.01)[0]] == [200]
+    assert [box.area for box in components(mask)[0]] == [200, 16]  # 16 pixels at least
+    assert [box.area for box in components(mask, 15)[0]] == [200, 16, 15]
+    assert [box.area for box in components(mask, 0.01)[0]] == [200]
     large = np.kron(mask, np.ones((10, 10), np.uint8))
     large[0, :90] = large[50, 900:910] = 1
-    assert [box[4] for box in components(large)[0]] == [
+    assert [box.area for box in components(large)[0]] == [
         20000,
         1600,
         1500,

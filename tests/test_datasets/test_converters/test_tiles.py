@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,16 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd.datasets.converters.tiles import (
-    Tile,
-    convert_tiles,
-    is_tile,
-    patient_of,
-    split_by_patient,
-)
+from mmkd.datasets.converters.tile_folders import SPLITS, Tile, patient_of
+from mmkd.datasets.converters.tiles import convert_tiles, is_tile, split_by_patient
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import write_image
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TILE = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
 
 
@@ -279,17 +276,111 @@ def test_published_splits_that_are_wrong(tmp_path, published):
 
 
 @pytest.mark.parametrize('name', ['tile_{}.png', 'TCGA-AA-38501-{}.png', 'XTCGA-AA-3850-{}.png'])
-def test_a_name_without_patient_is_its_own_patient(tmp_path, name):
+def test_names_without_patient_need_a_rule(tmp_path, name):
     for label in ('MSS', 'MSIMUT'):
         (tmp_path / 'source' / label).mkdir(parents=True)
         for i in range(10):
             write_image(
                 tmp_path / 'source' / label / name.format(i), TILE
             )  # the same names in both classes
-    report = convert_tiles(tmp_path / 'source', tmp_path / 'out')
+    with pytest.raises(
+        ConfigError, match='--patient: no file name has a TCGA barcode .*MSS/.*0.png'
+    ):
+        convert_tiles(tmp_path / 'source', tmp_path / 'out')
+    assert left_in(tmp_path) == ['source']
+    report = convert_tiles(tmp_path / 'source', tmp_path / 'out', patient='file')
     assert report.tiles == report.patients == dict(train=[8, 8], val=[2, 2])
-    assert report.without_code == 20 and report.two_classes == []
-    assert 'each file counts as its own patient: 20' in report.table()
+    assert report.two_classes == [] and not report.warnings
+
+
+def test_some_names_without_patient_are_warned_of(tmp_path, source):
+    for i in range(3):
+        write_image(source / 'MSS' / f'{i}.png', TILE)
+    report = convert_tiles(source, tmp_path / 'out')
+    assert report.without_code == 3
+    assert 'each file counts as its own patient: 3' in report.table()
+    assert 'WARNING: 3 of 53 tiles have no TCGA barcode' in report.table()
+
+
+def test_a_tile_for_every_patient_is_warned_of(tmp_path):
+    for label, first in (('MSS', 0), ('MSIMUT', 10)):
+        add_tiles(tmp_path / 'source' / label, {code(first + i): 1 for i in range(5)})
+    report = convert_tiles(tmp_path / 'source', tmp_path / 'out')
+    assert 'WARNING: --patient tcga: every patient has one tile' in report.table()
+
+
+@pytest.fixture
+def patients(tmp_path):
+    """Six patients in each class, four tiles each, as MSS/patient03/017.png; MSIMUT has others."""
+    for label, first in (('MSS', 0), ('MSIMUT', 6)):
+        for patient in range(first, first + 6):
+            folder = tmp_path / 'source' / label / f'patient{patient:02d}'
+            folder.mkdir(parents=True)
+            for i in range(4):
+                write_image(folder / f'{i:03d}.png', TILE)
+    return tmp_path / 'source'
+
+
+def check_split_of_patients(report, out):
+    assert report.patients == dict(train=[5, 5], val=[1, 1])
+    assert report.tiles == dict(train=[20, 20], val=[4, 4]) and not report.leaks
+    found = [{re.search(r'patient\d\d', name)[0] for name, _ in read_list(out, s)} for s in SPLITS]
+    assert not found[0] & found[1] and len(found[0] | found[1]) == 12
+    assert not report.warnings
+
+
+def test_patients_by_folder(tmp_path, patients):
+    with pytest.raises(ConfigError, match='no image .* in folder .MSS.*it has folders: --patient'):
+        convert_tiles(patients, tmp_path / 'out')
+    report = convert_tiles(patients, tmp_path / 'out', patient='folder')
+    check_split_of_patients(report, tmp_path / 'out')
+    write_image(patients / 'MSS' / 'alone.png', TILE)
+    with pytest.raises(
+        ConfigError, match='--patient folder: gives no group for 1 of 49 .*alone.png'
+    ):
+        convert_tiles(patients, tmp_path / 'other', patient='folder')
+
+
+def flat(patients):
+    """The same tiles as MSS/patient03_017.png."""
+    for path in sorted(patients.glob('*/*/*.png')):
+        path.rename(path.parent.parent / f'{path.parent.name}_{path.name}')
+    for folder in patients.glob('*/*/'):
+        folder.rmdir()
+
+
+def test_patients_by_pattern(tmp_path, patients):
+    flat(patients)
+    report = convert_tiles(patients, tmp_path / 'out', patient=r'patient(\d+)_')
+    check_split_of_patients(report, tmp_path / 'out')
+    with pytest.raises(ConfigError, match='--patient: .* is no regular expression'):
+        convert_tiles(patients, tmp_path / 'other', patient='patient(')
+    with pytest.raises(ConfigError, match='gives no group for 48 of 48 files'):
+        convert_tiles(patients, tmp_path / 'other', patient='case')
+    report = convert_tiles(patients, tmp_path / 'other', patient='.*')
+    assert 'every patient has one tile' in report.table()
+
+
+def test_patients_by_table(tmp_path, patients):
+    flat(patients)
+    table = tmp_path / 'meta.csv'
+    lines = [f'{p.stem},{p.stem[:9]},x' for p in sorted(patients.glob('*/*.png'))]
+    table.write_text('\n'.join(['tile,who,site', *lines]) + '\n')
+    report = convert_tiles(patients, tmp_path / 'out', patient=f'{table}:who')
+    check_split_of_patients(report, tmp_path / 'out')
+    for rule, message in (
+        (f'{table}:whom', "unknown name 'whom'; did you mean 'who'"),
+        (f'{table}', 'expected FILE.csv:COLUMN'),
+        (f'{tmp_path}/no.csv:who', 'no file .*no.csv'),
+    ):
+        with pytest.raises(ConfigError, match=f'--patient.*{message}'):
+            convert_tiles(patients, tmp_path / 'other', patient=rule)
+    table.write_text('\n'.join(['tile,who', *lines[3:]]) + '\n')
+    with pytest.raises(ConfigError, match='gives no group for 3 of 48 files'):
+        convert_tiles(patients, tmp_path / 'other', patient=f'{table}:who')
+    table.write_text('\n'.join(['tile,who', *lines, f'{lines[0].split(",")[0]},another,x']) + '\n')
+    with pytest.raises(ConfigError, match='several values'):
+        convert_tiles(patients, tmp_path / 'other', patient=f'{table}:who')
 
 
 def test_patient_of():

@@ -4,8 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from mmkd.datasets import synthetic
-from mmkd.datasets.converters.convert import components
+from mmkd.datasets.converters import synthetic
+from mmkd.datasets.converters.masks import components
 from mmkd.datasets.converters.synthetic import render_frame, write_synthetic_polyps
 from mmkd.utils.images import read_image
 
@@ -32,7 +32,7 @@ def test_a_frame_depends_on_seed_and_index_alone():
 def test_boxes_masks_and_labels_agree():
     frames = [render_frame(0, i, 64) for i in range(150)]
     for frame in frames:
-        tight = sorted([x, y, x + w, y + h] for x, y, w, h, _ in components(frame.mask, 0)[0])
+        tight = sorted([x, y, x + w, y + h] for x, y, w, h, *_ in components(frame.mask, 0)[0])
         assert sorted(frame.boxes.astype(int).tolist()) == tight
         assert frame.label == int(frame.mask.any()) == int(len(frame.boxes) > 0)
     counts = np.bincount([len(frame.boxes) for frame in frames], minlength=4)
@@ -98,7 +98,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
     for overwrite in (False, True):
         with pytest.raises(
-            FileExistsError, match='is there already' if not overwrite else "no data set of mmkd's"
+            FileExistsError,
+            match='is there already' if not overwrite else 'was not made by a converter',
         ):
             write_synthetic_polyps(tmp_path, train=1, val=1, size=32, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']

@@ -1,0 +1,205 @@
+"""Pairs of images and masks in the layouts that polyp data sets are published in."""
+
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from mmkd.datasets.errors import MissingData
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import IMAGE_SUFFIXES, printable
+
+from .files import images_below
+from .groups import stem_of
+
+# Folder names in lower case, letters alone; Kvasir-SEG, PraNet's archives: images, masks;
+# CVC-ClinicDB: Original, Ground Truth; CVC-300: bbdd, gtpolyp; SUN-SEG: Frame, GT. PolypGen:
+# images_C1, masks_C1.
+IMAGE_FOLDERS = ('images', 'image', 'original', 'originals', 'frames', 'frame', 'bbdd', 'imgs')
+MASK_FOLDERS = ('masks', 'mask', 'groundtruth', 'groundtruths', 'gt', 'gtpolyp')
+# What some sets add to a mask's name: 100H0050_mask.jpg (PolypGen), p12.tif (ETIS, CVC-ColonDB).
+MASK_AFFIX = re.compile(r'[_-](?:mask|gt|seg|segmentation|groundtruth)$|^(?:mask_|p(?=\d+$))', re.I)
+DEPTH = 4
+
+
+class Pair(NamedTuple):
+    """An image and its mask.
+
+    `name` is what lists, tables and the written files call it; `path` is the image's path relative
+    to its folder of images (with the set's name in front, where images lie directly in it), which
+    rules for sequences are applied to; `part` is the published set it belongs to, `split` the
+    published split or an empty text.
+    """
+
+    name: str
+    path: str
+    image: Path
+    mask: Path
+    part: str = ''
+    split: str = ''
+
+
+class Part(NamedTuple):
+    """A set in a folder: name, published split ('' if none), two folders, number of pairs."""
+
+    name: str
+    split: str
+    images: Path
+    masks: Path
+    pairs: int = 0
+
+
+def image_files(folder: Path, what: str) -> dict[str, Path]:
+    """Return the images in a folder and below it, by their relative path without suffix.
+
+    Raises:
+        MissingData: If there is no such folder, or no image in it.
+        ConfigError: If two files have one stem, or the folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise MissingData(f'{what}: no folder {str(folder)!r} (from {Path.cwd()})')
+    files: dict[str, Path] = {}
+    for path in images_below(folder, what):
+        relative = path.relative_to(folder)
+        stem = (relative.parent / stem_of(path.name)).as_posix()
+        if stem in files:
+            raise ConfigError(
+                f'{what}: {printable(files[stem].name)} and {printable(path.name)} have the '
+                'same stem'
+            )
+        files[stem] = path
+    if not files:
+        raise MissingData(f'{what}: no image ({", ".join(IMAGE_SUFFIXES)}) in {str(folder)!r}')
+    return files
+
+
+def match(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, Path]:
+    """Return the mask of each image, by the image's stem.
+
+    Masks have the stems of their images, or, if none has, the stems with an affix (`_mask`, `p`).
+
+    Raises:
+        ConfigError: If no mask belongs to an image, or two belong to one.
+    """
+    found = {stem: masks[stem] for stem in images if stem in masks}
+    if found:
+        return found
+    for stem, path in masks.items():
+        folder, slash, name = stem.rpartition('/')
+        bare = folder + slash + MASK_AFFIX.sub('', name)
+        if bare in found:
+            raise ConfigError(
+                f'MASKS: {found[bare].name} and {path.name} belong to one image, {bare!r}'
+            )
+        if bare in images:
+            found[bare] = path
+    if not found:
+        image, mask = (printable(next(iter(files.values())).name) for files in (images, masks))
+        raise ConfigError(
+            f'no image has a mask of the same stem: IMAGES has {image}, ..., MASKS has {mask}, ...'
+        )
+    return found
+
+
+def find_parts(folder: Path) -> list[Part]:
+    """Return the sets in a folder: each pair of a folder of images and one of masks.
+
+    Raises:
+        MissingData: If there is no such folder.
+        ConfigError: If no pair of folders is found.
+    """
+    if not folder.is_dir():
+        raise MissingData(f'FOLDER: no folder {str(folder)!r} (from {Path.cwd()})')
+    parts = []
+    for root, folders, _ in os.walk(folder):
+        place = Path(root).relative_to(folder)
+        folders[:] = sorted(f for f in folders if not f.startswith(('.', '__')))
+        if len(place.parts) >= DEPTH:
+            folders[:] = []
+        for images, masks in _pairs_of_folders(folders):
+            parts.append(
+                Part(place.as_posix(), _split_of(place), Path(root) / images, Path(root) / masks)
+            )
+            folders[:] = [f for f in folders if f not in (images, masks)]
+    if not parts:
+        raise ConfigError(
+            f'FOLDER: {str(folder)!r} has no folder of images ({", ".join(IMAGE_FOLDERS)}) beside '
+            f'one of masks ({", ".join(MASK_FOLDERS)}); name both: IMAGES MASKS OUT'
+        )
+    return _without_copies(parts)
+
+
+def _pairs_of_folders(folders: list[str]) -> list[tuple[str, str]]:
+    """Return (images, masks) among the folders at one place; PolypGen has several such pairs."""
+    kinds: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in folders:
+        base, _, tag = name.lower().partition('_')
+        for kind, known in (('masks', MASK_FOLDERS), ('images', IMAGE_FOLDERS)):
+            if re.sub(r'[^a-z]', '', name.lower()) in known:
+                kinds[''].setdefault(kind, name)
+            elif tag and base in known:
+                kinds[tag].setdefault(kind, name)
+    plain = kinds.get('', {})
+    others = [name for name in folders if name not in plain.values()]
+    if 'masks' in plain and 'images' not in plain and len(others) == 1:
+        plain['images'] = others[0]  # ETIS, CVC-ColonDB: the images' folder has the set's name
+    return [(kind['images'], kind['masks']) for kind in kinds.values() if len(kind) == 2]
+
+
+def _split_of(place: Path) -> str:
+    for part in place.parts:
+        for split in ('train', 'test', 'val'):
+            if part.lower().startswith(split):
+                return split
+    return ''
+
+
+def _without_copies(parts: list[Part]) -> list[Part]:
+    """Keep one of a set's copies in several formats, the first by name (CVC-ClinicDB: PNG)."""
+    kept: dict[str, Part] = {}
+    for part in sorted(parts):
+        bare = '/'.join(p for p in Path(part.name).parts if p.lower() not in ('png', 'tif', 'tiff'))
+        kept.setdefault(bare, part._replace(name=bare or '.'))
+    return list(kept.values())
+
+
+def read_parts(parts: list[Part]) -> tuple[list[Part], list[Pair], list[str], list[str]]:
+    """Pair the images and masks of the sets in a folder.
+
+    Returns:
+        The sets with their numbers of pairs, the pairs, and the names of images without mask and of
+        masks without image.
+    """
+    pairs, counted, lonely_images, lonely_masks = [], [], [], []
+    for part in parts:
+        images = image_files(part.images, part.name)
+        masks = image_files(part.masks, part.name)
+        matched = match(images, masks)
+        prefix = '' if len(parts) == 1 or part.split in ('test', 'val') else f'{part.name}/'
+        used = set(matched.values())
+        for stem, image in images.items():
+            if stem in matched:
+                name = (prefix + stem).replace('/', '_').removeprefix('._')
+                path = image.relative_to(part.images).as_posix()
+                path = path if '/' in path else f'{Path(part.name).name}/{path}'
+                pairs.append(Pair(name, path, image, matched[stem], part.name, part.split))
+            else:
+                lonely_images.append(image.name)
+        lonely_masks += [path.name for path in masks.values() if path not in used]
+        counted.append(part._replace(pairs=len(matched)))
+    check_names(pairs)
+    return counted, pairs, lonely_images, lonely_masks
+
+
+def check_names(pairs: list[Pair]) -> None:
+    """Raise a ConfigError if two pairs of one split would be written under one name."""
+    seen: dict[tuple[str, str, str], str] = {}
+    for pair in pairs:
+        key = pair.split, pair.part if pair.split else '', pair.name.lower()
+        if key in seen:
+            raise ConfigError(
+                f'{printable(seen[key])} and {printable(pair.path)} would have one name, '
+                f'{pair.name!r}'
+            )
+        seen[key] = pair.path
