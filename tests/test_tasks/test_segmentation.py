@@ -190,7 +190,7 @@ def links_of(terms):
 def touched(model):
     return {
         name
-        for name in model.plans
+        for name in model.evaluated[:-1]
         if any(
             p.grad is not None and p.grad.abs().sum() > 0 for p in model.network(name).parameters()
         )
