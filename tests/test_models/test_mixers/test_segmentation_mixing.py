@@ -116,7 +116,7 @@ def by_hand(network, depth, blend, inputs):
     'build, depth', [(mixing.unet, k) for k in range(4)] + [(mixing.segformer, k) for k in range(5)]
 )
 def test_mixing_equals_a_computation_by_hand(toolkit, build, depth):
-    """The U-Net's skips and all levels of the SegFormer see the mixed maps, losses both label maps."""
+    """U-Net's skips and all levels of the SegFormer see the mixed maps, losses both label maps."""
     model = make(toolkit, dict(depths=(depth,)), members=dict(a=build(1), b=build(2))).double()
     fix(model, depth=depth)
     inputs, samples = prepared(model, ignored=True)
