@@ -1,127 +1,150 @@
+"""What the distiller asks of a task: detection, segmentation, classification, or another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
 from mmkd.registry import TASKS
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
-from .stages import backbone_stages
+from .drawing import TaskDrawing
+from .mixing import TaskMixing
+from .types import Network, TapReader
+
+if TYPE_CHECKING:
+    from mmkd.models.ensembles.base import Ensemble
 
 
-class Task:
-    """What is specific to one task: its standard taps, default losses, ensemble, and how a network is run for taps only.
+class Task(ABC):
+    """What is specific to one task: standard taps, default losses, the ensemble, running a network.
 
-    Subclasses are registered in `mmkd.registry.TASKS` under the task's name; a new task is one such class.
+    Subclasses are registered in `mmkd.registry.TASKS` under the task's name. Mixing and drawing are
+    contracts of their own, for tasks that offer them: `mixing` and `drawing`.
 
     Args:
-        networks (dict[str, nn.Module]): The members' networks.
+        networks: The members' networks by name.
+
+    Attributes:
+        standard_taps: Names of taps that work for every network of the task.
+        mixing: What mixers need, None for a task that mixers do not know.
+        drawing: What pictures need, None for a task without pictures.
+
+    Example:
+        >>> @TASKS.register_module('pose')
+        ... class PoseTask(Task):
+        ...     @classmethod
+        ...     def fits(cls, network):
+        ...         return isinstance(network, BasePoseEstimator)
+        ...
+        ...     def resolve_tap(self, name, network, key):
+        ...         return ('backbone', last_level) if name == 'feature' else ('head', None)
+        ...
+        ...     def default_loss(self, tap):
+        ...         if tap == 'prediction':
+        ...             return dict(type='FeatureMSE')
+        ...         return super().default_loss(tap)
+        ...
+        ...     def run_for_taps(self, network, inputs, data_samples, paths):
+        ...         network(inputs, data_samples, mode='tensor')
+        ...
+        ...     def build_ensemble(self, members, **cfg):
+        ...         return HeatmapEnsemble(**cfg)
     """
 
-    standard_taps = ('prediction', 'feature')
-    mixes_features = True  # whether a mixer may mix inside the networks
-    truth_argument = None  # what a head's loss method calls the ground truth
+    standard_taps: ClassVar[tuple[str, ...]] = ('prediction', 'feature')
+    mixing: TaskMixing | None = None
+    drawing: TaskDrawing | None = None
 
-    def __init__(self, networks):
-        self.networks = networks
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        self.networks: dict[str, Network] = dict(networks)
+
+    def __deepcopy__(self, memo: dict) -> Task:
+        # A task has no state of its own. Copying it would duplicate the frozen members.
+        return self
 
     @classmethod
-    def fits(cls, network):
+    @abstractmethod
+    def fits(cls, network: Network) -> bool:
         """Whether `network` is one of this task's."""
-        raise NotImplementedError
 
-    def resolve_tap(self, name, network, key):
-        """Return (module path, reader) of a standard tap; `reader(module, output)` gives the tap's value, or None."""
-        raise NotImplementedError
+    @abstractmethod
+    def resolve_tap(self, name: str, network: Network, key: str) -> tuple[str, TapReader | None]:
+        """Find where a standard tap reads.
 
-    def default_loss(self, tap):
-        """Return the config of the loss for a standard tap, None where there is no default."""
-        return {'feature': dict(type='FeatureMSE')}.get(tap)
+        Args:
+            name: One of `standard_taps`.
+            network: The member's network.
+            key: Where the tap stands in the config, for messages.
 
-    def run_for_taps(self, network, inputs, data_samples, paths):
-        """Run `network` without losses, as far as the modules at `paths` need."""
-        raise NotImplementedError
+        Returns:
+            The module's path, and what makes the tap's value of its output (None: nothing to do).
 
-    def valid_mask(self, data_samples):
-        """Return which positions count, a float Tensor (N, 1, H, W) of 0 and 1, or None where all do.
+        Raises:
+            ConfigError: If this network has no such tap.
+        """
 
-        Losses whose `forward` has an argument `mask` get it.
+    def default_loss(self, tap: str) -> dict | None:
+        """Return the config of the loss for a tap (also with `[i]`), None without a default."""
+        return dict(type='FeatureMSE') if tap.split('[')[0] == 'feature' else None
+
+    @abstractmethod
+    def run_for_taps(
+        self,
+        network: Network,
+        inputs: Tensor,
+        data_samples: Sequence[BaseDataElement] | None,
+        paths: Sequence[str],
+    ) -> None:
+        """Run `network` without losses, as far as the modules at `paths` need.
+
+        Called for members that are not trained, for the build-time probe, and in training mode with
+        gradients for unlabeled images.
+
+        Args:
+            network: A member's network, in the mode that it is to run in.
+            inputs: Preprocessed images (N, 3, H, W).
+            data_samples: One per image; None for the probe and for unlabeled images.
+            paths: Module paths of the taps that are read.
+
+        Raises:
+            ConfigError: If a module at `paths` cannot be tapped.
+        """
+
+    def valid_mask(self, data_samples: Sequence[BaseDataElement] | None) -> Tensor | None:
+        """Return which positions count, (N, 1, H, W) of 0 and 1, or None where all do.
+
+        Losses whose `forward` names `mask` get it.
         """
         return None
 
-    def classes_of(self, sample):
-        """Return the classes in a data sample's ground truth, a frozenset of ints."""
-        raise NotImplementedError
-
-    def same_class(self, one, other):
-        """Whether images with the classes `one` and `other` (of `classes_of`) are of the same class, for a mixer."""
-        return one == other
-
-    def paste(self, sample, other, box):
-        """Return a copy of `sample` whose ground truth inside `box` is that of `other`.
-
-        Args:
-            box (tuple[int, int, int, int]): Top, bottom, left, right, in pixels of the preprocessed image.
-        """
-        raise NotImplementedError
-
-    def stages_of(self, network):
-        """Return the module paths (list[str]) whose outputs are the backbone's stages 1, 2, ...; none if unknown."""
-        return backbone_stages(network.backbone)
-
-    def loss_methods(self, network):
-        """Return the heads' methods that make losses of outputs and ground truth, {module path: name}.
-
-        Raises:
-            ConfigError: If the network computes its loss otherwise.
-        """
-        raise NotImplementedError
-
-    def truth_arguments(self, data_samples):
-        """Return the arguments by which the methods of `loss_methods` get the ground truth of `data_samples`."""
-        return {self.truth_argument: data_samples}
-
-    def check_mixing(self, preprocessor):
-        """Raise a ConfigError if what the shared data preprocessor does cannot go with a mixer."""
-
-    def check_soft_labels(self, name, network):
-        """Raise a ConfigError unless the losses of the member `name` take mixed labels."""
-        raise ConfigError(f"labels: 'soft' is for classification, got {type(network).__name__}")
-
-    def build_ensemble(self, members, **cfg):
-        """Build the module that fuses the predictions of `members`: `fuse_samples(samples)` for one image's, one a member."""
-        raise NotImplementedError
+    @abstractmethod
+    def build_ensemble(self, members: Sequence[str], **cfg: Any) -> Ensemble:
+        """Build the module that fuses the predictions of `members`; `cfg` are its options."""
 
     @staticmethod
-    def check_equal(values, what, key):
-        """Raise a ConfigError unless all members' values (by name) are one."""
+    def check_equal(values: Mapping[str, Any], what: str, key: str) -> None:
+        """Raise a ConfigError unless all members' `values` (by name) are equal."""
         if len(set(values.values())) > 1:
-            raise ConfigError(f'{key}: members differ in {what}: {values}')
+            raise ConfigError(f'{key}: members differ in {what}: {dict(values)}')
 
-    def truth_of(self, dataset, index, sample):
-        """Return what `draw` takes as the ground truth of an image of a data set; `sample` is its data sample."""
-        return sample
-
-    def draw(self, canvas, size, sample, colour, metainfo):
-        """Draw a data sample's prediction, or the ground truth that `truth_of` gave.
-
-        Args:
-            canvas (mmengine.visualization.Visualizer): With the image set.
-            size (tuple[int, int]): The drawn image's height and width.
-            sample: Data sample on the CPU.
-            colour (tuple[int, int, int]): RGB.
-            metainfo (dict): The data set's, with `classes`.
-        """
-        raise NotImplementedError
-
-    def draw_disagreement(self, canvas, size, samples, colours, metainfo):
-        """Draw where the members' predictions `samples` (by name) differ."""
-        raise NotImplementedError
+    def name_of(self, network: Network) -> str:
+        """Return the member's name of a network, for messages."""
+        return next((name for name, own in self.networks.items() if own is network), 'a member')
 
 
-def last_level(module, output):
+def last_level(module: nn.Module, output: Any) -> Any:
     """Reader of a `feature` tap: the last of a module's several outputs."""
     return output[-1] if isinstance(output, (list, tuple)) else output
 
 
-def task_of(networks, name=None):
-    """Return the task named, or the one that all `networks` (dict of nn.Module) belong to.
+def task_of(networks: Mapping[str, nn.Module], name: str | None = None) -> Task:
+    """Return the task called `name`, or the one that all `networks` belong to.
 
     Raises:
         ConfigError: If the networks belong to several tasks or to none that is known.
@@ -136,6 +159,7 @@ def task_of(networks, name=None):
     if len(tasks) != 1 or not all(found.values()):
         kinds = {member: type(network).__name__ for member, network in networks.items()}
         raise ConfigError(
-            f'model.members: all must be networks of one task ({", ".join(TASKS.module_dict)}), got {kinds}'
+            'model.members: all must be networks of one task '
+            f'({", ".join(TASKS.module_dict)}), got {kinds}'
         )
     return tasks.pop()(networks)

@@ -3,20 +3,21 @@
 from torch import nn
 
 
-def backbone_stages(backbone):
-    """Return the module paths, from the network, whose outputs are the stages 1, 2, ... of `backbone`.
+def backbone_stages(backbone: nn.Module) -> list[str]:
+    """Return the module paths, from the network, of the stages 1, 2, ... of `backbone`.
 
-    Known are backbones that name their stages as the toolboxes' ResNets (`res_layers`) or their Swins and ConvNeXts do
-    (`stages`). A Swin's stage ends with its last block: what merges patches after it belongs to the next.
+    Known are backbones that name their stages as the toolboxes' ResNets (`res_layers`) or their
+    Swins and ConvNeXts (`stages`) do. A Swin's stage ends with its last block: the patch merging
+    after it belongs to the next stage.
 
     Returns:
-        list[str]: Empty for other backbones.
+        Empty for other backbones.
     """
     names = getattr(backbone, 'res_layers', None)
     if (
         isinstance(names, (list, tuple))
         and names
-        and all(isinstance(getattr(backbone, n, None), nn.Module) for n in names)
+        and all(isinstance(getattr(backbone, name, None), nn.Module) for name in names)
     ):
         return [f'backbone.{name}' for name in names]
     stages = getattr(backbone, 'stages', None)

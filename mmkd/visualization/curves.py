@@ -1,15 +1,18 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+Scalars = dict[str, dict[int, float]]
 
-def read_scalars(work_dir):
+
+def read_scalars(work_dir: str | Path) -> tuple[Scalars, Scalars]:
     """Read what mmengine's LocalVisBackend wrote in all runs of a work folder.
 
     Returns:
-        tuple[dict, dict]: Training and validation scalars, each `{name: {step: value}}`; where runs overlap (a resumed one)
-        the later counts.
+        Training and validation scalars, each `{name: {step: value}}`; where runs overlap (a resumed
+        one) the later counts.
 
     Raises:
         FileNotFoundError: If nothing was written.
@@ -19,7 +22,8 @@ def read_scalars(work_dir):
         raise FileNotFoundError(
             f'no */vis_data/scalars.json in {work_dir}: was it trained with LocalVisBackend?'
         )
-    train, val = {}, {}
+    train: Scalars = {}
+    val: Scalars = {}
     for line in (line for file in files for line in file.read_text().splitlines()):
         record = json.loads(line)
         scalars = train if 'loss' in record else val
@@ -29,14 +33,21 @@ def read_scalars(work_dir):
     return train, val
 
 
-def draw_curves(work_dir, out, members, metric):
+def draw_curves(
+    work_dir: str | Path,
+    out: str | Path,
+    members: Sequence[str],
+    metric: str,
+    by_epoch: bool = True,
+) -> None:
     """Draw losses, links' terms and the metric of each member over training into a PNG.
 
     Args:
-        work_dir (str): Where the training wrote its logs.
-        out (str): The picture.
-        members (list[str]): Members, then `ensemble`.
-        metric (str): Metric without the member, e.g. `coco/bbox_mAP`.
+        work_dir: Where the training wrote its logs.
+        out: The picture.
+        members: Members, then `ensemble`.
+        metric: Metric without the member, e.g. `coco/bbox_mAP`.
+        by_epoch: Whether validations are numbered by epochs, not by iterations.
     """
     train, val = read_scalars(work_dir)
     panels = [
@@ -46,9 +57,13 @@ def draw_curves(work_dir, out, members, metric):
             {n: train[f'{n}/loss'] for n in members if f'{n}/loss' in train},
         ),
         ("links' terms", 'iteration', {n: v for n, v in train.items() if '[' in n}),
-        (metric, 'epoch', {n: val[f'{n}/{metric}'] for n in members if f'{n}/{metric}' in val}),
+        (
+            metric,
+            'epoch' if by_epoch else 'iteration',
+            {n: val[f'{n}/{metric}'] for n in members if f'{n}/{metric}' in val},
+        ),
     ]
-    figure = Figure(figsize=(15, 4.2), layout='constrained')
+    figure = Figure(figsize=(15, 4.8), layout='constrained')
     for axes, (title, unit, lines) in zip(figure.subplots(1, 3), panels):
         for name, points in lines.items():
             axes.plot(
@@ -61,6 +76,8 @@ def draw_curves(work_dir, out, members, metric):
             )
         axes.set(title=title, xlabel=unit)
         axes.grid(alpha=0.3)
-        if lines:
-            axes.legend(fontsize=7)
+        if lines:  # below the axes: inside it would cover curves
+            axes.legend(
+                fontsize=7, ncols=2, loc='upper center', bbox_to_anchor=(0.5, -0.13), frameon=False
+            )
     figure.savefig(out, dpi=110)

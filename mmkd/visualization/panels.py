@@ -1,13 +1,27 @@
 """Pictures of what members predict, side by side, drawn with mmengine's Visualizer."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import cv2
 import numpy as np
 import torch
 from mmengine.visualization import Visualizer
+from torch import Tensor
 
+from mmkd.tasks.drawing import WRONG, Color, Size, TaskDrawing
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import read_image
 
-COLOURS = [
+if TYPE_CHECKING:
+    from mmkd.models.distillers import OnlineDistiller
+
+COLORS: list[Color] = [
     (0, 229, 255),
     (255, 214, 0),
     (255, 109, 0),
@@ -15,35 +29,112 @@ COLOURS = [
     (118, 255, 3),
     (255, 23, 68),
 ]
-TRUTH = (0, 255, 0)
+GT: Color = (0, 255, 0)
+RIGHT: Color = (0, 140, 0)
+BLACK: Color = (0, 0, 0)
 MIN_SIDE = 256  # smaller images are enlarged, so that lines and text stay readable
+STRIP = 24  # height of a line of text above a picture
 
 
-def _load(path):
-    image = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)
-    factor = max(1.0, MIN_SIDE / min(image.shape[:2]))
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+@torch.no_grad()
+def member_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarray:
+    """Draw an image of a data set: ground truth, members, ensemble, and where members disagree.
 
+    The first panel's title is the file's name; a legend of the classes stands at the end where the
+    task has one.
 
-def titled(image, title):
-    """Put a strip with a title above an image (H, W, 3)."""
-    strip = np.full((24, image.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, title, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([strip, image])
+    Args:
+        model: In eval mode.
+        dataset: A test data set of the model's toolbox.
+        index: Which image.
 
-
-def _row(images):
-    height = max(image.shape[0] for image in images)
-    return np.concatenate(
-        [
-            np.pad(image, ((0, height - image.shape[0]), (0, 4), (0, 0)), constant_values=255)
-            for image in images
-        ],
-        axis=1,
+    Returns:
+        RGB, uint8 (H, W, 3).
+    """
+    drawing = _drawing(model)
+    item = dataset[index]
+    results = model.predict_members(
+        dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
     )
+    samples = {name: result[0].cpu() for name, result in results.items()}
+    path = item['data_samples'].img_path
+    image, metainfo = _load(path), dataset.metainfo
+    gt = drawing.gt_of(dataset, index, item['data_samples'])
+    canvas, panels = Visualizer(), []
+
+    def panel(title: str, draw: Callable[[Size], None], color: Color = BLACK) -> None:
+        canvas.set_image(image)
+        draw(image.shape[:2])
+        panels.append(titled(canvas.get_image(), title, color))
+
+    panel(
+        f'ground truth  {Path(path).name}',
+        lambda size: drawing.draw(canvas, size, gt, GT, metainfo),
+    )
+    for (name, sample), color in zip(samples.items(), cycle(COLORS)):
+        right = drawing.verdict(sample, gt)
+        verdict, ink = {None: ('', BLACK), True: (': right', RIGHT), False: (': wrong', WRONG)}[
+            right
+        ]
+        panel(
+            f'{name}{verdict}',
+            partial(drawing.draw, canvas, sample=sample, color=color, metainfo=metainfo),
+            ink,
+        )
+    members = {name: sample for name, sample in samples.items() if name != 'ensemble'}
+    if len(members) > 1:
+        colors = list(islice(cycle(COLORS), len(members)))
+        panel(
+            'disagreement',
+            lambda size: drawing.draw_disagreement(canvas, size, members, colors, metainfo),
+        )
+    legend = drawing.legend(metainfo)
+    if legend:
+        panels.append(legend_panel(legend, panels[0].shape[0]))
+    return _row(panels)
 
 
-def stack_rows(rows):
+@torch.no_grad()
+def feature_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarray | None:
+    """Draw the maps that the links' taps read from one image: a row per tap, a column per member.
+
+    A `prediction` tap is drawn as the probability of the foreground (of two classes) or of the best
+    class; another tap as the mean over channels.
+
+    Args:
+        model: In eval mode.
+        dataset: A test data set of the model's toolbox.
+        index: Which image.
+
+    Returns:
+        RGB, uint8 (H, W, 3); None if no tap of a link gives maps.
+    """
+    drawing = _drawing(model)
+    item = dataset[index]
+    data = model.data_preprocessor(
+        dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False
+    )
+    image = _load(item['data_samples'].img_path)
+    rows: dict[str, list[np.ndarray]] = {}
+    values: Mapping[tuple[str, str], Any] = model.read_taps(data['inputs'], data['data_samples'])
+    for (name, tap), value in sorted(values.items()):
+        probabilities = drawing.probability_map(value) if tap == 'prediction' else None
+        if probabilities is not None:
+            drawn = _draw_probability(probabilities[0, 0], image)
+            title = f'{name}.{tap} probability {tuple(value.shape[-2:])}'
+            rows.setdefault(tap, []).append(titled(drawn, title))
+            continue
+        for level in value if isinstance(value, list) else [value]:
+            if isinstance(level, Tensor) and level.dim() == 4:
+                drawn = Visualizer.draw_featmap(
+                    level[0].float().cpu(), image, channel_reduction='squeeze_mean'
+                )
+                title = f'{name}.{tap} {tuple(level[0].shape)}'
+                rows.setdefault(tap, []).append(titled(drawn, title))
+    return stack_rows([_row(images) for images in rows.values()]) if rows else None
+
+
+def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
     """Stack pictures of several images, padded to one width, to one picture (H, W, 3)."""
     width = max(row.shape[1] for row in rows)
     return np.concatenate(
@@ -54,68 +145,52 @@ def stack_rows(rows):
     )
 
 
-@torch.no_grad()
-def member_panels(model, dataset, index):
-    """Draw one image of a data set: ground truth, each member, the ensemble, and where the members disagree.
+def titled(image: np.ndarray, title: str, color: Color = BLACK) -> np.ndarray:
+    """Put a strip with a title above an image (H, W, 3)."""
+    strip = np.full((STRIP, image.shape[1], 3), 255, np.uint8)
+    scale = 0.45
+    (width, _), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    scale *= min(1.0, (image.shape[1] - 8) / max(width, 1))  # long titles are set smaller
+    cv2.putText(strip, title, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, scale, color, 1, cv2.LINE_AA)
+    return np.concatenate([strip, image])
 
-    Args:
-        model (OnlineDistiller): In eval mode.
-        dataset: A test data set of the model's toolbox.
-        index (int): Which image.
 
-    Returns:
-        ndarray: RGB, uint8 (H, W, 3).
-    """
-    item = dataset[index]
-    results = model.predict_members(
-        dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+def legend_panel(legend: Mapping[str, Color], height: int) -> np.ndarray:
+    """Draw class names beside their colors, a picture (H, W, 3) at least `height` high."""
+    rows = [titled(np.full((0, 150, 3), 255, np.uint8), f'    {name}') for name in legend]
+    for row, color in zip(rows, legend.values()):
+        row[7:18, 4:15] = color
+    picture = np.concatenate(rows)
+    missing = max(height - picture.shape[0], 0)
+    return np.pad(picture, ((0, missing), (0, 0), (0, 0)), constant_values=255)
+
+
+def _drawing(model: OnlineDistiller) -> TaskDrawing:
+    if model.task.drawing is None:
+        raise ConfigError(f'{type(model.task).__name__} draws no pictures')
+    return model.task.drawing
+
+
+def _draw_probability(probability: Tensor, image: np.ndarray) -> np.ndarray:
+    """Lay a map (H, W) of values in [0, 1], the same colors for the same values, over an image."""
+    values = probability.float().cpu().numpy()
+    values = cv2.resize(values, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    colors = cv2.applyColorMap((values * 255).round().astype(np.uint8), cv2.COLORMAP_JET)
+    return cv2.addWeighted(image, 0.5, cv2.cvtColor(colors, cv2.COLOR_BGR2RGB), 0.5, 0)
+
+
+def _load(path: str) -> np.ndarray:
+    image = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)
+    factor = max(1.0, MIN_SIDE / min(image.shape[:2]))
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+
+
+def _row(images: Sequence[np.ndarray]) -> np.ndarray:
+    height = max(image.shape[0] for image in images)
+    return np.concatenate(
+        [
+            np.pad(image, ((0, height - image.shape[0]), (0, 4), (0, 0)), constant_values=255)
+            for image in images
+        ],
+        axis=1,
     )
-    samples = {name: result[0].cpu() for name, result in results.items()}
-    image = _load(item['data_samples'].img_path)
-    truth = model.task.truth_of(dataset, index, item['data_samples'])
-    canvas, panels = Visualizer(), []
-
-    def panel(title, draw):
-        canvas.set_image(image)
-        draw(canvas, image.shape[:2])
-        panels.append(titled(canvas.get_image(), title))
-
-    panel('ground truth', lambda c, size: model.task.draw(c, size, truth, TRUTH, dataset.metainfo))
-    for number, (name, sample) in enumerate(samples.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        panel(name, lambda c, size: model.task.draw(c, size, sample, colour, dataset.metainfo))
-    members = {name: sample for name, sample in samples.items() if name != 'ensemble'}
-    if len(members) > 1:
-        panel(
-            'disagreement',
-            lambda c, size: model.task.draw_disagreement(
-                c, size, members, COLOURS, dataset.metainfo
-            ),
-        )
-    return _row(panels)
-
-
-@torch.no_grad()
-def feature_panels(model, dataset, index):
-    """Draw the maps that the links' taps read from one image, mean over channels: a row a tap, the members side by side.
-
-    Returns:
-        ndarray: RGB, uint8 (H, W, 3); None if no tap of a link gives maps.
-    """
-    item = dataset[index]
-    data = model.data_preprocessor(
-        dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), False
-    )
-    image, rows = _load(item['data_samples'].img_path), {}
-    for (name, text), value in sorted(
-        model.read_taps(data['inputs'], data['data_samples']).items()
-    ):
-        for level in value if isinstance(value, list) else [value]:
-            if isinstance(level, torch.Tensor) and level.dim() == 4:
-                drawn = Visualizer.draw_featmap(
-                    level[0].float().cpu(), image, channel_reduction='squeeze_mean'
-                )
-                rows.setdefault(text, []).append(
-                    titled(drawn, f'{name}.{text} {tuple(level[0].shape)}')
-                )
-    return stack_rows([_row(images) for images in rows.values()]) if rows else None

@@ -154,7 +154,7 @@ def links_of(terms):
 def sharpen(model, factor=30):
     """Tell the members' scores apart, which hardly trained networks don't."""
     with torch.no_grad():
-        for name in model.specs:
+        for name in model.evaluated[:-1]:
             model.network(name).head.fc.weight.mul_(factor)
     return model.eval()
 
@@ -162,7 +162,7 @@ def sharpen(model, factor=30):
 def touched(model):
     return {
         name
-        for name in model.specs
+        for name in model.evaluated[:-1]
         if any(
             p.grad is not None and p.grad.abs().sum() > 0 for p in model.network(name).parameters()
         )

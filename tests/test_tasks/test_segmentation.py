@@ -190,7 +190,7 @@ def links_of(terms):
 def touched(model):
     return {
         name
-        for name in model.specs
+        for name in model.evaluated[:-1]
         if any(
             p.grad is not None and p.grad.abs().sum() > 0 for p in model.network(name).parameters()
         )
@@ -324,7 +324,7 @@ def test_convolutions_and_transformers_teach_each_other(toolkit, tap, source, ta
 
 def test_cascades_are_read_at_their_last_head(toolkit):
     model = make(toolkit, members=members(teacher=cascade(seed=3)), sharing='kdml_mixed_full')
-    assert model.taps['teacher', 'prediction'].path == 'decode_head.1.conv_seg'
+    assert model.members.taps['teacher', 'prediction'].path == 'decode_head.1.conv_seg'
     log = model.train_step(make_batch(), toolkit.optim_wrapper(model))
     assert all(torch.isfinite(value) for value in log.values())
     assert {'teacher/decode_0.loss_ce', 'teacher/decode_1.loss_ce'} <= set(log)
@@ -453,7 +453,7 @@ def test_what_stands_at_ignored_pixels_changes_no_link(toolkit, tap, loss, forme
                     return changed
                 return None
 
-            module = dict(model.network(name).named_modules())[model.taps[name, tap].path]
+            module = dict(model.network(name).named_modules())[model.members.taps[name, tap].path]
             # Before the recorder, whose hook stands first: a pre-hook of it is no place for outputs.
             handles.append(module.register_forward_hook(spoil, prepend=True))
         try:
@@ -682,7 +682,7 @@ def test_whole_and_slide_inference_go_through_predict(toolkit, mode):
     for name in 'ab':
         for one, other in zip(results[name], plain_predictions(model, name, batch)):
             assert torch.equal(one.seg_logits.data, other.seg_logits.data)
-    assert not any(tap.recorder.outputs for tap in model.taps.values())
+    assert not any(tap.recorder.outputs for tap in model.members.taps.values())
 
 
 def test_a_sliding_frozen_teacher_is_read_on_whole_images(toolkit, tmp_path):

@@ -1,32 +1,42 @@
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
 
+from .base import Ensemble
+
 
 @MODELS.register_module()
-class ClassificationEnsemble(nn.Module):
+class ClassificationEnsemble(Ensemble):
     """Mean of classifiers' probabilities, or of their logits.
 
     Args:
-        multi_label (bool): Whether classes are independent labels; the distiller fills it in. Default: False.
-        fusion (str): `probability` or `logits` (mean of log-probabilities, which differs from that of logits by a constant
-            only). Default: `probability`.
-        thr, topk (float, int, optional): How labels are chosen where there may be several: above `thr`, else the best
-            `topk`; the distiller fills in that of the first member it fuses.
+        multi_label: Whether classes are independent labels; the distiller fills it in.
+        fusion: `probability` or `logits` (mean of log-probabilities, which differs from that of
+            logits by a constant only).
+        thr: Where there may be several labels, those above it are chosen.
+        topk: Where there may be several labels and no `thr`, this many of the best are chosen. The
+            distiller fills in both from the first member it fuses. Default: `thr=0.5`.
     """
 
-    def __init__(self, multi_label=False, fusion='probability', thr=None, topk=None):
+    def __init__(
+        self,
+        multi_label: bool = False,
+        fusion: str = 'probability',
+        thr: float | None = None,
+        topk: int | None = None,
+    ) -> None:
         super().__init__()
-        self.multi_label, self.fusion = (
-            multi_label,
-            choose(fusion, ('probability', 'logits'), 'fusion'),
-        )
+        self.multi_label = multi_label
+        self.fusion = choose(fusion, ('probability', 'logits'), 'fusion')
         self.thr, self.topk = (0.5 if thr is None and topk is None else thr), topk
 
-    def forward(self, scores):
-        """Fuse one image's probabilities (list of Tensors (classes,), one a member) to probabilities (classes,)."""
+    def forward(self, scores: Sequence[Tensor]) -> Tensor:
+        """Fuse one image's probabilities (classes,), one per member, to one (classes,)."""
         stacked = torch.stack([score.float() for score in scores])
         if self.fusion == 'probability':
             return stacked.mean(0)
@@ -34,15 +44,8 @@ class ClassificationEnsemble(nn.Module):
             return stacked.logit(eps=1e-6).mean(0).sigmoid()
         return stacked.clamp(min=torch.finfo(torch.float32).tiny).log().mean(0).softmax(0)
 
-    def fuse_samples(self, samples):
-        """Fuse the members' predictions of one image.
-
-        Args:
-            samples (list[DataSample]): One a member, each with `pred_score`.
-
-        Returns:
-            DataSample: The first one's ground truth and metainfo with the fused `pred_score` and `pred_label`.
-        """
+    def fuse_samples(self, samples: Sequence[BaseDataElement]) -> BaseDataElement:
+        """Fuse the members' `pred_score`, and choose the labels of the fused one."""
         score = self([sample.pred_score for sample in samples])
         if not self.multi_label:
             label = score.argmax(0, keepdim=True)

@@ -1,100 +1,159 @@
+import logging
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from ensemble_boxes import nms, weighted_boxes_fusion
-from mmengine.structures import InstanceData
-from torch import nn
+from mmengine.logging import print_log
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor
 
 from mmkd.registry import MODELS
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
+
+from .base import Ensemble
+
+CONF_TYPES = ('max', 'avg', 'box_and_model_avg', 'absent_model_aware_avg')
 
 
 @MODELS.register_module()
-class DetectionEnsemble(nn.Module):
-    """Fuse several detectors' boxes of one image by weighted boxes fusion or NMS (the library ensemble-boxes).
+class DetectionEnsemble(Ensemble):
+    """Fuse several detectors' boxes of one image by weighted boxes fusion or NMS.
 
-    Weighted boxes fusion: Solovyev et al., "Weighted boxes fusion" (Image and Vision Computing, 2021). mmkd's choice of
-    IoU 0.55 is that paper's default.
+    Weighted boxes fusion: Solovyev et al., "Weighted boxes fusion" (Image and Vision Computing,
+    2021), by the library ensemble-boxes. The IoU of 0.55 is that paper's default. An ensemble of
+    one member gives that member's predictions as they are. Boxes are not cut at the image's border:
+    they end there if the members' do.
+
+    Where all members give masks, a fused box gets a mask (mmkd's choice): each pixel is voted on by
+    the boxes of its label that overlap it by more than `iou_thr`, weighted by their scores; by NMS
+    it keeps its own.
 
     Args:
-        fusion (str): `wbf` or `nms`. Default: `wbf`.
-        iou_thr (float): Boxes of one class that overlap more are fused. Default: 0.55.
-        conf_type (str): Score of a fused box in weighted boxes fusion: `max` or `avg` of its boxes' scores. Default: `max`,
-            mmkd's choice: a member's own NMS leaves low-scored duplicates of a box, which drag the average down.
-        score_thr (float): Boxes with a lower score are left out first. Default: 0.001.
-        max_per_img (int): At most so many boxes an image are kept, best first; -1: all. Default: 100.
+        fusion: `wbf` or `nms`.
+        iou_thr: Boxes of one class that overlap more are fused.
+        conf_type: Score of a fused box in weighted boxes fusion. `max`: the highest of its boxes.
+            `avg`: their mean, times min(members, boxes) / members; duplicates of one member count
+            like boxes of several. `box_and_model_avg` and `absent_model_aware_avg`: means that tell
+            the two apart, see the library. Default: `max`, mmkd's choice: a member's own NMS leaves
+            duplicates of low score, which drag means down.
+        score_thr: Boxes with a lower score are left out first.
+        max_per_img: Maximum number of boxes per image, best first; -1: all.
     """
 
     def __init__(
-        self, fusion='wbf', iou_thr=0.55, conf_type='max', score_thr=0.001, max_per_img=100
-    ):
+        self,
+        fusion: str = 'wbf',
+        iou_thr: float = 0.55,
+        conf_type: str = 'max',
+        score_thr: float = 0.001,
+        max_per_img: int = 100,
+    ) -> None:
         super().__init__()
         self.fusion = choose(fusion, ('wbf', 'nms'), 'model.ensemble.fusion')
-        self.conf_type = choose(conf_type, ('max', 'avg'), 'model.ensemble.conf_type')
+        self.conf_type = choose(conf_type, CONF_TYPES, 'model.ensemble.conf_type')
         for name, value in (('iou_thr', iou_thr), ('score_thr', score_thr)):
-            if not isinstance(value, (int, float)) or not 0 <= value < 1:
-                raise ConfigError(f'{name}: expected a value in [0, 1), got {value}')
-        if not isinstance(max_per_img, int) or (max_per_img < 1 and max_per_img != -1):
+            check_number(value, name, most=1)
+            if value == 1:
+                raise ConfigError(f'{name}: expected a number below 1, got {value}')
+        if type(max_per_img) is not int or (max_per_img < 1 and max_per_img != -1):
             raise ConfigError(
                 f'max_per_img: expected a number of boxes, or -1 for all, got {max_per_img!r}'
             )
         self.iou_thr, self.score_thr, self.max_per_img = iou_thr, score_thr, max_per_img
+        self.told = False
 
-    def forward(self, predictions, size):
-        """Fuse.
+    def forward(self, predictions: Sequence[InstanceData]) -> InstanceData:
+        """Fuse one image's predictions.
 
         Args:
-            predictions (list[InstanceData]): One a member: bboxes (M, 4) xyxy in pixels, scores (M,), labels (M,).
-            size (tuple[int, int]): Height and width of the image in the boxes' pixels.
+            predictions: One per member: bboxes (M, 4) xyxy in pixels, scores (M,), labels (M,),
+                and perhaps masks (M, H, W).
 
         Returns:
-            InstanceData: Fused bboxes, scores and labels, best first. With `avg`, WBF multiplies a score by the share of
-            members that saw the box.
+            Fused bboxes, scores, labels (and masks), best first; one member's as they are.
         """
-        scale = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
-        boxes = [(p.bboxes.detach().cpu().float().numpy() / scale).clip(0, 1) for p in predictions]
-        # The library drops degenerate boxes with a warning each.
-        keep = [
-            (b[:, 2] > b[:, 0])
-            & (b[:, 3] > b[:, 1])
-            & (p.scores.detach().cpu().float().numpy() > self.score_thr)
-            for b, p in zip(boxes, predictions)
-        ]
-        boxes = [b[k] for b, k in zip(boxes, keep)]
-        scores = [p.scores.detach().cpu().float().numpy()[k] for p, k in zip(predictions, keep)]
-        labels = [p.labels.detach().cpu().numpy()[k] for p, k in zip(predictions, keep)]
+        if len(predictions) == 1:
+            return predictions[0]
+        members = [self._usable(p) for p in predictions]
         first = predictions[0].bboxes
-        if not sum(map(len, boxes)):
-            return InstanceData(
-                bboxes=first.new_zeros((0, 4)),
-                scores=first.new_zeros((0,)),
-                labels=first.new_zeros((0,), dtype=torch.long),
-            )
-        fuse = weighted_boxes_fusion if self.fusion == 'wbf' else nms
-        options = (
-            dict(skip_box_thr=self.score_thr, conf_type=self.conf_type)
-            if self.fusion == 'wbf'
-            else {}
-        )
-        boxes, scores, labels = fuse(boxes, scores, labels, iou_thr=self.iou_thr, **options)
-        order = np.argsort(-scores, kind='stable')[
-            : self.max_per_img if self.max_per_img > 0 else None
-        ]
-        return InstanceData(
-            bboxes=first.new_tensor(boxes[order] * scale),
+        if not any(len(p) for p in members):
+            boxes, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
+        else:
+            boxes, scores, labels = self._fused(members)
+        order = np.argsort(-scores, kind='stable')
+        if self.max_per_img > 0:
+            order = order[: self.max_per_img]
+        fused = InstanceData(
+            bboxes=first.new_tensor(boxes[order]),
             scores=first.new_tensor(scores[order]),
             labels=torch.as_tensor(labels[order].astype(np.int64), device=first.device),
         )
+        masked = ['masks' in p for p in predictions]
+        if all(masked):
+            fused.masks = self._fused_masks(fused, members)
+        elif any(masked) and not self.told:
+            self.told = True
+            print_log(
+                'model.ensemble: some of its members give no masks, so neither does the ensemble',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return fused
 
-    def fuse_samples(self, samples):
-        """Fuse the members' predictions of one image.
+    def _usable(self, prediction: InstanceData) -> InstanceData:
+        """Leave out boxes with a low score or without area, which the library warns of."""
+        prediction = prediction.detach()
+        boxes = prediction.bboxes
+        keep = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)
+        return prediction[keep & (prediction.scores.float() > self.score_thr)]
 
-        Args:
-            samples (list[DetDataSample]): One a member, each with `pred_instances`.
+    def _fused(self, members: Sequence[InstanceData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        from ensemble_boxes import nms, weighted_boxes_fusion  # imports numba and pandas
 
-        Returns:
-            DetDataSample: The first sample's ground truth and metainfo with the fused `pred_instances`.
-        """
+        boxes = [p.bboxes.cpu().double().numpy() for p in members]
+        scores = [p.scores.cpu().double().numpy() for p in members]
+        labels = [p.labels.cpu().numpy() for p in members]
+        # The library takes coordinates in [0, 1] and cuts what lies outside: scale by the boxes'
+        # own extent, which leaves their IoUs as they are.
+        together = np.concatenate(boxes)
+        start, end = together[:, :2].min(0), together[:, 2:].max(0)
+        offset, extent = np.tile(start, 2), np.tile(end - start, 2)
+        boxes = [((b - offset) / extent).clip(0, 1) for b in boxes]
+        if self.fusion == 'nms':
+            fused = nms(boxes, scores, labels, iou_thr=self.iou_thr)
+        else:
+            fused = weighted_boxes_fusion(
+                boxes,
+                scores,
+                labels,
+                iou_thr=self.iou_thr,
+                skip_box_thr=self.score_thr,
+                conf_type=self.conf_type,
+            )
+        return fused[0] * extent + offset, fused[1], fused[2]
+
+    def _fused_masks(self, fused: InstanceData, members: Sequence[InstanceData]) -> Tensor:
+        from mmdet.structures.bbox import bbox_overlaps
+
+        boxes, scores, labels, masks = (
+            torch.cat([p.get(name) for p in members if len(p)] or [members[0].get(name)])
+            for name in ('bboxes', 'scores', 'labels', 'masks')
+        )
+        overlaps = bbox_overlaps(fused.bboxes, boxes)
+        overlaps[fused.labels[:, None] != labels] = -1
+        votes = [masks.new_zeros((0, *masks.shape[1:])).bool()]
+        for overlap in overlaps:
+            voters = overlap > self.iou_thr
+            if self.fusion == 'nms' or not voters.any():
+                voters = torch.arange(len(overlap), device=overlap.device) == overlap.argmax()
+            weights = scores[voters].float()
+            vote = torch.einsum('m,mhw->hw', weights / weights.sum(), masks[voters].float())
+            votes.append(vote[None] > 0.5)
+        return torch.cat(votes)
+
+    def fuse_samples(self, samples: Sequence[BaseDataElement]) -> BaseDataElement:
+        """Fuse the members' `pred_instances`."""
         fused = samples[0].clone()
-        fused.pred_instances = self([s.pred_instances for s in samples], samples[0].ori_shape[:2])
+        fused.pred_instances = self([sample.pred_instances for sample in samples])
         return fused

@@ -1,3 +1,4 @@
+from .base import Mix, Mixer
 from .meta_mixer import MetaMixer
 
-__all__ = ['MetaMixer']
+__all__ = ['MetaMixer', 'Mix', 'Mixer']

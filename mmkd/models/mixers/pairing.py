@@ -1,42 +1,52 @@
 """Which image of a batch is mixed with which, and the box that CutMix cuts."""
 
+from collections.abc import Callable, Sequence
+
 import torch
+from torch import Tensor
+
+from mmkd.tasks.types import Box
 
 
-def local_partners(classes, same, generator):
+def local_partners(
+    classes: Sequence[frozenset],
+    same: Callable[[frozenset, frozenset], bool],
+    generator: torch.Generator,
+) -> list[int | None]:
     """Draw for each image another one of the same class.
 
     Args:
-        classes (list[frozenset]): Each image's classes.
-        same (Callable): Whether two images' classes count as the same.
-        generator (torch.Generator): Where the choice is drawn from.
+        classes: Each image's classes.
+        same: Whether two images' classes count as the same.
+        generator: Where the choice is drawn from.
 
     Returns:
-        list[int | None]: Index of each image's partner, None for an image without one.
+        Index of each image's partner, None for an image without one.
     """
-    partners = []
+    partners: list[int | None] = []
     for i, own in enumerate(classes):
         others = [j for j, other in enumerate(classes) if j != i and same(own, other)]
         partners.append(
-            others[torch.randint(len(others), (), generator=generator)] if others else None
+            others[int(torch.randint(len(others), (), generator=generator))] if others else None
         )
     return partners
 
 
-def global_partners(classes, generator):
+def global_partners(classes: Sequence[frozenset], generator: torch.Generator) -> Tensor:
     """Draw a permutation that pairs as many images as possible with one of other classes.
 
-    The images, shuffled, are ordered by class and turned by at least the size of the largest class: then no image of a
-    class that has at most half of the batch meets its own, and of a larger class as few as can be.
+    The images, shuffled, are ordered by class and turned by at least the size of the largest class:
+    then no image of a class that has at most half of the batch meets its own, and of a larger class
+    as few as can be.
 
     Args:
-        classes (list[frozenset]): Each image's classes.
-        generator (torch.Generator): Where the permutation is drawn from.
+        classes: Each image's classes.
+        generator: Where the permutation is drawn from.
 
     Returns:
-        Tensor: Indices (N, ), on the CPU; no image is paired with itself unless it is alone.
+        Indices (N,), on the CPU; no image is paired with itself unless it is alone.
     """
-    groups = {}
+    groups: dict[frozenset, list[int]] = {}
     for i in torch.randperm(len(classes), generator=generator).tolist():
         groups.setdefault(classes[i], []).append(i)
     order = [i for group in groups.values() for i in group]
@@ -51,17 +61,18 @@ def global_partners(classes, generator):
     return partners
 
 
-def cut_box(height, width, lam, center):
-    """Return CutMix's box (arXiv 1905.04899), sides sqrt(1 - lam) of the image's, clipped to the image.
+def cut_box(height: int, width: int, lam: float, center: tuple[float, float]) -> tuple[Box, float]:
+    """Return CutMix's box (arXiv 1905.04899), sides sqrt(1 - lam) of the image's, clipped to it.
 
     Args:
-        height, width (int): Of the image, in pixels.
-        lam (float): Share of the image that the box should leave, in [0, 1].
-        center (tuple[float, float]): The box's centre, y and x, as shares of height and width.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        lam: Share of the image that the box should leave, in [0, 1].
+        center: The box's center, y and x, as shares of height and width.
 
     Returns:
-        tuple: The box (top, bottom, left, right) in pixels, and the share of the image that it leaves, which is larger
-        than `lam` where the box was clipped.
+        The box (top, bottom, left, right) in pixels, and the share of the image that it leaves,
+        which is larger than `lam` where the box was clipped.
     """
     ratio = (1 - lam) ** 0.5
     sides = []

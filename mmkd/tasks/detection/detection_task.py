@@ -1,169 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.detectors.base import BaseDetector
-from mmdet.models.utils import unpack_gt_instances
-from mmdet.structures.bbox import bbox_overlaps
+from mmdet.models.detectors.base_detr import DetectionTransformer
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from typing_extensions import override
 
 from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
 from mmkd.utils.errors import ConfigError
 
 from ..base import Task
-from .dense_heads import reader_of
+from ..types import Network, TapReader
+from .drawing import DetectionDrawing
+from .mixing import DetectionMixing
+from .readers import reader_of
 
-DRAWN_SCORE = 0.3  # boxes with a lower score are not drawn
+if TYPE_CHECKING:
+    from mmkd.models.ensembles import Ensemble
 
-
-def _scaled(boxes, size, sample):
-    """Bring boxes in pixels of the file to an image drawn at `size`."""
-    height, width = sample.ori_shape[:2]
-    limits = boxes.new_tensor([size[1], size[0]] * 2)
-    return (boxes * limits / boxes.new_tensor([width, height] * 2)).clamp(min=0).minimum(limits)
-
-
-def _clipped(boxes, region):
-    """Cut boxes (M, 4) at the region's border; both x1, y1, x2, y2 in pixels."""
-    return torch.cat([boxes[:, :2].maximum(region[:2]), boxes[:, 2:].minimum(region[2:])], dim=1)
-
-
-def _share_inside(boxes, region):
-    """Return the share (M, ) of each box's area inside the region."""
-    inside = (_clipped(boxes, region)[:, 2:] - _clipped(boxes, region)[:, :2]).clamp(min=0).prod(1)
-    return inside / (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-6)
+# By detector, modules that run on proposals or queries: two members' are not the same boxes.
+UNMATCHED = {
+    TwoStageDetector: (
+        ('roi_head',),
+        'proposals',
+        "the features ('feature', 'neck', 'backbone.layer3') and the maps of 'rpn_head[0]'",
+    ),
+    DetectionTransformer: (
+        ('decoder', 'bbox_head'),
+        'queries',
+        "the features ('feature', 'neck', 'backbone.layer3') and the 'encoder'",
+    ),
+}
 
 
 @TASKS.register_module('detection')
 class DetectionTask(Task):
     """Detection by MMDetection's networks.
 
-    Taps: `prediction` is the dense head's output on the common grid of all levels (`DensePrediction`: class logits,
-    objectness where the head has it, boxes decoded to pixels); `feature` the levels of the neck (of the backbone where
+    Taps: `prediction` is the dense head's output on the common grid of all levels
+    (`DensePrediction`: class logits, objectness where the head has it, boxes decoded to pixels),
+    for heads with a `prediction_reader`; `feature` the levels of the neck (of the backbone where
     there is no neck).
     """
 
-    mixes_features = False
-    truth_argument = 'batch_gt_instances'
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__(networks)
+        self.mixing = DetectionMixing(self)
+        self.drawing = DetectionDrawing(self)
 
     @classmethod
-    def fits(cls, network):
+    @override
+    def fits(cls, network: Network) -> bool:
         return isinstance(network, BaseDetector)
 
-    def resolve_tap(self, name, network, key):
+    @override
+    def resolve_tap(self, name: str, network: Network, key: str) -> tuple[str, TapReader | None]:
         if name == 'feature':
             return ('neck' if network.with_neck else 'backbone'), None
         head = getattr(network, 'bbox_head', None)
-        if head is None or hasattr(network, 'rpn_head'):
+        if head is None or isinstance(network, (TwoStageDetector, DetectionTransformer)):
             raise ConfigError(
-                f"{key}: {type(network).__name__} has no single dense head for the 'prediction' tap: it has one "
-                'for one-stage detectors (YOLOX, RTMDet)'
+                f"{key}: {type(network).__name__} has no dense head for the 'prediction' tap, as "
+                "one-stage detectors have; tap its features ('feature')"
             )
         return 'bbox_head', reader_of(head, key)
 
-    def default_loss(self, tap):
+    @override
+    def default_loss(self, tap: str) -> dict | None:
         return dict(type='DenseDetectionLoss') if tap == 'prediction' else super().default_loss(tap)
 
-    def run_for_taps(self, network, inputs, data_samples, paths):
-        if all(path.split('.')[0] in ('backbone', 'neck') for path in paths):
+    @override
+    def run_for_taps(
+        self,
+        network: Network,
+        inputs: Tensor,
+        data_samples: Sequence[DetDataSample] | None,
+        paths: Sequence[str],
+    ) -> None:
+        roots = {path.split('.')[0] for path in paths}
+        if roots <= {'backbone', 'neck'}:
             network.extract_feat(inputs)
-        elif not hasattr(network, 'roi_head'):
-            network.bbox_head(
-                network.extract_feat(inputs)
-            )  # `_forward` calls `bbox_head.forward`, which no hook sees
-        else:
-            network(inputs, data_samples, mode='tensor')
-
-    def classes_of(self, sample):
-        return frozenset(sample.gt_instances.labels.tolist())
-
-    def same_class(self, one, other):
-        return one == other or bool(one & other)
-
-    def paste(self, sample, other, box):
-        # A box stays if at least half of it is seen (mmkd's choice); a pasted one ends at the region's border.
-        top, bottom, left, right = box
-        pasted = sample.clone()
-        for name in ('gt_instances', 'ignored_instances'):
-            if name not in sample or name not in other:
-                continue
-            own, theirs = sample.get(name), other.get(name)
-            if (set(own.keys()) | set(theirs.keys())) - {'bboxes', 'labels'}:
-                raise ConfigError(
-                    f'model.mixer: local mixing cuts boxes and labels only, got {name} with {list(own.keys())}'
-                )
-            region = own.bboxes.new_tensor([left, top, right, bottom])
-            own = own[_share_inside(own.bboxes, region) <= 0.5]
-            theirs = theirs[_share_inside(theirs.bboxes, region) >= 0.5]
-            cut = InstanceData(labels=theirs.labels, bboxes=_clipped(theirs.bboxes, region))
-            pasted.set_data(
-                {
-                    name: InstanceData(
-                        labels=torch.cat([own.labels, cut.labels]),
-                        bboxes=torch.cat([own.bboxes, cut.bboxes]),
-                    )
-                }
-            )
-        return pasted
-
-    def loss_methods(self, network):
-        if not isinstance(network, SingleStageDetector):
-            raise ConfigError(
-                f'global mixing is for one-stage detectors, got {type(network).__name__}: it assigns ground '
-                'truth before its loss; set global_prob=0'
-            )
-        return {'bbox_head': 'loss_by_feat'}
-
-    def truth_arguments(self, data_samples):
-        instances, ignored, _ = unpack_gt_instances(data_samples)
-        return dict(batch_gt_instances=instances, batch_gt_instances_ignore=ignored)
-
-    def truth_of(self, dataset, index, sample):
-        # The file's own boxes: those of a sample are resized or not, as its pipeline has it.
-        boxes = [instance['bbox'] for instance in dataset.get_data_info(index)['instances']]
-        truth = sample.new()
-        truth.pred_instances = InstanceData(bboxes=torch.tensor(boxes).reshape(-1, 4))
-        return truth
-
-    def draw(self, canvas, size, sample, colour, metainfo):
-        found = sample.pred_instances
-        if 'scores' in found:
-            found = found[found.scores >= DRAWN_SCORE]
-        if not len(found):
             return
-        boxes = _scaled(found.bboxes, size, sample)
-        canvas.draw_bboxes(boxes, edge_colors=colour)
-        if 'scores' in found:
-            canvas.draw_texts(
-                [f'{score:.2f}' for score in found.scores.tolist()],
-                boxes[:, :2],
-                colors=colour,
-                font_sizes=9,
-                bboxes=dict(facecolor='black', alpha=0.6, edgecolor='none', pad=0.8),
-            )
+        self._check_comparable(network, paths)
+        # Heads are called as modules: a detector's own `_forward` calls their `forward`, which no
+        # hook sees.
+        if isinstance(network, TwoStageDetector) and roots <= {'backbone', 'neck', 'rpn_head'}:
+            network.rpn_head(network.extract_feat(inputs))
+        elif isinstance(network, DetectionTransformer):
+            samples = list(data_samples or _empty_samples(inputs))
+            network.forward_transformer(network.extract_feat(inputs), samples)
+        elif (
+            roots <= {'backbone', 'neck', 'bbox_head'}
+            and getattr(network, 'bbox_head', None) is not None
+        ):
+            network.bbox_head(network.extract_feat(inputs))
+        else:
+            self._run_unknown(network, inputs, data_samples, paths)
 
-    def draw_disagreement(self, canvas, size, samples, colours, metainfo):
-        # Boxes of a member that no box of another member overlaps by half.
-        found = {
-            name: s.pred_instances[s.pred_instances.scores >= DRAWN_SCORE].bboxes
-            for name, s in samples.items()
-        }
-        for (name, boxes), colour in zip(found.items(), colours):
-            alone = torch.zeros(len(boxes), dtype=torch.bool)
-            for other, theirs in found.items():
-                if other != name:
-                    best = (
-                        bbox_overlaps(boxes, theirs).amax(1)
-                        if len(theirs)
-                        else torch.zeros(len(boxes))
-                    )
-                    alone |= best < 0.5
-            if alone.any():
-                canvas.draw_bboxes(_scaled(boxes[alone], size, samples[name]), edge_colors=colour)
+    def _check_comparable(self, network: Network, paths: Sequence[str]) -> None:
+        for cls, (modules, what, alternatives) in UNMATCHED.items():
+            refused = [path for path in paths if path.split('.')[0] in modules]
+            if isinstance(network, cls) and refused:
+                raise ConfigError(
+                    f'a tap at {refused[0]!r} of {self.name_of(network)!r}: '
+                    f'{type(network).__name__} runs it on its own {what}, which are other boxes in '
+                    f'each member and cannot be compared; what works: {alternatives}'
+                )
 
-    def build_ensemble(self, members, **cfg):
-        heads = {name: getattr(self.networks[name], 'bbox_head', None) for name in members}
-        counts = {
-            name: head.num_classes for name, head in heads.items() if hasattr(head, 'num_classes')
-        }
-        self.check_equal(counts, 'classes', 'model.ensemble.members')
+    def _run_unknown(
+        self,
+        network: Network,
+        inputs: Tensor,
+        data_samples: Sequence[DetDataSample] | None,
+        paths: Sequence[str],
+    ) -> None:
+        try:
+            network(inputs, list(data_samples or _empty_samples(inputs)), mode='tensor')
+        except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f'taps at {", ".join(paths)} of {self.name_of(network)!r}: '
+                f'{type(network).__name__} cannot run without losses '
+                f'({type(error).__name__}: {error}); what works: taps in the backbone and the neck'
+            ) from error
+
+    @override
+    def build_ensemble(self, members: Sequence[str], **cfg: Any) -> Ensemble:
+        counts = {name: _num_classes(self.networks[name]) for name in members}
+        self.check_equal(
+            {name: count for name, count in counts.items() if count is not None},
+            'classes',
+            'model.ensemble.members',
+        )
         return build_checked(MODELS, dict(type='DetectionEnsemble', **cfg), 'model.ensemble')
+
+
+def _num_classes(network: Network) -> int | None:
+    """Return how many classes a detector tells apart, None if it does not say."""
+    for path in ('bbox_head', 'roi_head.bbox_head', 'mask_head', 'panoptic_head'):
+        module: Any = network
+        for name in path.split('.'):
+            module = getattr(module, name, None)
+        if isinstance(module, nn.ModuleList):  # a cascade's
+            module = module[-1]
+        if hasattr(module, 'num_classes'):
+            return module.num_classes
+    return None
+
+
+def _empty_samples(inputs: Tensor) -> list[DetDataSample]:
+    """Return data samples without objects for images (N, 3, H, W)."""
+    shape = tuple(inputs.shape[-2:])
+    samples = []
+    for _ in inputs:
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=shape,
+                ori_shape=shape,
+                pad_shape=shape,
+                batch_input_shape=shape,
+                scale_factor=(1.0, 1.0),
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=inputs.new_zeros((0, 4)), labels=inputs.new_zeros((0,), dtype=torch.long)
+        )
+        samples.append(sample)
+    return samples

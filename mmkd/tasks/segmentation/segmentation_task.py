@@ -1,155 +1,160 @@
-import cv2
-import numpy as np
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
+
 import torch
-from mmengine.structures import PixelData
-from mmseg.models.backbones import MixVisionTransformer, UNet
+from mmengine.structures import BaseDataElement
+from mmseg.models.backbones import PIDNet
+from mmseg.models.decode_heads import PointHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import override
 
 from mmkd.registry import MODELS, TASKS
 from mmkd.utils.checks import build_checked
 from mmkd.utils.errors import ConfigError
 
-from ..base import Task, last_level
+from ..base import Task
+from ..types import Network, TapReader
+from .drawing import SegmentationDrawing
+from .mixing import SegmentationMixing
 
-
-def _map_of(sample, size):
-    """Return a sample's predicted classes as an array (H, W) at the drawn `size`."""
-    classes = sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.uint8)
-    return cv2.resize(classes, size[::-1], interpolation=cv2.INTER_NEAREST)
+if TYPE_CHECKING:
+    from mmkd.models.ensembles import Ensemble
 
 
 @TASKS.register_module('segmentation')
 class SegmentationTask(Task):
-    """Semantic segmentation by MMSegmentation's networks (EncoderDecoder, CascadeEncoderDecoder).
+    """Semantic segmentation by MMSegmentation's networks.
 
-    Taps: `prediction` is the (last) decode head's logits before they are resized to the image, read at its layer
-    `conv_seg` (decode heads call their own `forward`, which no hook sees); `feature` the backbone's last output, another
-    one by a module path (`feature_tap='backbone[2]'`). Pixels whose label is the decode head's `ignore_index`, padding among
-    them, count in no link's loss.
+    Taps: `prediction` is the (last) decode head's logits before they are resized to the image, read
+    at its layer `conv_seg` (decode heads call their own `forward`, which no hook sees); query-based
+    heads (Mask2Former, MaskFormer, K-Net) have none. `feature` is the map that the decode head
+    reads if it reads one of the backbone's, else the backbone's last; another one by a module path
+    (`feature_tap='backbone[2]'`). Pixels whose label is the decode head's `ignore_index`, padding
+    among them, count in no link's loss.
     """
 
-    truth_argument = 'batch_data_samples'
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__(networks)
+        ignored = {name: head_of(network).ignore_index for name, network in networks.items()}
+        self.check_equal(ignored, 'ignore_index', 'model.members')
+        self.ignore_index = next(iter(ignored.values()))
+        self.mixing = SegmentationMixing(self)
+        self.drawing = SegmentationDrawing(self)
 
     @classmethod
-    def fits(cls, network):
+    @override
+    def fits(cls, network: Network) -> bool:
         return isinstance(network, BaseSegmentor)
 
-    def __init__(self, networks):
-        super().__init__(networks)
-        self.check_equal(
-            {name: self._head(network).ignore_index for name, network in networks.items()},
-            'ignore_index',
-            'model.members',
-        )
-
-    @staticmethod
-    def _head(network):
-        head = network.decode_head
-        return head[-1] if isinstance(head, nn.ModuleList) else head
-
-    def resolve_tap(self, name, network, key):
+    @override
+    def resolve_tap(self, name: str, network: Network, key: str) -> tuple[str, TapReader | None]:
+        head = head_of(network)
         if name == 'feature':
-            return 'backbone', last_level
-        head = self._head(network)
+            return 'backbone', _feature_reader(network)
         if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
             raise ConfigError(
-                f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: name the module "
-                'that gives its logits'
+                f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: "
+                "name the module that gives its logits, or tap its features ('feature')"
             )
-        last = (
-            f'decode_head.{len(network.decode_head) - 1}'
-            if head is not network.decode_head
-            else 'decode_head'
-        )
-        return f'{last}.conv_seg', None
+        stages = network.decode_head if head is not network.decode_head else None
+        path = 'decode_head' if stages is None else f'decode_head.{len(stages) - 1}'
+        return f'{path}.conv_seg', None
 
-    def default_loss(self, tap):
+    @override
+    def default_loss(self, tap: str) -> dict | None:
         if tap == 'prediction':
             # Members with one channel and with two can't be compared; the link's build says so.
-            one = all(self._head(network).out_channels == 1 for network in self.networks.values())
+            one = all(head_of(network).out_channels == 1 for network in self.networks.values())
             return dict(type='KLDivergence', mode='sigmoid' if one else 'softmax')
         return super().default_loss(tap)
 
-    def run_for_taps(self, network, inputs, data_samples, paths):
-        if all(path.split('.')[0] in ('backbone', 'neck') for path in paths):
-            network.extract_feat(inputs)
-        else:
-            network.encode_decode(
-                inputs,
-                [dict(img_shape=inputs.shape[-2:], pad_shape=inputs.shape[-2:])] * len(inputs),
-            )
+    @override
+    def run_for_taps(
+        self,
+        network: Network,
+        inputs: Tensor,
+        data_samples: Sequence[BaseDataElement] | None,
+        paths: Sequence[str],
+    ) -> None:
+        roots = {path.split('.')[0] for path in paths}
+        decodes = bool(roots - {'backbone', 'neck', 'auxiliary_head'})
+        last = head_of(network)
+        if decodes and (not isinstance(last, BaseDecodeHead) or isinstance(last, PointHead)):
+            # Query-based heads need the images' sizes; PointRend's calls itself point by point.
+            shape = tuple(inputs.shape[-2:])
+            metas = [dict(img_shape=shape, pad_shape=shape, ori_shape=shape) for _ in inputs]
+            network.encode_decode(inputs, metas)
+            return
+        features = network.extract_feat(inputs)
+        if decodes:  # without resizing the logits to the image, as `encode_decode` does
+            first, *others = _as_list(network.decode_head)
+            output = first.forward(features)
+            for head in others:
+                output = head.forward(features, output)
+        if 'auxiliary_head' in roots:
+            for head in _as_list(network.auxiliary_head):
+                head.forward(features)
 
-    def valid_mask(self, data_samples):
-        ignored = self._head(next(iter(self.networks.values()))).ignore_index
-        return torch.stack([sample.gt_sem_seg.data for sample in data_samples]).ne(ignored).float()
+    @override
+    def valid_mask(self, data_samples: Sequence[BaseDataElement] | None) -> Tensor | None:
+        if not data_samples or 'gt_sem_seg' not in data_samples[0]:
+            return None
+        labels = torch.stack([sample.gt_sem_seg.data for sample in data_samples])
+        if self.ignore_index is None:
+            return torch.ones_like(labels, dtype=torch.float32)
+        return labels.ne(self.ignore_index).float()
 
-    def classes_of(self, sample):
-        ignored = self._head(next(iter(self.networks.values()))).ignore_index
-        return frozenset(sample.gt_sem_seg.data.unique().tolist()) - {ignored}
-
-    def paste(self, sample, other, box):
-        top, bottom, left, right = box
-        pasted = sample.clone()
-        for name, field in sample.items():
-            if isinstance(field, PixelData) and name.startswith('gt_'):
-                data = field.data.clone()
-                data[..., top:bottom, left:right] = other.get(name).data[
-                    ..., top:bottom, left:right
-                ]
-                pasted.set_data({name: PixelData(data=data)})
-        return pasted
-
-    def stages_of(self, network):
-        backbone = network.backbone
-        if isinstance(backbone, UNet):  # skips start at these outputs, too
-            return [f'backbone.encoder.{i}' for i in range(len(backbone.encoder))]
-        if isinstance(backbone, MixVisionTransformer):  # a stage's norm
-            return [f'backbone.layers.{i}.2' for i in range(len(backbone.layers))]
-        return super().stages_of(network)
-
-    def loss_methods(self, network):
-        heads = {'decode_head': network.decode_head}
-        if getattr(network, 'auxiliary_head', None) is not None:
-            heads['auxiliary_head'] = network.auxiliary_head
-        paths = []
-        for path, head in heads.items():
-            paths += (
-                [f'{path}.{i}' for i in range(len(head))]
-                if isinstance(head, nn.ModuleList)
-                else [path]
-            )
-        return dict.fromkeys(paths, 'loss_by_feat')
-
-    def truth_of(self, dataset, index, sample):
-        truth = sample.new()
-        truth.pred_sem_seg = sample.gt_sem_seg
-        return truth
-
-    def draw(self, canvas, size, sample, colour, metainfo):
-        classes = _map_of(sample, size)
-        palette = metainfo.get('palette') or []
-        for label in range(1 if len(metainfo['classes']) == 2 else 0, len(metainfo['classes'])):
-            if (classes == label).any():
-                own = (
-                    colour
-                    if len(metainfo['classes']) == 2 or not palette
-                    else tuple(palette[label])
-                )
-                canvas.draw_binary_masks(classes == label, colors=own, alphas=0.5)
-
-    def draw_disagreement(self, canvas, size, samples, colours, metainfo):
-        maps = np.stack([_map_of(sample, size) for sample in samples.values()])
-        differ = (maps != maps[0]).any(0)
-        if differ.any():
-            canvas.draw_binary_masks(differ, colors=(255, 23, 68), alphas=0.8)
-
-    def build_ensemble(self, members, **cfg):
-        heads = {name: self._head(self.networks[name]) for name in members}
+    @override
+    def build_ensemble(self, members: Sequence[str], **cfg: Any) -> Ensemble:
+        heads = {name: head_of(self.networks[name]) for name in members}
         self.check_equal(
             {name: head.out_channels for name, head in heads.items()},
             'output channels',
             'model.ensemble.members',
         )
-        cfg.setdefault('threshold', heads[members[0]].threshold)
+        # Query-based heads have no threshold: they have a channel per class.
+        cfg.setdefault('threshold', getattr(heads[members[0]], 'threshold', None))
         return build_checked(MODELS, dict(type='SegmentationEnsemble', **cfg), 'model.ensemble')
+
+
+def head_of(network: Network) -> Any:
+    """Return the decode head that gives a segmenter's prediction: the last one of a cascade."""
+    head = network.decode_head
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def _as_list(heads: Any) -> list[Any]:
+    return list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def _feature_reader(network: Network) -> TapReader:
+    index = getattr(head_of(network), 'in_index', None)
+    if isinstance(index, int) and not network.with_neck:
+        # BiSeNet's last maps serve auxiliary heads.
+        return lambda backbone, output: decoded_map(backbone, output, index)
+    return lambda backbone, output: decoded_map(backbone, output, -1)
+
+
+@singledispatch
+def decoded_map(backbone: nn.Module, output: Any, index: int) -> Tensor:
+    """Return the map that stands for a backbone's features; dispatches on the backbone's class.
+
+    Args:
+        backbone: The backbone.
+        output: What it gave, in training or in eval mode.
+        index: Which of several maps the decode head reads, -1 for the last.
+    """
+    if isinstance(output, (list, tuple)):
+        return output[index] if -len(output) <= index < len(output) else output[-1]
+    return output
+
+
+@decoded_map.register(PIDNet)
+def _(backbone: nn.Module, output: Any, index: int) -> Tensor:
+    # Training adds the inputs of the auxiliary heads around the fused map.
+    return output[1] if isinstance(output, tuple) else output

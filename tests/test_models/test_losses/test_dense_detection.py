@@ -404,7 +404,7 @@ def test_predictions_that_differ_are_refused_not_broadcast(shape):
 
 
 def test_an_overflowing_yolox_box_has_a_finite_gradient(toolkit):
-    from mmkd.tasks.detection.dense_heads import read_yolox
+    from mmkd.tasks.detection.readers import read_yolox
 
     head = (
         toolkit.make_distiller(members=dict(student1=toolkit.yolox(seed=1)))

@@ -1,5 +1,7 @@
 """Small members and batches of each task for the mixers' tests."""
 
+from contextlib import contextmanager
+
 import torch
 from mmengine.structures import PixelData
 
@@ -172,3 +174,22 @@ def label_maps(n=4, size=64, seed=0, ignored=False):
         sample.gt_sem_seg = PixelData(data=labels)
         batch['data_samples'].append(sample)
     return batch
+
+
+@contextmanager
+def spy_loss():
+    """Register a loss `SpyLoss` and yield the list of what links hand it: target, source, mask."""
+    from mmkd.registry import MODELS
+
+    seen = []
+
+    class SpyLoss(torch.nn.Module):
+        def forward(self, target, source, mask=None):
+            seen.append((target, source, mask))
+            return (target - source).square().mean()
+
+    MODELS.register_module(module=SpyLoss)
+    try:
+        yield seen
+    finally:
+        MODELS.module_dict.pop('SpyLoss')

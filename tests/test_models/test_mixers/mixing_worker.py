@@ -1,4 +1,7 @@
-"""Run by torchrun in test_mixing_runs.py: some steps of two processes, each with batches and a seed of its own."""
+"""Run by torchrun in test_mixing_runs.py.
+
+Some steps of two processes, each with batches and a seed of its own.
+"""
 
 import sys
 from pathlib import Path

@@ -44,7 +44,8 @@ def test_boxes_follow_the_region(toolkit):
     assert torch.equal(mix.inputs[0][:, 16:48, 16:48], inputs[1][:, 16:48, 16:48])
     assert torch.equal(mix.inputs[0][:, :16], inputs[0][:, :16])
     first = mix.data_samples[0].gt_instances
-    # Hidden: the first, and the third by three quarters. Pasted: the first, cut at the region; the others are mostly outside.
+    # Hidden: the first, and the third by three quarters. Pasted: the first, cut at the region; the
+    # others are mostly outside.
     assert first.bboxes.tolist() == [
         [0, 0, 12, 12],
         [40, 40, 60, 60],

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 pytest.importorskip('mmpretrain')
 from mmengine.registry import DefaultScope  # noqa: E402
 
+from mmkd.models.mixers.meta_mix import mix_losses  # noqa: E402
 from mmkd.models.mixers.meta_mixer import Draw  # noqa: E402
-from mmkd.models.mixers.mix import mix_losses  # noqa: E402
 from mmkd.models.mixers.pairing import cut_box, global_partners, local_partners  # noqa: E402
 
 COUNTER = itertools.count()
@@ -28,7 +28,9 @@ def make(toolkit, mixer=None, members=None, **kwargs):
     members = members or dict(student1=mixing.cifar(1), student2=mixing.cifar(2))
     kwargs.setdefault('data_preprocessor', dict(mixing.CLS, _scope_='mmpretrain'))
     return toolkit.make_distiller(
-        members=members, mixer=None if mixer is None else dict(type='MetaMixer', **mixer), **kwargs
+        members=members,
+        mixer=None if mixer is None else dict(dict(type='MetaMixer'), **mixer),
+        **kwargs,
     )
 
 
@@ -45,7 +47,7 @@ def prepared(model, labels=LABELS, **kwargs):
 def seen_inputs(model, inputs, samples):
     """What each member's backbone is given in one step."""
     seen, handles = {}, []
-    for name in model.specs:
+    for name in model.evaluated[:-1]:
         handles.append(
             model.network(name).backbone.register_forward_pre_hook(
                 lambda m, args, name=name: seen.setdefault(name, args[0].clone())
@@ -250,7 +252,7 @@ def test_mixing_equals_a_computation_by_hand(toolkit, network, depth):
     fix(model, depth=depth, lam=0.35)
     inputs, samples = prepared(model)
     inputs, labels = inputs.double(), torch.tensor(LABELS)
-    alone = copy.deepcopy({name: model.network(name) for name in model.specs})
+    alone = copy.deepcopy({name: model.network(name) for name in model.evaluated[:-1]})
     partners = global_partners(
         [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
     )
@@ -272,47 +274,33 @@ def test_mixing_equals_a_computation_by_hand(toolkit, network, depth):
 
 
 def test_links_read_the_mixed_outputs_of_both_sides(toolkit):
-    model = make(
-        toolkit,
-        dict(depths=(2,)),
-        links=[
-            dict(
-                source='student1',
-                target='student2',
-                tap='backbone.layer2',
-                loss=dict(type='FeatureMSE'),
-            ),
-            dict(source='student1', target='student2'),
-        ],
-    )
-    fix(model, depth=2, lam=0.4)
-    inputs, samples = prepared(model)
-    read, original = {}, model._recorded
-
-    def recorded(name, texts, run):
-        values = original(name, texts, run)
-        read.update(values)
-        return values
-
-    model._recorded = recorded
-    stages = {}
-    for name in model.specs:
-        model.network(name).backbone.layer2[-1].register_forward_hook(
-            lambda m, a, out, name=name: stages.update({name: out})
+    link = dict(source='student1', target='student2')
+    with mixing.spy_loss() as seen:
+        model = make(
+            toolkit,
+            dict(depths=(2,)),
+            links=[dict(link, tap='backbone.layer2', loss=dict(type='SpyLoss')), link],
         )
-    model(inputs, samples, mode='loss')
+        fix(model, depth=2, lam=0.4)
+        inputs, samples = prepared(model)
+        stages = {}
+        for name in ('student1', 'student2'):
+            model.network(name).backbone.layer2[-1].register_forward_hook(
+                lambda m, a, out, name=name: stages.update({name: out})
+            )
+        seen.clear()
+        terms = model(inputs, samples, mode='loss')
     partners = global_partners(
         [frozenset([label]) for label in LABELS], torch.Generator().manual_seed(7)
     )
-    for name in model.specs:
+    ((target, source, _),) = seen
+    for value, name in ((target, 'student2'), (source, 'student1')):
         clean = stages[name]
-        torch.testing.assert_close(
-            read[name, 'backbone.layer2'], 0.4 * clean + 0.6 * clean[partners]
-        )
-        assert (name, 'prediction') in read
+        torch.testing.assert_close(value, 0.4 * clean + 0.6 * clean[partners])
+    assert terms['student2/loss_kd[student1:prediction]'] > 0
 
 
-def test_mixing_never_leaves_hooks_or_wraps_behind(toolkit):
+def test_hooks_go_with_the_next_step_and_wraps_at_once(toolkit):
     model = make(toolkit, dict(depths=(1,)), sharing='ml_p')
     fix(model, depth=1)
     inputs, samples = prepared(model)
@@ -320,11 +308,83 @@ def test_mixing_never_leaves_hooks_or_wraps_behind(toolkit):
     broken = [s.clone() for s in samples]
     for sample in broken:
         sample.set_gt_label(17)  # no such class: the loss fails
-    with pytest.raises(Exception):
+    with pytest.raises((IndexError, AssertionError)):
         model(inputs, broken, mode='loss')
-    for name in model.specs:
+    for name in ('student1', 'student2'):
         network = model.network(name)
-        assert not network.backbone.layer1._forward_hooks and '_get_loss' not in vars(network.head)
+        assert len(network.backbone.layer1._forward_hooks) <= 1
+        assert '_get_loss' not in vars(network.head)
+    fix(model)
+    model(inputs, samples, mode='loss')
+    for name in ('student1', 'student2'):
+        assert not model.network(name).backbone.layer1._forward_hooks
+
+
+def test_the_hook_left_for_the_backward_pass_mixes_nothing_else(toolkit):
+    model = make(toolkit, dict(depths=(1,)))
+    inputs, samples = prepared(model)
+    networks = {name: model.network(name).eval() for name in ('student1', 'student2')}
+    before = {name: network(inputs) for name, network in networks.items()}
+    model.train()
+    fix(model, depth=1)
+    state = copy.deepcopy(model.state_dict())
+    model(inputs, samples, mode='loss')
+    model.load_state_dict(state)
+    for name, network in networks.items():
+        network.eval()
+        assert torch.equal(network(inputs)[0], before[name][0])
+        assert torch.equal(copy.deepcopy(network)(inputs)[0], before[name][0])
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+@pytest.mark.parametrize('place', ['backbone', 'backbone.layer2'])
+def test_gradients_under_an_activation_checkpoint_are_those_without(toolkit, place, reentrant):
+    """Around the stage that mixes, which runs again in the backward pass, or the stage itself."""
+    from torch.utils.checkpoint import checkpoint
+
+    model = make(toolkit, dict(depths=(2,)))
+    plain = copy.deepcopy(model)
+    module = model.network('student1').get_submodule(place)
+    forward = module.forward
+    module.forward = lambda *args: checkpoint(forward, *args, use_reentrant=reentrant)
+    gradients = {}
+    for kind, distiller in dict(plain=plain, checkpointed=model).items():
+        fix(distiller, depth=2, lam=0.3)
+        inputs, samples = prepared(distiller)
+        inputs.requires_grad_()  # or a reentrant checkpoint gives no gradient
+        terms = distiller(inputs, samples, mode='loss')
+        sum(value for key, value in terms.items() if 'loss' in key).backward()
+        gradients[kind] = {n: p.grad for n, p in distiller.network('student1').named_parameters()}
+    for name, gradient in gradients['plain'].items():
+        torch.testing.assert_close(gradients['checkpointed'][name], gradient, msg=name)
+
+
+def test_a_checkpointed_stage_that_also_runs_on_other_images_is_refused(toolkit):
+    from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+
+    model = make(toolkit, dict(depths=(2,)))
+    turn_on_activation_checkpointing(model, ['members.student1.backbone'])
+    fix(model, depth=2)
+    inputs, samples = prepared(model)
+    terms = model(inputs.requires_grad_(), samples, mode='loss')
+    other = model.network('student1')(inputs)[0].sum()
+    with pytest.raises(RuntimeError, match='inside an activation checkpoint and runs on other'):
+        (sum(v for k, v in terms.items() if 'loss' in k) + other).backward()
+
+
+def test_an_override_of_one_heads_loss_survives(toolkit):
+    model = make(toolkit, dict(depths=(0,)))
+    head = model.network('student1').head
+    original, calls = head._get_loss, []
+
+    def own(*args, **kwargs):
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    head._get_loss = own
+    fix(model, depth=0)
+    model(*prepared(model), mode='loss')
+    assert vars(head)['_get_loss'] is own and len(calls) == 2
 
 
 def test_the_batch_itself_is_not_changed(toolkit):
@@ -523,7 +583,7 @@ def test_frozen_and_ema_members_are_mixed_alike(toolkit, tmp_path):
     )
     fix(model, depth=3, lam=0.2)
     clean, mixed = {}, {}
-    for name in model.specs:
+    for name in model.evaluated[:-1]:
         backbone = model.network(name).backbone
         backbone.layer3[-1].register_forward_hook(
             lambda m, a, out, name=name: clean.update({name: out})
@@ -605,7 +665,7 @@ def test_copies_of_a_distiller_mix_for_themselves(toolkit):
         (dict(depths=2), 'depths: expected one or more integers'),
         (
             dict(depths=(0, 5)),
-            r"depths: 5 is none of 'student1', which has 4 stages: backbone.layer1, backbone.layer2",
+            "depths: 5 is out of range for 'student1', which has 4 stages: backbone.layer1, ",
         ),
         (dict(labels='sofd'), "labels: unknown name 'sofd'; did you mean 'soft'"),
         (
@@ -637,7 +697,7 @@ def test_a_network_without_known_stages_can_be_told_them(toolkit):
     model = make(toolkit, dict(depths=(2,), stages=stages), members=members)
     fix(model, depth=2)
     assert all(torch.isfinite(value) for value in model(*prepared(model), mode='loss').values())
-    with pytest.raises(ValueError, match="depths: 3 is none of 'b', which has 2 stages"):
+    with pytest.raises(ValueError, match="depths: 3 is out of range for 'b', which has 2 stages"):
         make(toolkit, dict(depths=(3,), stages=stages), members=members)
     assert make(toolkit, dict(depths=(0,)), members=members).mixer.stages == {}
 
@@ -656,10 +716,76 @@ def test_losses_that_cannot_be_mixed_are_refused(toolkit):
     ):
         make(toolkit, dict(labels='soft'), members=dict(a=mixing.cifar(1, options=seesaw)))
     make(toolkit, dict(labels='index'), members=dict(a=mixing.cifar(1, options=seesaw)))
+
+
+def test_a_head_that_makes_its_loss_otherwise_is_refused_in_the_first_step(toolkit):
+    """Also where that step mixes nothing, so that no one waits for the first that does."""
     arcface = {'head': dict(type='ArcFaceClsHead', num_classes=3, in_channels=32, _delete_=True)}
-    with pytest.raises(ValueError, match="the loss of 'a' cannot be mixed: ArcFaceClsHead"):
-        make(toolkit, dict(), members=dict(a=mixing.cifar(1, options=arcface)))
-    make(toolkit, dict(global_prob=0.0), members=dict(a=mixing.cifar(1, options=arcface)))
+    members = dict(a=mixing.cifar(1, options=arcface))
+    model = make(toolkit, dict(), members=members)
+    fix(model)
+    with pytest.raises(
+        ValueError, match=r"the loss of 'a' cannot be mixed: 'head' \(ArcFaceClsHead\) does not"
+    ):
+        model(*prepared(model), mode='loss')
+    model = make(toolkit, dict(global_prob=0.0), members=members)
+    assert model(*prepared(model), mode='loss')
+    model = make(toolkit, dict())
+    fix(model)
+    model(*prepared(model), mode='loss')
+    assert not model.mixer.unchecked
+
+
+def test_classes_in_common(toolkit):
+    with pytest.raises(ValueError, match="partners: 'common' is for ground truth that is cut"):
+        make(toolkit, dict(partners='common'))
+    with pytest.raises(ValueError, match="partners: unknown name 'comon'; did you mean 'common'"):
+        make(toolkit, dict(partners='comon'))
+
+
+def test_few_partners_are_told_once(toolkit, caplog, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmkd.models.mixers.meta_mixer.print_log', lambda message, **kwargs: said.append(message)
+    )
+    model = make(toolkit, dict(local_prob=1.0, global_prob=0.0, depths=(0,)))
+    inputs, samples = prepared(model, labels=[0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+    for _ in range(30):
+        model.mixer(inputs, samples)
+    (message,) = said
+    assert 'found a partner of the same class for 20 of 100 images' in message
+    said.clear()
+    model = make(toolkit, dict(local_prob=1.0, global_prob=0.0, depths=(0,)))
+    inputs, samples = prepared(model)
+    for _ in range(30):
+        model.mixer(inputs, samples)
+    assert not said
+
+
+def test_a_projects_own_mixer(toolkit):
+    """The example of `Mixer`, registered by a project: it changes inputs, keeps no state."""
+    from mmkd.models.mixers import Mix, Mixer
+    from mmkd.registry import MODELS
+
+    class FlipMixer(Mixer):
+        def __init__(self, task, networks, preprocessor, prob=0.5):
+            super().__init__(task, networks, preprocessor)
+            self.prob, self.generator = prob, torch.Generator().manual_seed(0)
+
+        def __call__(self, inputs, data_samples):
+            if torch.rand((), generator=self.generator) < self.prob:
+                inputs = inputs.flip(-1)
+            return Mix(inputs, list(data_samples))
+
+    MODELS.register_module(module=FlipMixer, force=True)
+    try:
+        model = make(toolkit, dict(type='FlipMixer', prob=1.0), sharing='ml_p')
+        inputs, samples = prepared(model)
+        seen, terms = seen_inputs(model, inputs, samples)
+        assert torch.equal(seen['student1'], inputs.flip(-1))
+        assert model.mixer.state_dict() == {} and all(torch.isfinite(v) for v in terms.values())
+    finally:
+        MODELS.module_dict.pop('FlipMixer')
 
 
 def test_batch_augments_that_mix_already_are_refused(toolkit):

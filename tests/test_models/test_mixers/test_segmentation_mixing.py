@@ -116,7 +116,7 @@ def by_hand(network, depth, blend, inputs):
     'build, depth', [(mixing.unet, k) for k in range(4)] + [(mixing.segformer, k) for k in range(5)]
 )
 def test_mixing_equals_a_computation_by_hand(toolkit, build, depth):
-    """Skips of the U-Net and all levels of the SegFormer see the mixed maps; every head has the loss of both label maps."""
+    """U-Net's skips and all levels of the SegFormer see the mixed maps, losses both label maps."""
     model = make(toolkit, dict(depths=(depth,)), members=dict(a=build(1), b=build(2))).double()
     fix(model, depth=depth)
     inputs, samples = prepared(model, ignored=True)
@@ -139,25 +139,18 @@ def test_mixing_equals_a_computation_by_hand(toolkit, build, depth):
 
 
 def test_links_count_positions_valid_in_both_label_maps(toolkit):
-    model = make(toolkit, dict(depths=(1,)), links=[dict(source='student1', target='student2')])
-    fix(model, depth=1)
-    inputs, samples = prepared(model, ignored=True)
-    partners = model.mixer(inputs, samples).partners
-    masks, link = [], next(iter(model.links))
-    compute = link.compute
-
-    def seen(module, target, source, mask, weight):
-        masks.append(mask)
-        return compute(module, target, source, mask, weight)
-
-    link.compute = seen
-    model(inputs, samples, mode='loss')
+    link = dict(source='student1', target='student2', loss=dict(type='SpyLoss'))
+    with mixing.spy_loss() as seen:
+        model = make(toolkit, dict(depths=(1,)), links=[link])
+        fix(model, depth=1)
+        inputs, samples = prepared(model, ignored=True)
+        partners = model.mixer(inputs, samples).partners
+        seen.clear()
+        model(inputs, samples, mode='loss')
+    ((_, _, mask),) = seen
     own = torch.stack([sample.gt_sem_seg.data != 255 for sample in samples])
-    assert torch.equal(masks[0] > 0, own & own[partners]) and set(masks[0].unique().tolist()) == {
-        0.0,
-        1.0,
-    }
-    assert masks[0].mean() < own.float().mean()
+    assert torch.equal(mask > 0, own & own[partners])
+    assert set(mask.unique().tolist()) == {0.0, 1.0} and mask.mean() < own.float().mean()
 
 
 @pytest.mark.parametrize('sharing', ['ml_p', 'kdml_mixed_complement', 'kdml_mixed_full'])
@@ -180,6 +173,7 @@ def test_soft_labels_and_heads_without_such_a_loss_are_refused(toolkit):
     ):
         make(toolkit, dict(labels='soft'))
     with pytest.raises(
-        ValueError, match="depths: 4 is none of 'student1', which has 3 stages: backbone.encoder.0"
+        ValueError,
+        match="depths: 4 is out of range for 'student1', which has 3 stages: backbone.encoder.0",
     ):
         make(toolkit, dict(depths=(0, 4)))
