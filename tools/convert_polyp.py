@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.converters.convert import SPECK_PIXELS, SPECK_SHARE, convert_polyps
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, wrong_paths
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('images', help='folder of images')
     parser.add_argument('masks', help='folder of masks with the same file stems')
@@ -35,7 +35,7 @@ def parse_args():
         type=float,
         metavar='SHARE_OR_PIXELS',
         help="components below it are specks and dropped: below 1 a share of the image's area, else "
-        f'pixels (default: {SPECK_SHARE} of the area, and {SPECK_PIXELS} pixels at least)',
+        'pixels (default: 0.0002 of the area, and 16 pixels at least)',
     )
     parser.add_argument(
         '--strict',
@@ -46,8 +46,12 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
+    """Convert."""
     options = vars(parse_args())
+
+    from mmkd.datasets.converters.convert import convert_polyps
+
     splits = {}
     for item in options.pop('split'):
         name, equals, path = item.partition('=')
@@ -56,14 +60,14 @@ def main():
         if name in splits:
             raise ConfigError(f'--split: {name!r} is given twice')
         splits[name] = path
-    report = convert_polyps(splits=splits, **options)
+    with wrong_paths():
+        report = convert_polyps(splits=splits, **options)
     print(f'\n{report.table()}\nwrote {Path(options["out"]).absolute()}')
 
 
 if __name__ == '__main__':
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a stopped job leaves nothing half-written either
+    # A stopped job leaves nothing half-written either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_tool(main)
     except KeyboardInterrupt:

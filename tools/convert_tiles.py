@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.converters.tiles import convert_tiles
+from mmkd.utils.errors import wrong_paths
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'folder',
@@ -45,16 +46,20 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
+    """Convert."""
     options = vars(parse_args())
-    report = convert_tiles(**options)
+
+    from mmkd.datasets.converters.tiles import convert_tiles
+
+    with wrong_paths():
+        report = convert_tiles(**options)
     print(f'\n{report.table()}\nwrote {Path(options["out"]).absolute()}')
 
 
 if __name__ == '__main__':
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a stopped job leaves nothing half-written either
+    # A stopped job leaves nothing half-written either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_tool(main)
     except KeyboardInterrupt:

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.datasets.converters.synthetic import write_synthetic_polyps
+from mmkd.utils.errors import wrong_paths
 
 
-def main():
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -21,8 +22,17 @@ def main():
     parser.add_argument(
         '--overwrite', action='store_true', help='write in any case, in place of a set there'
     )
-    args = parser.parse_args()
-    written = write_synthetic_polyps(**vars(args))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Write the set."""
+    args = parse_args()
+
+    from mmkd.datasets.converters.synthetic import write_synthetic_polyps
+
+    with wrong_paths():
+        written = write_synthetic_polyps(**vars(args))
     print(
         f'\n{Path(args.out).absolute()}: '
         + ('written' if written else 'there already, with these arguments')
@@ -30,9 +40,8 @@ def main():
 
 
 if __name__ == '__main__':
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # a stopped job leaves nothing half-written either
+    # A stopped job leaves nothing half-written either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run_tool(main)
     except KeyboardInterrupt:

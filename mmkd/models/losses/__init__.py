@@ -1,5 +1,3 @@
-from mmkd.utils.packages import installed
-
 from .base import DistillationLoss
 from .channel_correlation import ChannelCorrelation
 from .channel_wise import ChannelWise
@@ -10,9 +8,6 @@ from .kl_divergence import KLDivergence
 from .pearson_feature import PearsonFeature
 from .pseudo_label import PseudoLabel
 from .spatial_correlation import SpatialCorrelation
-
-if installed('mmdet'):
-    from .dense_detection import DenseDetectionLoss  # noqa: F401
 
 __all__ = [
     'DKD',
