@@ -36,9 +36,12 @@ def member_specs(cfg: Config) -> dict[str, MemberSpec]:
         for name, member in cfg.model.members.items()
         if member is not None
     }
+    if not specs:
+        raise ConfigError('model.members: expected a dict of one or more members, got none')
+    online = [name for name, spec in specs.items() if spec.training == 'online']
     for spec in specs.values():
-        if spec.config is None:
-            spec.config = specs[choose(spec.of, specs, f'{spec.key}.of')].config
+        if spec.training == 'ema':
+            spec.config = specs[choose(spec.of, online, f'{spec.key}.of (an online member)')].config
     return specs
 
 
