@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmkd.apis.command_line import read_config
-from mmkd.export import export_member
+from mmkd.export import export_member, member_specs
 from mmkd.utils.checkpoint import load_file
 from mmkd.utils.errors import ConfigError
 
@@ -43,14 +43,9 @@ def config_of_run(folder: Path, content: Any, told: str) -> Config:
             continue
         try:
             cfg = read_config(file)
+            trained = {n for n, spec in member_specs(cfg).items() if spec.training != 'frozen'}
         except ConfigError:
             continue
-        members = (cfg.get('model') or {}).get('members') or {}
-        trained = {
-            name
-            for name, member in members.items()
-            if member is not None and member.get('training') != 'frozen'
-        }
         if names and names == trained:
             return cfg
     listed = ', '.join(file.name for file in files) or 'none'

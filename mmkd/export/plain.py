@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -10,10 +11,11 @@ from mmengine.registry import Registry
 import mmkd.registry
 from mmkd.models.distillers.member_spec import MemberSpec
 from mmkd.models.distillers.preprocessing import shared_preprocessor_config
+from mmkd.models.distillers.sharing import sharing_members
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.optim_config import member_optim_config
-from mmkd.utils.roles import ensemble_of
+from mmkd.utils.roles import ensemble_of, students_of
 
 # What a member's preprocessing keeps of its own; the rest (padding) is the shared one it was
 # trained and measured with.
@@ -38,11 +40,21 @@ def member_specs(cfg: Config) -> dict[str, MemberSpec]:
     }
     if not specs:
         raise ConfigError('model.members: expected a dict of one or more members, got none')
+    for name, member in _added_members(cfg.model).items():
+        specs.setdefault(name, MemberSpec.from_config(name, member))
     online = [name for name, spec in specs.items() if spec.training == 'online']
     for spec in specs.values():
         if spec.training == 'ema':
             spec.config = specs[choose(spec.of, online, f'{spec.key}.of (an online member)')].config
     return specs
+
+
+def _added_members(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that a preset adds (the averages of a `mean_teacher`)."""
+    sharing = model.get('sharing')
+    preset = dict(sharing) if isinstance(sharing, Mapping) else dict(type=sharing or '')
+    students = preset.get('students') or students_of(model)
+    return sharing_members(preset.get('type', ''), students, preset.get('ema_momentum', 0.01))
 
 
 def shared_preprocessor(cfg: Config, specs: dict[str, MemberSpec]) -> dict[str, Any]:
@@ -169,8 +181,9 @@ def _own_names(node: Any) -> set[str]:
 def _make_plain(node: Any) -> None:
     """Replace mmkd's classes in a config by what does their work in the toolboxes, in place.
 
-    That is what a class's `plain_config()` says, else its registered base class, with the arguments
-    that the base class has.
+    That is what a class's `plain_config()` says: it returns what is added where it takes no
+    argument, else, of the class's own arguments, the whole. Classes without it become their
+    registered base class, with the arguments that the base class has.
     """
     if isinstance(node, dict):
         if node.get('type') == 'mmkd.SkipUnreadable':
@@ -191,8 +204,14 @@ def _replace(node: dict[str, Any]) -> None:
     if own is None:
         return
     if hasattr(own, 'plain_config'):
+        arguments = {key: value for key, value in node.items() if key not in ('type', '_scope_')}
+        if inspect.signature(own.plain_config).parameters:
+            node.clear()
+            node.update(own.plain_config(**arguments))
+            return
         for key, value in own.plain_config().items():
-            node[key] = value if key == 'type' else node.get(key, value)
+            node[key] = value if key == 'type' else arguments.get(key, value)
+        node.pop('cache_prefix', None)  # an argument of mmkd's data sets alone
         return
     base = next(c for c in inspect.getmro(own) if c.__module__.split('.')[0] != 'mmkd')
     if not any(_class_in(r.parent, base.__name__) is base for r in REGISTRIES if r.parent):

@@ -115,6 +115,25 @@ def test_a_class_of_mmkd_is_replaced_by_its_plain_config(cfg):
     )
 
 
+def test_a_class_whose_plain_config_depends_on_its_arguments(cfg):
+    backbone = dict(type='mmkd.EfficientNetLite', arch='lite1', out_indices=(2, 3, 4), pretrained=True)
+    cfg.model.members.student1 = dict(config=dict(type='YOLOX', backbone=backbone))
+    assert plain_config(cfg, 'student1').model.backbone == dict(
+        type='mmpretrain.TIMMBackbone',
+        model_name='tf_efficientnet_lite1',
+        features_only=True,
+        out_indices=[2, 3, 4],
+    )
+
+
+def test_averages_that_a_preset_adds_can_be_exported(cfg):
+    cfg.model.members = dict(student1=cfg.model.members.student1)
+    cfg.model.sharing = dict(type='mean_teacher')
+    specs = member_specs(cfg)
+    (average,) = [name for name, spec in specs.items() if spec.training == 'ema']
+    assert plain_config(cfg, average).model == plain_config(cfg, 'student1').model
+
+
 def test_what_has_no_plain_counterpart_is_refused(cfg):
     cfg.model.members.student1 = dict(config=dict(type='YOLOX', neck=dict(type='mmkd.FeatureMSE')))
     with pytest.raises(ConfigError, match="still need mmkd: .'mmkd.FeatureMSE'"):
