@@ -53,10 +53,7 @@ MODELS = LazyRegistry(
     parent=MMENGINE_MODELS,
     scope='mmkd',
     locations=['mmkd.models'],
-    needs={
-        'DenseDetectionLoss': ('mmdet', 'mmkd.models.losses.dense_detection'),
-        'EfficientNetLite': ('mmpretrain', 'mmkd.models.backbones.efficientnet_lite'),
-    },
+    needs={'EfficientNetLite': ('mmpretrain', 'mmkd.models.backbones.efficientnet_lite')},
 )
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmkd', locations=['mmkd.engine.hooks'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='mmkd', locations=['mmkd.engine.loops'])

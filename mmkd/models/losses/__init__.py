@@ -1,6 +1,7 @@
 from .base import DistillationLoss
 from .channel_correlation import ChannelCorrelation
 from .channel_wise import ChannelWise
+from .dense_detection import DenseDetectionLoss
 from .dkd import DKD
 from .feature_mse import FeatureMSE
 from .inherit_explore import InheritExploreLoss
@@ -13,6 +14,7 @@ __all__ = [
     'DKD',
     'ChannelCorrelation',
     'ChannelWise',
+    'DenseDetectionLoss',
     'DistillationLoss',
     'FeatureMSE',
     'InheritExploreLoss',
