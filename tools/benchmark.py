@@ -1,4 +1,4 @@
-"""Step time and peak memory of the joint training of a config against the sum of its members' plain trainings.
+"""Cost of a joint training step of a config against the sum of its members' plain trainings.
 
   python tools/benchmark.py CONFIG [--steps 20] [--cfg-options ...]
 

@@ -1,4 +1,4 @@
-"""Folders of images and masks (Kvasir-SEG, CVC-ClinicDB) to COCO boxes and label maps: IMAGES MASKS OUT [options]"""
+"""Folders of images and masks (Kvasir-SEG, CVC-ClinicDB) to COCO boxes and label maps."""
 
 import argparse
 import signal
@@ -20,8 +20,8 @@ def parse_args() -> argparse.Namespace:
         action='append',
         default=[],
         metavar='NAME=LIST.txt',
-        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; repeat '
-        'for each (default: a random cut into train and val)',
+        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; '
+        'repeat for each (default: a random cut into train and val)',
     )
     parser.add_argument(
         '--train-ratio',
@@ -34,8 +34,8 @@ def parse_args() -> argparse.Namespace:
         '--min-area',
         type=float,
         metavar='SHARE_OR_PIXELS',
-        help="components below it are specks and dropped: below 1 a share of the image's area, else "
-        'pixels (default: 0.0002 of the area, and 16 pixels at least)',
+        help="components below it are specks and dropped: below 1 a share of the image's area, "
+        'else pixels (default: 0.0002 of the area, and 16 pixels at least)',
     )
     parser.add_argument(
         '--strict',

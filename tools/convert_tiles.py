@@ -1,4 +1,4 @@
-"""Folders of histology tiles (Kather's MSIMUT and MSS) to lists for training, split by patient: FOLDER OUT [options]"""
+"""Folders of histology tiles (Kather's MSIMUT and MSS) to lists for training, split by patient."""
 
 import argparse
 import signal
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--copy',
         action='store_true',
-        help='copy the tiles to OUT/images, for file systems without links (default: a link to FOLDER)',
+        help='copy the tiles to OUT/images, for file systems without links (default: link FOLDER)',
     )
     parser.add_argument(
         '--strict',

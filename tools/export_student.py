@@ -1,4 +1,4 @@
-"""Write a member's plain checkpoint and plain config: python tools/export_student.py CKPT MEMBER OUT.pth"""
+"""Write a member's plain checkpoint and plain config: export_student.py CKPT MEMBER OUT.pth"""
 
 import argparse
 

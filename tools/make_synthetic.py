@@ -1,4 +1,4 @@
-"""Write the built-in set of synthetic endoscopy-like frames: python tools/make_synthetic.py [--out DIR] [options]"""
+"""Write the built-in set of synthetic endoscopy-like frames: make_synthetic.py [--out DIR]"""
 
 import argparse
 import signal

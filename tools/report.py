@@ -1,4 +1,4 @@
-"""Table, curves, a sheet of test images and plain students of a finished training: python tools/report.py WORK_DIR"""
+"""Table, curves, test images and plain students of a finished training: report.py WORK_DIR"""
 
 import argparse
 

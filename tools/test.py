@@ -1,4 +1,4 @@
-"""Evaluate the members and the ensemble of an mmkd config in one pass: python tools/test.py CONFIG CHECKPOINT [options]."""
+"""Evaluate the members and the ensemble of an mmkd config in one pass: test.py CONFIG CHECKPOINT"""
 
 import argparse
 

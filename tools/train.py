@@ -1,4 +1,4 @@
-"""Train the members of an mmkd config together (or any MM config): python tools/train.py CONFIG [options]."""
+"""Train the members of an mmkd config together, or any MM config: train.py CONFIG"""
 
 import argparse
 

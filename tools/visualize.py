@@ -1,4 +1,4 @@
-"""Draw test images: ground truth, each member, the ensemble, their disagreement; and the maps that the links' taps read.
+"""Draw test images: ground truth, members, ensemble, disagreement; and what the links' taps read.
 
 python tools/visualize.py CONFIG CHECKPOINT --out DIR [--indices 0 1 2 | --names file1 file2]
 """

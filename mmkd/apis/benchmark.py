@@ -14,7 +14,6 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
-from torch import nn
 
 from mmkd.apis.command_line import check_loaders, check_optimizers, merge_options, read_config
 from mmkd.export import member_specs, plain_config
@@ -59,7 +58,7 @@ class Step:
     def __init__(self, cfg: Config, device: str) -> None:
         set_random_seed(0)
         with naming_keys(cfg):
-            self.model: nn.Module = MODELS.build(cfg.model).to(device)
+            self.model: Any = MODELS.build(cfg.model).to(device)
             self.model.init_weights()
             self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.is_distiller = hasattr(self.model, 'ensemble_members')

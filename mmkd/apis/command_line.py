@@ -195,7 +195,7 @@ def check_launcher(launcher: str) -> None:
 
 
 def check_loaders(cfg: Config) -> None:
-    """Raise a ConfigError for what torch or mmengine refuse in a loader without naming its key."""
+    """Raise a ConfigError for what torch or mmengine refuse in a loader without its key."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader is not None and not isinstance(loader, dict):
@@ -210,8 +210,8 @@ def check_optimizers(cfg: Config) -> None:
     """Raise a ConfigError where an OnlineDistiller would be trained with one optimizer for all."""
     if 'members' in cfg.model and not (cfg.get('optim_wrapper') or {}).get('constructor'):
         raise ConfigError(
-            'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have an '
-            "optimizer each: 'mmkd.MemberOptimWrapperConstructor'"
+            'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have '
+            "an optimizer each: 'mmkd.MemberOptimWrapperConstructor'"
         )
 
 

@@ -56,7 +56,7 @@ def config_of_run(folder: Path, content: Any, told: str) -> Config:
 
 
 def _looks_like_a_config(file: Path) -> bool:
-    """Whether a Python file assigns `model` or `_base_`: reading a config executes it, other files are let be."""
+    """Whether a Python file assigns `model` or `_base_`; reading it would execute it."""
     try:
         tree = ast.parse(file.read_text(errors='replace'))
     except (OSError, SyntaxError, ValueError):

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 from mmengine.analysis import get_model_complexity_info
-from torch import nn
 
 from mmkd.apis.command_line import metric_table
 from mmkd.apis.exporting import config_of_run
@@ -41,7 +40,7 @@ SAME = {'mFscore': 'mDice'}  # two names of one figure: the F1 score of pixels i
 
 
 def checkpoint_of(work_dir: Path) -> tuple[str, Any]:
-    """Return path and content of a work folder's checkpoint: the best of the ensemble, else the last.
+    """Return a work folder's checkpoint, path and content: the ensemble's best, else the last.
 
     Raises:
         ConfigError: If there is no folder or no checkpoint that can be read.
@@ -63,9 +62,9 @@ def checkpoint_of(work_dir: Path) -> tuple[str, Any]:
 
 
 def complexity(
-    model: nn.Module, names: Sequence[str], size: Sequence[int]
+    model: Any, names: Sequence[str], size: Sequence[int]
 ) -> dict[str, tuple[float, float]]:
-    """Count parameters (in millions) and GFLOPs at an input size, by network; of the ensemble the sum."""
+    """Count millions of parameters and GFLOPs by network at an input size (summed: ensemble)."""
     figures = {}
     for name in dict.fromkeys([*names, *model.ensemble_members]):
         if name != 'ensemble':
@@ -101,7 +100,9 @@ def compression(
     lines = []
     for name in students:
         parts = []
-        for (big, small), what in zip(zip(figures[teacher], figures[name]), ('parameters', 'FLOPs')):
+        for (big, small), what in zip(
+            zip(figures[teacher], figures[name]), ('parameters', 'FLOPs')
+        ):
             if not big or not small:
                 continue
             fewer = big >= small
@@ -115,7 +116,7 @@ def compression(
 def report(
     work_dir: str | Path, checkpoint: str | None = None, images: int = 6
 ) -> tuple[str, list[Path]]:
-    """Test every member and the ensemble, draw curves and a sheet of test images, export the students.
+    """Test every member and the ensemble, draw curves and test images, export the students.
 
     Args:
         work_dir: Work folder of the training; files are written to `<work_dir>/report`.

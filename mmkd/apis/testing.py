@@ -53,7 +53,7 @@ def test(args: argparse.Namespace) -> None:
 def _rows_and_columns(
     metrics: dict[str, Any], rows: list[str]
 ) -> tuple[dict[str, Any], list[str], dict[str, str]]:
-    """Name the columns that any row has, in the order of the metrics; what is no number is left out."""
+    """Name the columns that any row has, in the metrics' order; only numbers are shown."""
     numbers = {k: v for k, v in metrics.items() if isinstance(v, Real)}
     columns: dict[str, str] = {}
     for row in rows:

@@ -65,8 +65,12 @@ def traceback_in_log(runner: Runner) -> Iterator[None]:
         text = f'error: {error}' if isinstance(error, ConfigError) else traceback.format_exc()
         for handler in runner.logger.handlers:
             if isinstance(handler, logging.FileHandler):
-                handler.stream.write(f'{text}\n')
-                handler.flush()
+                handler.acquire()
+                try:
+                    with open(handler.baseFilename, 'a') as file:
+                        file.write(f'{text}\n')
+                finally:
+                    handler.release()
         raise
 
 
@@ -77,7 +81,7 @@ def find_checkpoint(cfg: Config) -> tuple[str, Any] | None:
         ConfigError: If there are checkpoints in the work folder, but none can be used.
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    folders = ()
+    folders: tuple[Path, ...] = ()
     if hook.get('out_dir'):
         folders = (Path(hook['out_dir']) / Path(cfg.work_dir).name,)
     return find_latest(cfg.work_dir, folders, hook.get('filename_tmpl'))

@@ -14,10 +14,13 @@ from mmengine.config import Config
 def config_text(cfg: Config) -> str:
     """Return a config file's text: `name = value` lines of literals, in the config's own order."""
     values = _plain(cfg.to_dict())
-    return '\n'.join(
-        f'{name} = {pformat(value, width=100, compact=True, sort_dicts=False)}'
-        for name, value in values.items()
-    ) + '\n'
+    return (
+        '\n'.join(
+            f'{name} = {pformat(value, width=100, compact=True, sort_dicts=False)}'
+            for name, value in values.items()
+        )
+        + '\n'
+    )
 
 
 def _plain(node: Any) -> Any:

@@ -75,7 +75,7 @@ def _state(
         spec = specs[member]
         if spec.training == 'frozen':
             key = f'{spec.key}.checkpoint'
-            return member_state(load_file(spec.checkpoint, key), member, key)
+            return member_state(load_file(str(spec.checkpoint), key), member, key)
         return member_state(dict(state_dict=state_dict), member, 'checkpoint')
 
     if name != 'ensemble':

@@ -52,7 +52,9 @@ def member_specs(cfg: Config) -> dict[str, MemberSpec]:
 def _added_members(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return the members that a preset adds (the averages of a `mean_teacher`)."""
     sharing = model.get('sharing')
-    preset = dict(sharing) if isinstance(sharing, Mapping) else dict(type=sharing or '')
+    preset: dict[str, Any] = (
+        dict(type=sharing or '') if not isinstance(sharing, Mapping) else {**sharing}
+    )
     students = preset.get('students') or students_of(model)
     return sharing_members(preset.get('type', ''), students, preset.get('ema_momentum', 0.01))
 
@@ -60,7 +62,8 @@ def _added_members(model: Mapping[str, Any]) -> dict[str, Any]:
 def shared_preprocessor(cfg: Config, specs: dict[str, MemberSpec]) -> dict[str, Any]:
     """Return the config of the preprocessing that all members share."""
     given = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    return shared_preprocessor_config({name: spec.config for name, spec in specs.items()}, given)
+    configs: dict[str, Any] = {name: spec.config for name, spec in specs.items()}
+    return shared_preprocessor_config(configs, given)
 
 
 def self_contained(cfg: Config) -> None:
@@ -80,8 +83,8 @@ def self_contained(cfg: Config) -> None:
 
 
 def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> dict[str, Any]:
-    """Return the config of the member's network alone, with the preprocessing it was measured with."""
-    model = copy.deepcopy(specs[name].config)
+    """Return the config of the member's network alone, with its preprocessing as measured."""
+    model: Any = copy.deepcopy(specs[name].config)
     own = model.get('data_preprocessor') or {}
     shared = shared_preprocessor(cfg, specs)
     shared.pop('_scope_', None)
@@ -102,10 +105,10 @@ def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> 
 
 
 def plain_config(cfg: Config, name: str) -> Config:
-    """Return a config of the member `name` (or `ensemble`) alone: data, evaluation and schedule of `cfg`.
+    """Return a config of the member `name` (or `ensemble`) alone, with the data of `cfg`.
 
-    A member's config names nothing of mmkd's: its own metrics and hooks are left out. The ensemble's
-    is one of mmkd's, of its members, without links and mixer.
+    A member's config names nothing of mmkd's: mmkd's metrics and hooks are left out. The
+    ensemble's is one of mmkd's, of its members, without links and mixer.
 
     Raises:
         ConfigError: If there is no such member, or if something of mmkd's is left that has no plain
@@ -216,7 +219,7 @@ def _replace(node: dict[str, Any]) -> None:
     base = next(c for c in inspect.getmro(own) if c.__module__.split('.')[0] != 'mmkd')
     if not any(_class_in(r.parent, base.__name__) is base for r in REGISTRIES if r.parent):
         return
-    parameters = inspect.signature(base.__init__).parameters
+    parameters = inspect.signature(base).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in set(node) - set(parameters) - {'type', '_scope_'}:
             node.pop(key)

@@ -26,7 +26,7 @@ from mmkd.utils.model import distiller_of
 
 # Weights beyond it are a fault of the file or of the training: no network has them.
 ABSURD = 1e20
-_multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+_multiarray: Any = getattr(np, '_core', None) or np.core
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -54,7 +54,7 @@ SAFE_GLOBALS = [
     ),
     # The module's name before and since numpy 2, whichever is installed.
     *(
-        (getattr(_multiarray, name), f'numpy.{core}.multiarray.{name}')
+        (getattr(_multiarray.multiarray, name), f'numpy.{core}.multiarray.{name}')
         for core in ('core', '_core')
         for name in ('_reconstruct', 'scalar')
     ),
@@ -156,7 +156,7 @@ def _load_for_mmengine(filename: str) -> Any:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """Load a file for mmengine; the tensors are on the CPU, whatever `map_location` says."""
+    """Load a file for mmengine, to the CPU, whatever `map_location` says."""
     return _load_for_mmengine(filename)
 
 
@@ -185,7 +185,7 @@ guard_mmengine()
 
 
 def member_state(checkpoint: Any, name: str, key: str) -> dict[str, torch.Tensor]:
-    """Return the network's state dict of a checkpoint: a plain one, or member `name` of an mmkd one.
+    """Return a network's state dict: of a plain checkpoint, or of member `name` of an mmkd one.
 
     Raises:
         ConfigError: If there are no named tensors, or none of that member.
@@ -245,7 +245,7 @@ def load_member(network: nn.Module, source: str, name: str, key: str, strict: bo
 
 
 def members_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the weights of a distiller's members by their names in checkpoints; none of another model."""
+    """Return the weights of a distiller's members by their names in checkpoints, else none."""
     distiller = distiller_of(model)
     if not hasattr(distiller, 'ensemble_members'):
         return {}
@@ -253,9 +253,10 @@ def members_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def check_members(model: nn.Module, checkpoint: Any, key: str) -> None:
-    """Raise a ConfigError unless a training's checkpoint fits every weight of a distiller's members.
+    """Raise a ConfigError unless a checkpoint fits every weight of a distiller's members.
 
-    mmengine loads what fits and leaves the rest at its initial values. Other models are not checked.
+    mmengine loads what fits and leaves the rest at its initial values. Other models are not
+    checked.
 
     Args:
         model: The built model, wrapped or not.
@@ -325,7 +326,7 @@ def find_latest(
 
 
 def latest_whole(work_dir: str | Path) -> str | None:
-    """Return the path of the latest checkpoint of a work folder that can be read, None without one."""
+    """Return the path of the latest readable checkpoint of a work folder, None without one."""
     try:
         latest = find_latest(work_dir)
     except ConfigError:
@@ -334,7 +335,7 @@ def latest_whole(work_dir: str | Path) -> str | None:
 
 
 def _progress(path: pathlib.Path) -> tuple[int, float]:
-    """The iteration that a checkpoint was saved after; -1 if it does not say. Then the file's time."""
+    """Return the iteration that a checkpoint was saved after (-1: unknown), and its time."""
     try:
         # Mapped, not read: the few bytes beside the tensors.
         iteration = _load_safely(path, mmap=True)['meta']['iter']

@@ -33,7 +33,7 @@ BUILD_ERRORS = (
 
 @contextmanager
 def naming_keys(cfg: Any, prefix: str = '') -> Iterator[None]:
-    """Turn the error of a builder inside the block into a ConfigError, with its key in `cfg` if found.
+    """Turn the error of a builder inside the block into a ConfigError, with its key if found.
 
     For building alone, where a wrong config is the likely cause: what a training raises later
     keeps its traceback.
@@ -75,7 +75,7 @@ def _explain(text: str, cfg: Any, prefix: str, error: Exception) -> None:
                 {scope for root in ROOTS for scope in root.children},
             )
         else:
-            names = _names(kind, name.rpartition('.')[0])
+            names = set(_names(kind, name.rpartition('.')[0]))
         if key is not None:
             _refuse(name, names, key, error)
     found = UNKNOWN_ARGUMENT.search(text)
@@ -143,16 +143,16 @@ def _class(kind: Any) -> type | None:
 
 
 def _parameters(kind: Any, owner: str) -> set[str]:
-    """The names of the arguments of a class and of those it passes the rest of its arguments on to."""
+    """Return the names of a class's arguments, and of those it passes on to its bases."""
     if owner == 'DataLoader':
         from torch.utils.data import DataLoader
 
         kind = DataLoader
     names: set[str] = set()
     for cls in inspect.getmro(_class(kind) or object):
-        parameters = (
-            inspect.signature(cls.__init__).parameters.values() if cls is not object else ()
-        )
+        if cls is object or '__init__' not in vars(cls):
+            continue
+        parameters = inspect.signature(vars(cls)['__init__']).parameters.values()
         names.update(
             p.name
             for p in parameters
@@ -164,7 +164,7 @@ def _parameters(kind: Any, owner: str) -> set[str]:
 
 
 def _names(kind: str, scope: str) -> list[str]:
-    """The names of a kind of registry, those of a `scope` with it in front."""
+    """Return the names in a kind of registry, those of a `scope` with it in front."""
     names = []
     for root in ROOTS:
         if root.name == kind:

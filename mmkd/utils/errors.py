@@ -27,12 +27,19 @@ def message_of(error: BaseException) -> str:
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
+PATH_ERRORS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
 @contextmanager
 def wrong_paths() -> Iterator[None]:
-    """Turn errors about a path that the user named (missing, taken, not allowed) into a ConfigError."""
+    """Turn errors about a path that the user named into a ConfigError."""
     try:
         yield
-    except (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ConfigError(message_of(error)) from error
-    except PermissionError as error:
+    except PATH_ERRORS as error:
         raise ConfigError(message_of(error)) from error

@@ -1,8 +1,10 @@
-"""How a member's own options change the shared `optim_wrapper` config: one rule for training and export."""
+"""How a member changes the shared `optim_wrapper` config: one rule for training and export."""
 
 import copy
 from collections.abc import Mapping
 from typing import Any
+
+from mmengine.config import ConfigDict
 
 
 def member_optim_config(
@@ -18,7 +20,7 @@ def member_optim_config(
     cfg = copy.deepcopy(dict(shared))
     for key, value in copy.deepcopy(dict(overrides or {})).items():
         if key == 'optimizer' and isinstance(value, Mapping) and 'type' not in value:
-            cfg[key] = type(value)({**cfg[key], **value})
+            cfg[key] = ConfigDict({**cfg[key], **value})
         else:
             cfg[key] = value
     return cfg

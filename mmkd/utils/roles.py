@@ -1,16 +1,16 @@
-"""Who is the teacher, who are the students, and whom the ensemble fuses: one rule for models and configs."""
+"""Who is the teacher, who are the students, and whom the ensemble fuses."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def teacher_of(sharing: Mapping | str | None) -> str:
-    """Return the name that the teacher has, if there is one: `sharing.teacher`, else `teacher`."""
+    """Return the name of the teacher, if there is one: `sharing.teacher`, else `teacher`."""
     return sharing.get('teacher', 'teacher') if isinstance(sharing, Mapping) else 'teacher'
 
 
 def students_of(model: Mapping[str, Any]) -> list[str]:
-    """Return the students of an OnlineDistiller's config: the online members other than the teacher.
+    """Return the students of an OnlineDistiller's config: its online members but the teacher.
 
     Args:
         model: The config's `model`: its `members` (None drops one) and `sharing` are read.

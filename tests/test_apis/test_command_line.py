@@ -16,7 +16,9 @@ def options(*words):
 
 
 def distiller(**member):
-    return Config(dict(model=dict(members=dict(a=dict(config='x.py', **member))), hooks=[dict(n=1)]))
+    return Config(
+        dict(model=dict(members=dict(a=dict(config='x.py', **member))), hooks=[dict(n=1)])
+    )
 
 
 @pytest.mark.parametrize(

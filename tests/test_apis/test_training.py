@@ -38,7 +38,8 @@ def cfg(toolkit, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'hook, error, text', [('FailsLate', KeyError, 'Traceback'), ('RefusesLate', ConfigError, 'error: hook')]
+    'hook, error, text',
+    [('FailsLate', KeyError, 'Traceback'), ('RefusesLate', ConfigError, 'error: hook')],
 )
 def test_a_fault_of_a_training_keeps_its_traceback_in_the_log(cfg, tmp_path, hook, error, text):
     cfg.custom_hooks.append(dict(type=hook))
@@ -97,7 +98,9 @@ def test_what_fits_is_resumed_whatever_the_number_of_epochs(cfg):
 def test_epochs_of_another_length_are_not_resumed(cfg, iterations):
     """Twice the batch size halves an epoch: what was one epoch would count as two."""
     runner = build_runner(cfg)
-    with pytest.raises(ConfigError, match=f'x: its epochs have {iterations} iterations, .* 3: batch'):
+    with pytest.raises(
+        ConfigError, match=f'x: its epochs have {iterations} iterations, .* 3: batch'
+    ):
         check_resumed(runner, resumable(runner, iterations=iterations), 'x')
 
 

@@ -116,7 +116,9 @@ def test_a_class_of_mmkd_is_replaced_by_its_plain_config(cfg):
 
 
 def test_a_class_whose_plain_config_depends_on_its_arguments(cfg):
-    backbone = dict(type='mmkd.EfficientNetLite', arch='lite1', out_indices=(2, 3, 4), pretrained=True)
+    backbone = dict(
+        type='mmkd.EfficientNetLite', arch='lite1', out_indices=(2, 3, 4), pretrained=True
+    )
     cfg.model.members.student1 = dict(config=dict(type='YOLOX', backbone=backbone))
     assert plain_config(cfg, 'student1').model.backbone == dict(
         type='mmpretrain.TIMMBackbone',

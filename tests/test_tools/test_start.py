@@ -29,7 +29,9 @@ HEAVY = ('numba', 'pandas', 'mmdet', 'mmseg', 'mmpretrain', 'sklearn', 'torchvis
 
 
 def run(code, *arguments):
-    return subprocess.run([sys.executable, '-c', code, *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, '-c', code, *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize('tool', TOOLS)
@@ -46,7 +48,9 @@ def test_every_tool_is_listed(toolkit):
 
 
 def test_importing_mmkd_imports_nothing_heavy():
-    done = run('import sys, mmkd; print([m for m in ("torch", "mmengine", "numpy") if m in sys.modules])')
+    done = run(
+        'import sys, mmkd; print([m for m in ("torch", "mmengine", "numpy") if m in sys.modules])'
+    )
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
 
 

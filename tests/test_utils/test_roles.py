@@ -18,7 +18,11 @@ FROZEN = dict(NET, training='frozen', checkpoint='x.pth')
         (dict(members=dict(a=NET, avg=dict(training='ema', of='a'))), ['a'], ['a']),
         (dict(members=dict(teacher=NET)), [], ['teacher']),
         (dict(members=dict(teacher=NET, f=FROZEN), ensemble=None), [], ['teacher', 'f']),
-        (dict(members=dict(teacher=NET, a=NET), ensemble=dict(members=['teacher'])), ['a'], ['teacher']),
+        (
+            dict(members=dict(teacher=NET, a=NET), ensemble=dict(members=['teacher'])),
+            ['a'],
+            ['teacher'],
+        ),
     ],
 )
 def test_students_and_ensemble(model, students, ensemble):
