@@ -1,4 +1,4 @@
-"""Packaging of mmkd; `configs/` and `tools/` are shipped inside the package as `mmkd/.mim`, as OpenMMLab packages do."""
+"""Packaging of mmkd; `configs/` and `tools/` go into the package as `mmkd/.mim`."""
 
 import re
 import shutil
@@ -10,7 +10,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 
 
-def requirements(name):
+def requirements(name: str) -> list[str]:
+    """Read a list of requirements."""
     lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
     return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
 
@@ -18,7 +19,8 @@ def requirements(name):
 class BuildWithMim(build_py):
     """Put `configs/` and `tools/` into the built package's `.mim` folder."""
 
-    def run(self):
+    def run(self) -> None:
+        """Build."""
         super().run()
         if self.editable_mode:
             return  # the checkout's own folders are used
@@ -36,14 +38,17 @@ version = re.search(r"__version__ = '(.+)'", (ROOT / 'mmkd' / 'version.py').read
 setup(
     name='mmkd',
     version=version,
-    description='Online knowledge distillation and mutual learning between peer networks for OpenMMLab',
+    description='Online knowledge distillation and mutual learning for OpenMMLab',
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd', 'mmkd.*']),
+    package_data={'mmkd': ['py.typed']},
     install_requires=requirements('runtime'),
-    # Neither family is a hard requirement: `Requires-Dist: mmengine` would overwrite the fork's files.
-    extras_require={name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'tests')},
+    # Neither family is required: `Requires-Dist: mmengine` would overwrite the fork's files.
+    extras_require={
+        name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'tests')
+    },
     cmdclass={'build_py': BuildWithMim},
 )

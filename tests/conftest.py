@@ -110,6 +110,15 @@ def optim_wrapper(model, **cfg):
     return build_optim_wrapper(model, dict(constructor='mmkd.MemberOptimWrapperConstructor', **cfg))
 
 
+def pytest_collection_modifyitems(items):
+    """Keep the tests that share what their own file sets up in one process (`--dist loadgroup`)."""
+    for item in items:
+        file = item.nodeid.split('::')[0]
+        definitions = [d for found in item._fixtureinfo.name2fixturedefs.values() for d in found]
+        if any(d.scope == 'module' and d.baseid.startswith(file) for d in definitions):
+            item.add_marker(pytest.mark.xdist_group(file))
+
+
 @pytest.fixture(scope='session')
 def data(tmp_path_factory):
     """A synthetic set of 12 and 6 frames of 64 px."""

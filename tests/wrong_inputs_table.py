@@ -1095,6 +1095,13 @@ def text_file(folder, shared, torch):
     (folder / 'note.pth').write_text('weights are on the other disk\n')
 
 
+def executable_config(folder, shared, torch):
+    """A checkpoint whose config texts, which mmengine executes, make a file."""
+    content = whole(shared)
+    content['meta'].update(dict.fromkeys(('config', 'cfg'), "open('ran', 'w')\nmodel = dict()\n"))
+    torch.save(content, folder / 'evil.pth')
+
+
 START = 'teacher=dict(checkpoint={!r})'
 CHECKPOINTS = [
     config(
@@ -1164,6 +1171,137 @@ CHECKPOINTS = [
         (TEST, 'det.py', 'evil.pth'),
         'it is not loaded',
         prepare=checkpoint(evil),
+    ),
+    config(
+        'start-evil',
+        'load_from of a checkpoint that would run code',
+        "load_from = 'evil.pth'",
+        'load_from',
+        'it is not loaded',
+        prepare=checkpoint(evil),
+    ),
+    config(
+        'start-plain',
+        "load_from of a plain model's checkpoint",
+        "load_from = 'member.pth'",
+        'load_from',
+        'has no weights of the members',
+        'model.members.<name>.checkpoint',
+        prepare=checkpoint(save_member),
+    ),
+    config(
+        'backbone-evil',
+        'a pretrained backbone that would run code',
+        members(
+            "teacher=dict(options={'backbone.init_cfg': dict(type='Pretrained', checkpoint='evil.pth')})"
+        ),
+        'it is not loaded',
+        prepare=checkpoint(evil),
+    ),
+    line(
+        'visualize-evil',
+        'visualize a checkpoint that would run code',
+        ('tools/visualize.py', 'det.py', 'evil.pth', '--out', 'v'),
+        'it is not loaded',
+        prepare=checkpoint(evil),
+    ),
+    line(
+        'report-evil',
+        'report on a checkpoint that would run code',
+        ('tools/report.py', 'BASE/work', '--checkpoint', 'evil.pth'),
+        'it is not loaded',
+        prepare=checkpoint(evil),
+    ),
+    line(
+        'report-plain',
+        "report on a plain model's checkpoint",
+        ('tools/report.py', 'BASE/work', '--checkpoint', 'member.pth'),
+        'member.pth',
+        'with the members []',
+        prepare=checkpoint(save_member),
+    ),
+    line(
+        'benchmark-evil',
+        'benchmark with a start that would run code',
+        ('tools/benchmark.py', 'config.py', '--steps', '1'),
+        'it is not loaded',
+        process=True,
+        prepare=lambda f, s: (
+            checkpoint(evil)(f, s),
+            (f / 'config.py').write_text(
+                f"_base_ = './det.py'\n{members(START.format('evil.pth'))}\n"
+            ),
+        ),
+    ),
+    line(
+        'resume-text',
+        'resume from a checkpoint whose config text would run code',
+        (TRAIN, 'det.py', '--resume', 'evil.pth', '--cfg-options', 'train_cfg.max_epochs=2'),
+        'resumed epoch: 1',
+        works=True,
+        prepare=checkpoint(executable_config),
+    ),
+    line(
+        'export-text',
+        'export from a checkpoint whose config text would run code',
+        (EXPORT, 'evil.pth', 'student1', 'out/s.pth', '--config', 'det.py'),
+        'wrote out/s.pth',
+        works=True,
+        prepare=checkpoint(executable_config),
+    ),
+    line(
+        'export-other',
+        'export with the config of another model',
+        (EXPORT, 'BASE/work/epoch_1.pth', 'student1', 'out/s.pth', '--config', 'seg.py'),
+        'does not fit the network',
+    ),
+    line(
+        'export-over-config',
+        'export over the training config',
+        (EXPORT, 'BASE/work/epoch_1.pth', 'student1', 'det.pth'),
+        'det.py is there already',
+    ),
+    line(
+        'export-over-itself',
+        'export over the checkpoint',
+        (EXPORT, 'epoch_1.pth', 'student1', 'epoch_1.pth', '--config', 'det.py'),
+        'is the checkpoint itself',
+        prepare=lambda f, s: shutil.copy(s / 'work/epoch_1.pth', f / 'epoch_1.pth'),
+    ),
+    line(
+        'resume-batch',
+        'resume with another batch size',
+        (TRAIN, 'config.py', '--resume', 'BASE/work/epoch_1.pth'),
+        '--resume',
+        'iterations',
+        'batch size',
+        prepare=lambda f, s: (f / 'config.py').write_text(
+            "_base_ = './det.py'\ntrain_dataloader = dict(batch_size=8)\n"
+            'train_cfg = dict(max_epochs=2)\n'
+        ),
+    ),
+    line(
+        'resume-optimizer',
+        'resume with another optimizer',
+        (TRAIN, 'config.py', '--resume', 'BASE/work/epoch_1.pth'),
+        '--resume',
+        'momentum',
+        prepare=lambda f, s: (f / 'config.py').write_text(
+            "_base_ = './det.py'\ntrain_cfg = dict(max_epochs=2)\n"
+            "optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9))\n"
+        ),
+    ),
+    line(
+        'resume-damaged',
+        'resume where all checkpoints are damaged',
+        (TRAIN, 'det.py', '--resume'),
+        '--resume',
+        'none can be resumed from',
+        'epoch_1.pth',
+        prepare=lambda f, s: (
+            shutil.copytree(s / 'work', f / 'work'),
+            cut(f / 'work/epoch_1.pth'),
+        ),
     ),
     line(
         'test-cut',

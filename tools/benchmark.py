@@ -1,8 +1,9 @@
-"""Step time and peak memory of the joint training of a config against the sum of its members' plain trainings.
+"""Cost of a joint training step of a config against the sum of its members' plain trainings.
 
   python tools/benchmark.py CONFIG [--steps 20] [--cfg-options ...]
 
-Times are medians of steps taken in turn in one process on the same batches; each peak is that of a process of its own.
+Times are medians of steps taken in turn in one process on the same batches; each peak is that of a
+process of its own.
 """
 
 import argparse
@@ -10,14 +11,12 @@ import json
 import subprocess
 import sys
 
-import torch
-
-from mmkd.apis.benchmark import measure_memory, measure_time, online_members, prepare
-from mmkd.apis.command_line import Options, positive, run_tool
+from mmkd.apis.command_line import add_options_argument, positive, run_tool
 from mmkd.utils.errors import ConfigError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,26 +24,25 @@ def parse_args():
     parser.add_argument(
         '--steps', type=positive, default=20, help='measured steps of each (default: 20)'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Options,
-        default={},
-        help="values that replace the config's",
-    )
+    add_options_argument(parser)
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
+    """Measure and print the table."""
     args = parse_args()
+
+    import torch
+
+    from mmkd.apis.benchmark import measure_memory, measure_time, online_members, prepare, table
+
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if args.memory_of:
         print(json.dumps(measure_memory(args.config, args.cfg_options, args.memory_of, device)))
         return
-    names = online_members(prepare(args.config, args.cfg_options))
     memory = {}
-    for subject in ('joint', *names):
+    for subject in ('joint', *online_members(prepare(args.config, args.cfg_options))):
         done = subprocess.run(
             [sys.executable, *sys.argv, '--memory-of', subject], capture_output=True, text=True
         )
@@ -52,15 +50,7 @@ def main():
             raise ConfigError(f'measuring {subject}: {done.stderr.strip()[-800:]}')
         memory[subject] = json.loads(done.stdout.strip().splitlines()[-1])
     seconds = measure_time(args.config, args.cfg_options, args.steps, device)
-    print(f'\n{"":<12}{"step, s":>10}{"peak, MiB":>12}')
-    for name in (*names, 'joint'):
-        print(f'{name:<12}{seconds[name]:>10.3f}{memory[name]:>12.0f}')
-    sums = [sum(table[name] for name in names) for table in (seconds, memory)]
-    print(f'{"sum of plain":<12}{sums[0]:>10.3f}{sums[1]:>12.0f}')
-    print(
-        f'joint / sum: time {seconds["joint"] / sums[0]:.2f}, memory {memory["joint"] / sums[1]:.2f} ({device}, '
-        f'medians of {args.steps} steps)'
-    )
+    print(f'\n{table(seconds, memory, device, args.steps)}')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, wrong_paths
 
 
 def parse_args() -> argparse.Namespace:
@@ -103,7 +103,8 @@ def main() -> None:
         splits[name] = path
     options = PolypOptions(splits=splits, **arguments)
     convert = convert_polyps if len(paths) == 3 else convert_polyp_folder
-    report = convert(*paths, options)
+    with wrong_paths():
+        report = convert(*paths, options)
     print(f'\n{report.table()}\nwrote {Path(paths[-1]).absolute()}')
 
 

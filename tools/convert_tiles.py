@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
+from mmkd.utils.errors import wrong_paths
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,7 +63,8 @@ def main() -> None:
 
     from mmkd.datasets.converters.tiles import convert_tiles
 
-    report = convert_tiles(**options)
+    with wrong_paths():
+        report = convert_tiles(**options)
     print(f'\n{report.table()}\nwrote {Path(options["out"]).absolute()}')
 
 

@@ -1,7 +1,8 @@
-"""Check the installation part by part and print the mend for each fault: python tools/doctor.py
+"""Check the installation part by part and print how to fix each problem: python tools/doctor.py
 
-Exit status 1 if something that mmkd needs is missing or broken. Imports nothing of mmkd or torch itself: each check runs in
-a process of its own, so that a crashing library is one fault and not the end.
+Exit status 1 if something that mmkd needs is missing or broken. Imports nothing of mmkd or torch
+itself: each check runs in a process of its own, so that a crashing library is one problem and not
+the end.
 """
 
 import argparse
@@ -29,9 +30,13 @@ LIBRARIES = {
     'ensemble_boxes': 'ensemble-boxes',
     'pycocotools.coco': 'pycocotools',
 }
-OPS = 'import torch; from mmcv.ops import nms; b = torch.tensor([[0., 0., 2., 2.]]); nms(b, torch.ones(1), 0.5); print("NMS ran")'
+OPS = (
+    'import torch; from mmcv.ops import nms; b = torch.tensor([[0., 0., 2., 2.]]); '
+    'nms(b, torch.ones(1), 0.5); print("NMS ran")'
+)
 BUILD_OPS = (
-    '{py} -m pip install -r requirements/build.txt && CFLAGS="-O2 -g0" MAX_JOBS=2 MMCV_WITH_OPS=1 {py} -m pip install '
+    '{py} -m pip install -r requirements/build.txt && '
+    'CFLAGS="-O2 -g0" MAX_JOBS=2 MMCV_WITH_OPS=1 {py} -m pip install '
     '--no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv   (or: '
     + SETUP
     + ')'
@@ -39,39 +44,44 @@ BUILD_OPS = (
 
 
 class Faults(list):
-    """The faults found so far; prints each check as it is done."""
+    """The parts at fault so far; prints each check as it is done."""
 
-    def good(self, part, text):
+    def good(self, part: str, text: str) -> None:
+        """Print a part that works."""
         print(f'  ok     {part}: {text}')
 
-    def note(self, part, text, mend=None):
+    def note(self, part: str, text: str, mend: str | None = None) -> None:
+        """Print what mmkd can do without."""
         print(f'  note   {part}: {text}' + (f'\n         -> {mend}' if mend else ''))
 
-    def bad(self, part, text, mend):
+    def bad(self, part: str, text: str, mend: str) -> None:
+        """Print a part at fault, and how to fix it."""
         print(f'  FAULT  {part}: {text}\n         -> {mend}')
         self.append(part)
 
 
-def probe(code):
-    """Run Python code in a new process; return (whether it worked, the last line of its output or error)."""
+def probe(code: str) -> tuple[bool, str]:
+    """Run Python code in a new process; return whether it worked, and its last line."""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     return done.returncode == 0, lines[-1] if lines else f'exit status {done.returncode}'
 
 
-def version_of(distribution):
+def version_of(distribution: str) -> str | None:
+    """Return the installed version, None without one."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
 
 
-def numbers(version):
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the first three numbers of a version."""
     return tuple(int(n) for n in re.findall(r'\d+', version.split('+')[0])[:3])
 
 
-def minimum_of(distribution):
-    """Return the lowest version that requirements/*.txt ask for, None without one (or outside a checkout)."""
+def minimum_of(distribution: str) -> str | None:
+    """Return the lowest version that requirements/*.txt ask for, None without one."""
     for file in sorted(REQUIREMENTS.glob('*.txt')):
         found = re.search(rf'^{re.escape(distribution)}>=([\d.]+)', file.read_text(), re.MULTILINE)
         if found:
@@ -79,9 +89,10 @@ def minimum_of(distribution):
     return None
 
 
-def check_python(faults):
+def check_python(faults: Faults) -> None:
+    """Check the version of Python."""
     text = f'{sys.version.split()[0]} at {sys.executable}'
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036
         faults.bad(
             'python', text, f'mmkd needs 3.10 or newer: MMKD_PYTHON=/path/to/python3.11 {SETUP}'
         )
@@ -89,9 +100,11 @@ def check_python(faults):
         faults.good('python', text)
 
 
-def check_torch(faults):
+def check_torch(faults: Faults) -> None:
+    """Check torch and what goes with it."""
     ok, text = probe(
-        'import torch; print(torch.__version__, torch.version.cuda or "", int(torch.cuda.is_available()))'
+        'import torch; '
+        'print(torch.__version__, torch.version.cuda or "", int(torch.cuda.is_available()))'
     )
     if not ok:
         faults.bad('torch', text, f'{SETUP}   (or: {sys.executable} -m pip install torch==2.13.0)')
@@ -107,7 +120,8 @@ def check_torch(faults):
     check_torchvision(faults, version)
 
 
-def check_torchvision(faults, torch):
+def check_torchvision(faults: Faults, torch: str) -> None:
+    """Check that torchvision is the one for this torch, and can be imported."""
     version = version_of('torchvision')
     if version is None:
         faults.note('torchvision', 'not installed; only classification (mmpretrain) needs it')
@@ -122,7 +136,8 @@ def check_torchvision(faults, torch):
         faults.bad(
             'torchvision',
             f'{version} goes with torch {wanted}, not with {torch}',
-            f'{sys.executable} -m pip install torch=={wanted}, or the torchvision for torch {torch}',
+            f'{sys.executable} -m pip install torch=={wanted}, or the torchvision for torch '
+            f'{torch}',
         )
         return
     ok, text = probe('import torchvision')
@@ -131,7 +146,8 @@ def check_torchvision(faults, torch):
     elif 'torchvision::nms does not exist' in text:
         faults.note(
             'torchvision',
-            f'{version} is a CUDA build beside a CPU-only torch: mmkd works with it, the plain toolboxes do not',
+            f'{version} is a CUDA build beside a CPU-only torch: mmkd works with it, the plain '
+            'toolboxes do not',
             f"torchvision's CPU build (https://pytorch.org/get-started/locally), or {SETUP}",
         )
     else:
@@ -142,13 +158,15 @@ def check_torchvision(faults, torch):
         )
 
 
-def check_family(faults):
+def check_family(faults: Faults) -> None:
+    """Check OpenMMLab's packages and mmcv's compiled ops."""
     for module, (fork, original, needed) in FAMILY.items():
         found = {name: version_of(name) for name in (fork, original) if version_of(name)}
         if len(found) == 2:
             faults.bad(
                 module,
-                f'both {fork} {found[fork]} and {original} {found[original]} are installed, one over the other',
+                f'both {fork} {found[fork]} and {original} {found[original]} are installed, one '
+                'over the other',
                 f'{sys.executable} -m pip uninstall -y {fork} {original}; then {SETUP}',
             )
             continue
@@ -190,7 +208,8 @@ def check_family(faults):
             )
 
 
-def check_libraries(faults):
+def check_libraries(faults: Faults) -> None:
+    """Check the other libraries."""
     for module, distribution in LIBRARIES.items():
         ok, text = probe(f'import {module}')
         if ok:
@@ -201,13 +220,15 @@ def check_libraries(faults):
             faults.bad(
                 module,
                 text,
-                'a system library is missing; for libGL on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0',
+                'a system library is missing; for libGL on Debian and Ubuntu: apt-get install '
+                'libgl1 libglib2.0-0',
             )
         else:
             faults.bad(module, text, f'{sys.executable} -m pip install {distribution}')
 
 
-def check_mmkd(faults):
+def check_mmkd(faults: Faults) -> None:
+    """Check mmkd itself."""
     ok, text = probe(
         'import mmkd, os; print(mmkd.__version__, "from", os.path.dirname(mmkd.__file__))'
     )
@@ -220,7 +241,8 @@ def check_mmkd(faults):
         return
     faults.good('mmkd', text)
     ok, text = probe(
-        'import mmkd; from mmengine.registry import MODELS; assert MODELS.get("mmkd.OnlineDistiller")'
+        'import mmkd; from mmengine.registry import MODELS; '
+        'assert MODELS.get("mmkd.OnlineDistiller")'
     )
     if ok:
         faults.good('registry', "mmkd.OnlineDistiller is registered in mmengine's scope 'mmkd'")
@@ -228,7 +250,8 @@ def check_mmkd(faults):
         faults.bad('registry', text, SETUP)
 
 
-def main():
+def main() -> None:
+    """Run all checks."""
     argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mmkd.apis.command_line import run_tool
+from mmkd.utils.errors import wrong_paths
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +31,8 @@ def main() -> None:
 
     from mmkd.datasets.converters.synthetic import write_synthetic_polyps
 
-    written = write_synthetic_polyps(**vars(args))
+    with wrong_paths():
+        written = write_synthetic_polyps(**vars(args))
     print(
         f'\n{Path(args.out).absolute()}: '
         + ('written' if written else 'there already, with these arguments')

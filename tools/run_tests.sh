@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# The tests, in the same environment as the quickstart's: bash tools/run_tests.sh [pytest arguments]
+# The tests, in the same environment as the quickstart's: bash tools/run_tests.sh [--checks] [pytest arguments]
+#   --checks   first what reads the code alone: ruff, mypy and the import contract
 set -euo pipefail
 source "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/setup_env.sh"
 cd "$ROOT"
 setup_env
-# One process a core; the small networks of the tests gain nothing from more threads. loadfile: what a file sets up is set up once.
+if [ "${1:-}" = --checks ]; then
+    shift
+    "$PY" -m ruff check .
+    "$PY" -m ruff format --check .
+    "$PY" -m mypy
+    "$VENV/bin/lint-imports"
+fi
+# One process a core; the small networks of the tests gain nothing from more threads. loadgroup: tests that share what
+# their file sets up go to one process (tests/conftest.py), the longest files first; all others go where there is room.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$PY" -m pytest -n auto --dist loadfile "$@"
+exec "$PY" -m pytest -n auto --dist loadgroup "$@"

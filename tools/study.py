@@ -11,10 +11,6 @@ import argparse
 import sys
 
 from mmkd.apis.command_line import Options, positive, run_tool
-from mmkd.apis.study.plan import load_plan
-from mmkd.apis.study.report import write_report
-from mmkd.apis.study.run import run_study
-from mmkd.apis.study.status import status_table
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,6 +67,12 @@ def say(text: str) -> None:
 def main() -> None:
     """Run one of the tool's commands."""
     args = parse_args()
+
+    from mmkd.apis.study.plan import load_plan
+    from mmkd.apis.study.report import write_report
+    from mmkd.apis.study.run import run_study
+    from mmkd.apis.study.status import status_table
+
     plan = load_plan(args.plan, args.trial)
     if args.command == 'run':
         failed = run_study(

@@ -1,24 +1,32 @@
 """Cost of one joint training step against the members' plain steps, in one run."""
 
+from __future__ import annotations
+
 import resource
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
-from mmkd.apis.command_line import merge_options, read_config
-from mmkd.export import member_plans, plain_config
+from mmkd.apis.command_line import check_loaders, check_optimizers, merge_options, read_config
+from mmkd.export import member_specs, plain_config
+from mmkd.models.connectors import FactorAutoEncoder
+from mmkd.utils.config_errors import naming_keys
 
 
-def cached_batches(cfg, count):
+def cached_batches(cfg: Config, count: int) -> list[dict[str, Any]]:
     """Return the first `count` batches of the config's training data, loaded once."""
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    batches = []
+    with naming_keys(cfg):
+        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    batches: list[dict[str, Any]] = []
     while len(batches) < count:
         for batch in loader:
             batches.append(batch)
@@ -27,7 +35,7 @@ def cached_batches(cfg, count):
     return batches
 
 
-def copy_batch(batch):
+def copy_batch(batch: dict[str, Any]) -> dict[str, Any]:
     """Copy what a training step may change: the list of images and the data samples."""
     return dict(
         batch,
@@ -37,56 +45,76 @@ def copy_batch(batch):
 
 
 class Step:
-    """A model with its optimisers, as the config has them, at full sharing (progress 1)."""
+    """A model with its optimizers, as the config has them, at full sharing (progress 1).
 
-    def __init__(self, cfg, device):
+    What hooks do in each step of a training is done, too; what they do before it is left out where
+    it costs no step's time (a FactorAutoEncoder counts as trained).
+
+    Args:
+        cfg: Of an OnlineDistiller, or of a plain model.
+        device: `cpu` or `cuda`.
+    """
+
+    def __init__(self, cfg: Config, device: str) -> None:
         set_random_seed(0)
-        self.model = MODELS.build(cfg.model).to(device)
-        self.model.init_weights()
-        if hasattr(self.model, 'specs'):
+        with naming_keys(cfg):
+            self.model: Any = MODELS.build(cfg.model).to(device)
+            self.model.init_weights()
+            self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        self.is_distiller = hasattr(self.model, 'ensemble_members')
+        if self.is_distiller:
             self.model.progress = 1.0
-        self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        for module in self.model.modules():
+            if isinstance(module, FactorAutoEncoder):
+                module.trained.fill_(True)
         self.model.train()
 
-    def __call__(self, batch):
-        """Take a step; returns its seconds."""
+    def __call__(self, batch: dict[str, Any]) -> float:
+        """Take a step; return its seconds."""
         self._wait()
         start = time.perf_counter()
         self.model.train_step(batch, self.optim_wrapper)
+        if self.is_distiller:
+            self.model.update_ema_members()  # as MemberHook does
         self._wait()
         return time.perf_counter() - start
 
     @staticmethod
-    def _wait():
+    def _wait() -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
 
-def prepare(config_file, options):
+def prepare(config_file: str, options: Mapping[str, Any]) -> Config:
     """Load a config for measuring: quiet, in its scope."""
     if not MMLogger.check_instance_created('mmkd-benchmark'):
         MMLogger.get_instance('mmkd-benchmark', log_level='ERROR')
     cfg = merge_options(read_config(config_file), options)
+    member_specs(cfg)  # an OnlineDistiller's
+    check_loaders(cfg)
+    check_optimizers(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return cfg
 
 
-def online_members(cfg):
-    """list[str]: Members that a plain training could train."""
-    return [name for name, plan in member_plans(cfg).items() if plan.training == 'online']
+def online_members(cfg: Config) -> list[str]:
+    """Return the members that a plain training could train."""
+    return [name for name, spec in member_specs(cfg).items() if spec.training == 'online']
 
 
-def measure_time(config_file, options, steps, device):
+def measure_time(
+    config_file: str, options: Mapping[str, Any], steps: int, device: str
+) -> dict[str, float]:
     """Alternate the joint step and each member's plain step on the same batches.
 
     Returns:
-        dict[str, float]: Median seconds: `joint`, and by member.
+        Median seconds: `joint`, and by member.
     """
     cfg = prepare(config_file, options)
     batches = cached_batches(cfg, min(steps, 8))
     subjects = {'joint': Step(cfg, device)}
     subjects.update({name: Step(plain_config(cfg, name), device) for name in online_members(cfg)})
-    seconds = {name: [] for name in subjects}
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for index in range(steps + 2):
         for name, step in subjects.items():
             spent = step(copy_batch(batches[index % len(batches)]))
@@ -95,11 +123,19 @@ def measure_time(config_file, options, steps, device):
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def measure_memory(config_file, options, subject, device):
-    """Peak memory of a few steps of `subject` (`joint` or a member), in MiB; for a process of its own.
+def measure_memory(
+    config_file: str, options: Mapping[str, Any], subject: str, device: str
+) -> float:
+    """Measure the peak memory of a few steps, in MiB; for a process of its own.
 
-    On a GPU torch's peak of allocated bytes; else growth of the process's resident peak over what it has before the model
-    is built.
+    On a GPU it is torch's peak of allocated bytes, else the growth of the process's resident peak
+    over what it has before the model is built.
+
+    Args:
+        config_file: Config of an OnlineDistiller.
+        options: `--cfg-options`.
+        subject: `joint`, or a member.
+        device: `cpu` or `cuda`.
     """
     cfg = prepare(config_file, options)
     batches = cached_batches(cfg, 3)
@@ -110,3 +146,20 @@ def measure_memory(config_file, options, subject, device):
     if device == 'cuda':
         return torch.cuda.max_memory_allocated() / 2**20
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+
+
+def table(
+    seconds: Mapping[str, float], memory: Mapping[str, float], device: str, steps: int
+) -> str:
+    """Format the figures, with the sum over the members and the joint step's ratio to it."""
+    from mmkd.utils.text import align
+
+    names = [name for name in seconds if name != 'joint']
+    sums = [sum(figures[name] for name in names) for figures in (seconds, memory)]
+    rows = [['', 'step, s', 'peak, MiB']]
+    rows += [[name, f'{seconds[name]:.3f}', f'{memory[name]:.0f}'] for name in (*names, 'joint')]
+    rows += [['sum of plain', f'{sums[0]:.3f}', f'{sums[1]:.0f}']]
+    return (
+        f'{align(rows)}\njoint / sum: time {seconds["joint"] / sums[0]:.2f}, memory '
+        f'{memory["joint"] / sums[1]:.2f} ({device}, medians of {steps} steps)'
+    )

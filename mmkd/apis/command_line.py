@@ -1,59 +1,72 @@
-"""What the tools share: arguments, configs, and errors as one message with a non-zero exit status."""
+"""What the tools share: arguments, configs, and errors as one message with a non-zero exit status.
+
+The tools parse their arguments before they import anything heavy, so that `--help` and a wrong
+command line answer at once; hence the imports inside functions.
+"""
+
+from __future__ import annotations
 
 import argparse
-import copy
 import os
+import re
 import sys
 import traceback
-from errno import EEXIST
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config, DictAction
-
-from mmkd.utils.distributed import check_parallel, init_cpu_distributed
 from mmkd.utils.errors import ConfigError
-from mmkd.utils.text import align
 
-# What a wrong input raises, in mmkd or in the toolboxes; other errors are faults of a program and keep their traceback.
-INPUT_ERRORS = (
-    ValueError,
-    KeyError,
-    TypeError,
-    OSError,
-    ImportError,
-    AssertionError,
-    FloatingPointError,
-)
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 # What each launcher sets, and the script that starts it.
 LAUNCHERS = dict(
     pytorch=('RANK', 'dist_{tool}.sh CONFIG PROCESSES'),
     slurm=('SLURM_PROCID', 'slurm_{tool}.sh PARTITION JOB CONFIG'),
     mpi=('OMPI_COMM_WORLD_RANK or PMI_RANK', ''),
 )
+MEMBER_OPTION = re.compile(r'model\.members\.(\w+)\.options\.(.+)')
 
 
-class Options(DictAction):
-    """mmengine's `key=value` arguments, with a message for one without `=`."""
+class Options(argparse.Action):
+    """`key=value` arguments as OpenMMLab's tools take them; `merge_options` reads the values."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Collect the values' texts by key; the last of one key counts."""
+        options = dict(getattr(namespace, self.dest) or {})
         for item in values:
-            if '=' not in item:
+            key, equals, value = item.partition('=')
+            if not equals or not key.strip():
                 parser.error(f'{option_string}: expected KEY=VALUE, got {item!r}')
-        super().__call__(parser, namespace, values, option_string)
+            options[key.strip()] = value
+        setattr(namespace, self.dest, options)
 
 
-def add_run_arguments(parser):
-    """Add the arguments that train.py and test.py share with every OpenMMLab tool."""
-    parser.add_argument(
-        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)'
-    )
+def add_options_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--cfg-options`."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=Options,
         default={},
+        metavar='KEY=VALUE',
         help='values that replace the config\'s: key=value, key="[a,b]", a.b.c=value',
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that train.py and test.py share with every OpenMMLab tool."""
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints (default: work_dirs/<config name>)'
+    )
+    add_options_argument(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -63,9 +76,50 @@ def add_run_arguments(parser):
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def load_config(path, args):
-    """Load a config with the command line's `--cfg-options`, `--launcher` and `--work-dir`; start gloo where needed."""
+def positive(text: str) -> int:
+    """Read an integer from 1 on; a type of argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'expected an integer >= 1, got {text!r}')
+    return int(text)
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool's `main()`; a ConfigError ends it with one message and exit status 1.
+
+    With MMKD_TRACEBACK=1 in the environment the traceback is shown, too. Every other exception
+    keeps its traceback.
+    """
+    try:
+        main()
+    except ConfigError as error:
+        if os.environ.get('MMKD_TRACEBACK') == '1':
+            traceback.print_exc()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = str(error)
+        if 'in DataLoader worker process' in text.split('\n')[0]:
+            # The worker's traceback, which ends in the message.
+            text = text.strip().splitlines()[-1].partition(': ')[2]
+        print(
+            f'\nerror: {text}\n(raised in {Path(where.filename).name}:{where.lineno}; '
+            'MMKD_TRACEBACK=1 shows the way there)',
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+# ---------------------------------------------------------------- configs
+
+
+def load_config(path: str, args: argparse.Namespace) -> Config:
+    """Load a config with the command line's `--cfg-options`, `--launcher` and `--work-dir`.
+
+    Starts gloo where a launcher asks for several processes and there is no GPU.
+    """
+    from mmkd.utils.distributed import check_parallel, init_cpu_distributed
+
     cfg = merge_options(read_config(path), args.cfg_options)
+    if not isinstance(cfg.get('model'), dict):
+        raise ConfigError(f'{path}: model: expected a dict, got {cfg.get("model")!r}')
     check_launcher(args.launcher)
     check_loaders(cfg)
     cfg.launcher = args.launcher
@@ -84,10 +138,13 @@ def load_config(path, args):
     return cfg
 
 
-def read_config(path):
+def read_config(path: str | Path) -> Config:
     """Load a config file; whatever is wrong with it is told with its path."""
+    from mmengine.config import Config
+
+    path = str(path)
     if not Path(path).is_file():
-        raise FileNotFoundError(f'no config file {path!r} (from {Path.cwd()})')
+        raise ConfigError(f'no config file {path!r} (from {Path.cwd()})')
     try:
         return Config.fromfile(path)
     except SyntaxError as error:
@@ -100,17 +157,35 @@ def read_config(path):
         raise ConfigError(f'{path}: {type(error).__name__}: {error}') from error
 
 
-def merge_options(cfg, options):
-    """Merge `--cfg-options` into a config."""
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> Config:
+    """Merge `--cfg-options` into a config.
+
+    Keys below a member's `options` stay dotted, as options are written: they add to the config's
+    own and replace none but themselves.
+
+    Args:
+        cfg: Changed in place.
+        options: By dotted key the value, or its text as the command line has it.
+    """
+    from mmengine.config import DictAction
+
     for key, value in options.items():
         try:
-            cfg.merge_from_dict({key: copy.deepcopy(value)})
-        except (TypeError, KeyError, ValueError, IndexError, AssertionError) as error:
-            raise ConfigError(f'--cfg-options {key}={value}: {error}') from error
+            if isinstance(value, str):
+                value = DictAction._parse_iterable(value)
+            found = MEMBER_OPTION.fullmatch(key)
+            if found:
+                name, option = found.groups()
+                member = cfg.model.members[name]
+                member['options'] = dict(member.get('options') or {}, **{option: value})
+            else:
+                cfg.merge_from_dict({key: value})
+        except (AttributeError, TypeError, KeyError, ValueError, IndexError, AssertionError) as e:
+            raise ConfigError(f'--cfg-options {key}={value}: {e}') from e
     return cfg
 
 
-def check_launcher(launcher):
+def check_launcher(launcher: str) -> None:
     """Raise a ConfigError unless the launcher's environment is there."""
     variable, script = LAUNCHERS.get(launcher, ('PATH', ''))
     if not any(name in os.environ for name in variable.split(' or ')):
@@ -119,73 +194,54 @@ def check_launcher(launcher):
         raise ConfigError(f'--launcher {launcher}: the environment has no {variable}{hint}')
 
 
-def check_loaders(cfg):
-    """Raise a ConfigError for numbers in the loaders' configs that torch refuses without naming a key."""
+def check_loaders(cfg: Config) -> None:
+    """Raise a ConfigError for what torch or mmengine refuse in a loader without its key."""
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is not None and not isinstance(loader, dict):
+            raise ConfigError(f'{name}: expected a dict, got {loader!r}')
         for key, least in (('batch_size', 1), ('num_workers', 0)):
-            value = (cfg.get(name) or {}).get(key, least)
-            if not isinstance(value, int) or value < least:
+            value = (loader or {}).get(key, least)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f'{name}.{key}: expected an integer >= {least}, got {value!r}')
 
 
-def check_optimisers(cfg):
-    """Raise a ConfigError where an OnlineDistiller would be trained with one optimiser for all."""
+def check_optimizers(cfg: Config) -> None:
+    """Raise a ConfigError where an OnlineDistiller would be trained with one optimizer for all."""
     if 'members' in cfg.model and not (cfg.get('optim_wrapper') or {}).get('constructor'):
         raise ConfigError(
-            'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have an optimiser '
-            "each: 'mmkd.MemberOptimWrapperConstructor'"
+            'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have '
+            "an optimizer each: 'mmkd.MemberOptimWrapperConstructor'"
         )
 
 
-def positive(text):
-    """A type of argparse: an integer from 1 on."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'expected an integer >= 1, got {text!r}')
-    return int(text)
+# ---------------------------------------------------------------- tables
 
 
-def run_tool(main):
-    """Run a tool's `main()`; a wrong input ends it with one message and exit status 1 (MMKD_TRACEBACK=1: the traceback too)."""
-    try:
-        main()
-    except INPUT_ERRORS as error:
-        if os.environ.get('MMKD_TRACEBACK') == '1':
-            traceback.print_exc()
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        text = (
-            str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-            or type(error).__name__
-        )
-        if isinstance(error, OSError) and error.filename and error.strerror:
-            text = f'{error.filename}: {error.strerror}' + (
-                ' (a folder is to be made there)' if error.errno == EEXIST else ''
-            )
-        if (
-            'in DataLoader worker process' in text.split('\n')[0]
-        ):  # the worker's traceback, which ends in the message
-            text = text.strip().splitlines()[-1].partition(': ')[2]
-        print(
-            f'\nerror: {text}\n(raised in {Path(where.filename).name}:{where.lineno}; MMKD_TRACEBACK=1 shows the way there)',
-            file=sys.stderr,
-        )
-        sys.exit(1)
-
-
-def metric_table(metrics, rows, columns, title='member'):
+def metric_table(
+    metrics: Mapping[str, Any],
+    rows: Sequence[str],
+    columns: Mapping[str, str],
+    title: str = 'member',
+) -> str:
     """Format metrics `row/column` as a text table.
 
     Args:
-        metrics (dict[str, float]): All metrics.
-        rows (list[str]): Members.
-        columns (dict[str, str]): Heading by metric name.
+        metrics: All metrics.
+        rows: Members.
+        columns: Heading by metric name.
+        title: Heading of the first column.
     """
+    from mmkd.utils.text import align
+
     lines = [[title, *columns.values()]]
-    for row in rows:
-        lines.append([row, *(_number(metrics.get(f'{row}/{column}')) for column in columns)])
+    lines += [
+        [row, *(_number(metrics.get(f'{row}/{column}')) for column in columns)] for row in rows
+    ]
     return align(lines)
 
 
-def _number(value):
+def _number(value: Any) -> str:
     if value is None:
         return '-'
     return value if isinstance(value, str) else f'{value:.3f}'

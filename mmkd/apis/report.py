@@ -1,59 +1,25 @@
 """What a finished training gives: a table, pictures, and plain students."""
 
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 from mmengine.analysis import get_model_complexity_info
-from mmengine.config import Config
-from mmengine.runner import Runner
-from mmengine.utils import mkdir_or_exist
 
 from mmkd.apis.command_line import metric_table
+from mmkd.apis.exporting import config_of_run
+from mmkd.apis.training import build_runner
 from mmkd.export import export_member
-from mmkd.utils.checkpoint import load_file
+from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file
+from mmkd.utils.errors import ConfigError, wrong_paths
 from mmkd.utils.images import write_image
+from mmkd.utils.model import distiller_of
+from mmkd.utils.roles import teacher_of
 from mmkd.visualization import draw_curves, member_panels, stack_rows
-
-
-def find_run(work_dir, checkpoint=None):
-    """Return the config file and the checkpoint of a work folder: the best of the ensemble, else the last.
-
-    Raises:
-        FileNotFoundError: If either is missing.
-    """
-    work_dir = Path(work_dir)
-    configs = sorted(work_dir.glob('*.py'), key=lambda p: p.stat().st_mtime)
-    if not configs:
-        raise FileNotFoundError(
-            f'no config (*.py) in {str(work_dir)!r}: it is no work folder of a training'
-        )
-    if checkpoint is None:
-        found = sorted(work_dir.glob('best_ensemble*.pth'), key=lambda p: p.stat().st_mtime)
-        last = work_dir / 'last_checkpoint'
-        if not found and last.is_file():
-            found = [Path(last.read_text().strip())]
-        if not found:
-            raise FileNotFoundError(
-                f'no checkpoint in {str(work_dir)!r}: has the training reached its first validation?'
-            )
-        checkpoint = found[-1]
-    return configs[-1], Path(checkpoint)
-
-
-def complexity(model, names, size):
-    """Return {name: (parameters in millions, GFLOPs)} of single networks and, as a sum, of the ensemble, at an input `size`."""
-    figures = {}
-    for name in names:
-        if name != 'ensemble':
-            info = get_model_complexity_info(
-                model.network(name), (3, *size), show_table=False, show_arch=False
-            )
-            figures[name] = (info['params'] / 1e6, info['flops'] / 1e9)
-    figures['ensemble'] = tuple(
-        sum(figures[n][i] for n in model.ensemble_members) for i in range(2)
-    )
-    return figures
-
 
 # Headings of the table by metric; those that the config's evaluator gives are shown.
 COLUMNS = {
@@ -70,75 +36,122 @@ COLUMNS = {
     'binary/sensitivity': 'sensitivity',
     'binary/specificity': 'specificity',
 }
+SAME = {'mFscore': 'mDice'}  # two names of one figure: the F1 score of pixels is their Dice
 
 
-def compression(figures, students):
-    """Tell how much smaller each student is than the teacher, from the networks' own figures."""
+def checkpoint_of(work_dir: Path) -> tuple[str, Any]:
+    """Return a work folder's checkpoint, path and content: the ensemble's best, else the last.
+
+    Raises:
+        ConfigError: If there is no folder or no checkpoint that can be read.
+    """
+    if not work_dir.is_dir():
+        raise ConfigError(f'no work folder {str(work_dir)!r} (from {Path.cwd()})')
+    best = sorted(work_dir.glob('best_ensemble*.pth'), key=lambda p: p.stat().st_mtime)
+    for path in reversed(best):
+        try:
+            return str(path), load_file(str(path), 'checkpoint')
+        except ConfigError as error:
+            warnings.warn(f'{error}; trying another one')
+    found = find_latest(work_dir)
+    if found is None:
+        raise ConfigError(
+            f'no checkpoint in {str(work_dir)!r}: has the training reached its first validation?'
+        )
+    return found
+
+
+def complexity(
+    model: Any, names: Sequence[str], size: Sequence[int]
+) -> dict[str, tuple[float, float]]:
+    """Count millions of parameters and GFLOPs by network at an input size (summed: ensemble)."""
+    figures = {}
+    for name in dict.fromkeys([*names, *model.ensemble_members]):
+        if name != 'ensemble':
+            info = get_model_complexity_info(
+                model.network(name), (3, *size), show_table=False, show_arch=False
+            )
+            figures[name] = (info['params'] / 1e6, info['flops'] / 1e9)
+    parts = [figures[name] for name in model.ensemble_members]
+    figures['ensemble'] = (sum(p for p, _ in parts), sum(f for _, f in parts))
+    return figures
+
+
+def table_columns(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Choose the columns of the table: the known metrics of any row, else all that are numbers."""
+    given = [
+        key.split('/', 1)[1]
+        for name in names
+        for key, value in metrics.items()
+        if key.startswith(f'{name}/') and isinstance(value, int | float)
+    ]
+    columns = {
+        metric: heading
+        for metric, heading in COLUMNS.items()
+        if metric in given and SAME.get(metric) not in given
+    }
+    return columns or {metric: metric for metric in given}
+
+
+def compression(
+    figures: Mapping[str, tuple[float, float]], students: Sequence[str], teacher: str
+) -> list[str]:
+    """Say how each student's size compares with the teacher's, from the networks' own figures."""
     lines = []
     for name in students:
-        ratios = [figures['teacher'][i] / figures[name][i] for i in range(2)]
-        lines.append(
-            f'{name}: {ratios[0]:.1f} times fewer parameters and {ratios[1]:.1f} times fewer FLOPs than the teacher'
-        )
+        parts = []
+        for (big, small), what in zip(
+            zip(figures[teacher], figures[name]), ('parameters', 'FLOPs')
+        ):
+            if not big or not small:
+                continue
+            fewer = big >= small
+            ratio = big / small if fewer else small / big
+            parts.append(f'{ratio:.1f} times {"fewer" if fewer else "more"} {what}')
+        if parts:
+            lines.append(f'{name}: {" and ".join(parts)} than {teacher}')
     return lines
 
 
-def report(work_dir, checkpoint=None, images=6):
-    """Test every member and the ensemble of a training, draw its curves and a sheet of test images, export its students.
+def report(
+    work_dir: str | Path, checkpoint: str | None = None, images: int = 6
+) -> tuple[str, list[Path]]:
+    """Test every member and the ensemble, draw curves and test images, export the students.
 
     Args:
-        work_dir (str): Work folder of the training; files are written to `<work_dir>/report`.
-        checkpoint (str, optional): Default: the ensemble's best, else the last.
-        images (int): Images on the sheet. Default: 6.
+        work_dir: Work folder of the training; files are written to `<work_dir>/report`.
+        checkpoint: Default: the ensemble's best, else the last.
+        images: Images on the sheet.
 
     Returns:
-        tuple[str, list[Path]]: The table and the files written.
+        The table and the files written.
+
+    Raises:
+        ConfigError: If config or checkpoint are missing, or do not fit together.
     """
-    config_file, checkpoint = find_run(work_dir, checkpoint)
-    cfg = Config.fromfile(config_file)
-    out = Path(work_dir) / 'report'
-    mkdir_or_exist(out)
-    cfg.work_dir, cfg.load_from, cfg.resume, cfg.launcher = (
-        str(out / 'logs'),
-        str(checkpoint),
-        False,
-        'none',
-    )
-    loaded = load_file(str(checkpoint), 'checkpoint')
-    runner = Runner.from_cfg(cfg)
+    work_dir = Path(work_dir)
+    if checkpoint is None:
+        checkpoint, loaded = checkpoint_of(work_dir)
+    else:
+        loaded = load_file(checkpoint, '--checkpoint')
+    cfg = config_of_run(work_dir, loaded, f'{work_dir}: no training config for {checkpoint}')
+    out = work_dir / 'report'
+    with wrong_paths():
+        out.mkdir(parents=True, exist_ok=True)
+    cfg.work_dir, cfg.load_from = str(out / 'logs'), checkpoint
+    cfg.resume, cfg.launcher = False, 'none'
+    runner = build_runner(cfg)
+    check_members(runner.model, loaded, f'--checkpoint: {checkpoint!r}')
+    hand_over(checkpoint, loaded)
     metrics = runner.test()
-    model, dataset = runner.model, runner.test_dataloader.dataset
-    students = model.ensemble_members
-    names = model.evaluated
-    inputs = model.data_preprocessor(
-        dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']])
-    )['inputs']
-    figures = complexity(model, names, inputs.shape[-2:])
-    columns = {
-        metric: heading for metric, heading in COLUMNS.items() if f'{names[0]}/{metric}' in metrics
-    }
-    columns = columns or {
-        key.split('/', 1)[1]: key.split('/', 1)[1]
-        for key in metrics
-        if key.startswith(f'{names[0]}/')
-    }
-    for name, (parameters, flops) in figures.items():
-        metrics.update(
-            {f'{name}/parameters': f'{parameters:.2f} M', f'{name}/flops': f'{flops:.2f}'}
-        )
-    lines = [metric_table(metrics, names, dict(columns, parameters='parameters', flops='GFLOPs'))]
-    size = 'x'.join(str(side) for side in inputs.shape[-2:])
-    lines.append(
-        f'(checkpoint {checkpoint.name}, {len(dataset)} test images, GFLOPs at {size}; the ensemble is the sum of '
-        f'{" + ".join(students)})'
-    )
-    lines += compression(figures, students) if 'teacher' in figures else []
-    table = '\n'.join(lines)
+    model, dataset = distiller_of(runner.model), runner.test_dataloader.dataset
+    students, names = model.ensemble_members, model.evaluated
     files = [out / 'curves.png', out / 'predictions.png', out / 'table.txt']
+    columns = table_columns(metrics, names)
+    table = _table(runner, metrics, columns, Path(checkpoint).name)
     draw_curves(work_dir, files[0], names, next(iter(columns)))
-    step = max(
-        len(dataset) // images, 1
-    )  # spread over the set, whose files are often sorted by case
+    # Spread over the set, whose files are often sorted by case.
+    step = max(len(dataset) // images, 1)
     rows = [
         member_panels(model.eval(), dataset, index)
         for index in range(0, len(dataset), step)[:images]
@@ -146,7 +159,30 @@ def report(work_dir, checkpoint=None, images=6):
     write_image(files[1], cv2.cvtColor(stack_rows(rows), cv2.COLOR_RGB2BGR))
     files[2].write_text(table + '\n')
     for name in [*students, 'ensemble']:
-        files += export_member(
-            cfg, loaded['state_dict'], name, out / 'exported' / f'{name}.pth', dataset.metainfo
-        )
+        path = out / 'exported' / f'{name}.pth'
+        files += export_member(cfg, loaded['state_dict'], name, path, dataset.metainfo)
     return table, files
+
+
+def _table(runner: Any, metrics: dict[str, Any], columns: dict[str, str], checkpoint: str) -> str:
+    model, dataset = distiller_of(runner.model), runner.test_dataloader.dataset
+    students, names = model.ensemble_members, model.evaluated
+    first = dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']])
+    inputs = model.data_preprocessor(first)['inputs']
+    figures = complexity(model, names, inputs.shape[-2:])
+    shown = dict(metrics)
+    for name, (parameters, flops) in figures.items():
+        shown[f'{name}/parameters'] = f'{parameters:.2f} M'
+        shown[f'{name}/flops'] = f'{flops:.3g}'
+    columns = dict(columns, parameters='parameters', flops='GFLOPs')
+    size = 'x'.join(str(side) for side in inputs.shape[-2:])
+    lines = [
+        metric_table(shown, names, columns),
+        f'(checkpoint {checkpoint}, {len(dataset)} test images, GFLOPs at {size}; the ensemble is '
+        f'the sum of {" + ".join(students)}; report/exported/ holds the networks of this '
+        'checkpoint, best_members/ each network at its own best epoch)',
+    ]
+    teacher = teacher_of(runner.cfg.model.get('sharing'))
+    if teacher in figures:
+        lines += compression(figures, [name for name in students if name != teacher], teacher)
+    return '\n'.join(lines)

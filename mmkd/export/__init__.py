@@ -1,3 +1,12 @@
-from .export import export_member, member_plans, plain_config
+from .config_text import ReadableConfig, config_text
+from .export import export_member
+from .plain import member_specs, plain_config, self_contained
 
-__all__ = ['export_member', 'member_plans', 'plain_config']
+__all__ = [
+    'ReadableConfig',
+    'config_text',
+    'export_member',
+    'member_specs',
+    'plain_config',
+    'self_contained',
+]

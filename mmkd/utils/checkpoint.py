@@ -1,69 +1,88 @@
-"""Loading of checkpoints without executing pickles."""
+"""Loading of checkpoints without executing anything that comes in them.
 
+Importing this module also guards mmengine's own loading (`load_from`, `resume`, the `Pretrained`
+initialization of backbones): it then goes through `load_file`, too.
+"""
+
+import pathlib
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from torch import nn
 
+from mmkd.utils.downloads import download
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.model import distiller_of
 
-_multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+# Weights beyond it are a fault of the file or of the training: no network has them.
+ABSURD = 1e20
+_multiarray: Any = getattr(np, '_core', None) or np.core
 
 
-def _history_method(owner, name):
-    """Stand in for `getattr` when loading: mmengine's HistoryBuffer pickles references to its own methods, and no more."""
+def _history_method(owner: Any, name: str) -> Any:
+    """Stand in for `getattr`: HistoryBuffer pickles references to its own methods, and no more."""
     if owner is not HistoryBuffer or name.startswith('_'):
         raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not for a checkpoint')
     return getattr(HistoryBuffer, name)
 
 
-# What mmengine's checkpoints hold beside tensors and plain containers.
+# What mmengine's checkpoints hold beside tensors and plain containers. None of these runs code of
+# the file's choice when it is built.
 SAFE_GLOBALS = [
+    ConfigDict,
     HistoryBuffer,
+    slice,
     np.ndarray,
     np.dtype,
-    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefd'},
+    *{type(np.dtype(code)) for code in '?bBhHiIlLqQefdU'},
     (_history_method, 'builtins.getattr'),
+    # The names that Python versions and systems give to a path.
+    *(
+        (type(Path()), f'{module}.{name}')
+        for module in ('pathlib', 'pathlib._local')
+        for name in ('PosixPath', 'WindowsPath')
+    ),
     # The module's name before and since numpy 2, whichever is installed.
     *(
-        (getattr(_multiarray, name), f'numpy.{core}.multiarray.{name}')
+        (getattr(_multiarray.multiarray, name), f'numpy.{core}.multiarray.{name}')
         for core in ('core', '_core')
         for name in ('_reconstruct', 'scalar')
     ),
 ]
 
 
-def load_file(source, key):
-    """Load a checkpoint from a path or URL, tensors and plain values only.
+def load_file(source: str, key: str) -> Any:
+    """Load a checkpoint from a path or URL, tensors and plain values only, to the CPU.
+
+    The checksums that torch writes into its files are verified (torch itself does not). Weights
+    that are not finite, or beyond 1e20, are named in a warning.
 
     Args:
-        source (str): Path, or a URL (downloaded to torch's hub cache).
-        key (str): Where it stands in the config, for messages.
+        source: Path, or a URL (downloaded to torch's hub cache).
+        key: Where it stands in the config, for messages.
 
     Raises:
         ConfigError: If the file is missing, damaged, or would run code on loading.
     """
     if source.startswith(('http://', 'https://')):
-        from torch.hub import get_dir
-
-        path = Path(get_dir()) / 'checkpoints' / source.split('/')[-1]
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(source, str(path))
-            except OSError as error:
-                raise ConfigError(f'{key}: cannot download {source!r}: {error}') from error
+        path = download(source, key)
     else:
         path = Path(source).expanduser()
     if not path.is_file():
         raise ConfigError(f'{key}: no file {source!r} (from {Path.cwd()})')
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            return torch.load(path, map_location='cpu', weights_only=True)
+        _verify(path)
+        content = _load_safely(path)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error))
         reason = (
@@ -74,15 +93,103 @@ def load_file(source, key):
         raise ConfigError(
             f'{key}: {source!r} is no plain checkpoint, it is not loaded: {reason}'
         ) from error
-    except (
-        Exception
-    ) as error:  # damaged bytes can raise anything, from an IndexError to an AttributeError
+    except Exception as error:  # damaged bytes can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f'{key}: {source!r} is damaged or no checkpoint: {reason}') from error
+    _name_absurd_weights(content, f'{key}: {source!r}')
+    return content
 
 
-def member_state(checkpoint, name, key):
-    """Return the network's state dict of a checkpoint: a plain one, or member `name` of an mmkd one."""
+def _load_safely(path: Path, **options: Any) -> Any:
+    with torch.serialization.safe_globals(SAFE_GLOBALS):
+        return torch.load(path, map_location='cpu', weights_only=True, **options)
+
+
+def _verify(path: Path) -> None:
+    """Compare the CRC-32 of each record of torch's zip format with its bytes."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's format before 1.6, which has no checksums
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f'the checksum of {damaged} is wrong')
+
+
+def _name_absurd_weights(content: Any, where: str) -> None:
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        return
+    absurd = [
+        name
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.numel()
+        and not bool((value.abs() <= ABSURD).all())
+    ]
+    if absurd:
+        listed = ', '.join(map(str, absurd[:5])) + (', ...' if len(absurd) > 5 else '')
+        warnings.warn(
+            f'{where}: {len(absurd)} of {len(state)} weights are not finite or beyond {ABSURD:g}: '
+            f'{listed}'
+        )
+
+
+# ---------------------------------------------------------------- mmengine's own loading
+
+_handed_over: dict[str, Any] = {}
+
+
+def hand_over(source: str, checkpoint: Any) -> None:
+    """Let mmengine's next load of `source` take what was loaded already."""
+    _handed_over[source] = checkpoint
+
+
+def _load_for_mmengine(filename: str) -> Any:
+    checkpoint = _handed_over.pop(filename, None)
+    if checkpoint is None:
+        checkpoint = load_file(filename, 'checkpoint')
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+        # `Runner.resume` would execute it, as a config file, to count the GPUs.
+        checkpoint['meta'].pop('config', None)
+    return checkpoint
+
+
+def load_from_local(filename: str, map_location: Any = None) -> Any:
+    """Load a file for mmengine, to the CPU, whatever `map_location` says."""
+    return _load_for_mmengine(filename)
+
+
+def load_from_http(filename: str, map_location: Any = None, **kwargs: Any) -> Any:
+    """Load a URL for mmengine."""
+    return _load_for_mmengine(filename)
+
+
+def _load_downloaded(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
+    return _load_for_mmengine(str(file))
+
+
+def guard_mmengine() -> None:
+    """Make mmengine load checkpoints by `load_file`, which executes nothing."""
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+    # The loaders of model zoos (open-mmlab://, mmcls://, torchvision://) call these by name.
+    mmengine_checkpoint.load_from_http = load_from_http
+    mmengine_checkpoint._safe_torch_load = _load_downloaded
+
+
+guard_mmengine()
+
+
+# ---------------------------------------------------------------- members' weights
+
+
+def member_state(checkpoint: Any, name: str, key: str) -> dict[str, torch.Tensor]:
+    """Return a network's state dict: of a plain checkpoint, or of member `name` of an mmkd one.
+
+    Raises:
+        ConfigError: If there are no named tensors, or none of that member.
+    """
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if (
         not isinstance(state, dict)
@@ -100,12 +207,16 @@ def member_state(checkpoint, name, key):
     return {k[7:] if k.startswith('module.') else k: v for k, v in state.items()}
 
 
-def load_member(network, source, name, key, strict):
+def load_member(network: nn.Module, source: str, name: str, key: str, strict: bool) -> None:
     """Load a member's start weights into its network.
 
     Args:
-        strict (bool): Whether every weight must be there and fit (frozen members). Else weights of another shape (another
-            class count) keep their initial values; one log line names them.
+        network: The member's.
+        source: Path or URL of the checkpoint.
+        name: The member.
+        key: Where the checkpoint stands in the config, for messages.
+        strict: Whether every weight must be there and fit (frozen members). Else weights of another
+            shape (another class count) keep their initial values; one log line names them.
 
     Raises:
         ConfigError: If `strict` and anything differs, or if nothing fits at all.
@@ -117,67 +228,117 @@ def load_member(network, source, name, key, strict):
     missing = [k for k in own if k not in state and not k.endswith('num_batches_tracked')]
     fitting = {k: v for k, v in state.items() if k in own and k not in unfit}
     if not fitting or (strict and (unfit or unknown or missing)):
+        shapes = [(k, tuple(state[k].shape), tuple(own[k].shape)) for k in unfit[:3]]
         raise ConfigError(
-            f'{key}: {source!r} does not fit the network: {len(missing)} weights missing {missing[:3]}, '
-            f'{len(unknown)} unknown {unknown[:3]}, {len(unfit)} of another shape '
-            f'{[(k, tuple(state[k].shape), tuple(own[k].shape)) for k in unfit[:3]]}'
+            f'{key}: {source!r} does not fit the network: {len(missing)} weights missing '
+            f'{missing[:3]}, {len(unknown)} unknown {unknown[:3]}, {len(unfit)} of another shape '
+            f'{shapes}'
         )
     network.load_state_dict(fitting, strict=False)
     left = unfit + missing
+    listed = ', '.join(left[:12]) + (', ...' if len(left) > 12 else '')
     print_log(
         f'{name}: started from {source}: {len(fitting)} of {len(own)} weights loaded'
-        + (
-            f'; left at their initial values: {", ".join(left[:12])}{", ..." if len(left) > 12 else ""}'
-            if left
-            else ''
-        ),
+        + (f'; left at their initial values: {listed}' if left else ''),
         logger='current',
     )
 
 
-def check_members(model, checkpoint, key):
-    """Raise a ConfigError unless a checkpoint of a training has every weight of a distiller's members, in its shape.
+def members_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights of a distiller's members by their names in checkpoints, else none."""
+    distiller = distiller_of(model)
+    if not hasattr(distiller, 'ensemble_members'):
+        return {}
+    return {k: v for k, v in distiller.state_dict().items() if k.startswith('members.')}
 
-    mmengine loads what fits and leaves the rest at its initial values. Other models are not checked.
+
+def check_members(model: nn.Module, checkpoint: Any, key: str) -> None:
+    """Raise a ConfigError unless a checkpoint fits every weight of a distiller's members.
+
+    mmengine loads what fits and leaves the rest at its initial values. Other models are not
+    checked.
 
     Args:
-        model (nn.Module): The built model, wrapped or not.
-        checkpoint (dict): As `load_file` gives it.
-        key (str): What the message begins with.
+        model: The built model, wrapped or not.
+        checkpoint: As `load_file` gives it.
+        key: What the message begins with.
     """
-    while not hasattr(model, 'specs') and hasattr(model, 'module'):
-        model = model.module
-    own = (
-        {f'members.{name}': value for name, value in model.members.state_dict().items()}
-        if hasattr(model, 'specs')
-        else {}
-    )
-    state = checkpoint.get('state_dict') or {}
-    unfit = [
-        name for name, value in own.items() if name not in state or state[name].shape != value.shape
-    ]
+    own = members_of(model)
+    if not own:
+        return
+    state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not any(str(k).startswith('members.') for k in state):
+        raise ConfigError(
+            f'{key} is a checkpoint without members (an exported or foreign one): the networks of '
+            'this config would stay untrained; use an exported network with the config beside it'
+        )
+    unfit = [k for k, v in own.items() if k not in state or state[k].shape != v.shape]
     if unfit:
         names = sorted({name.split('.')[1] for name in unfit})
         raise ConfigError(
-            f'{key} does not fit the networks of {names}: {len(unfit)} of {len(own)} weights are missing or of '
-            f'another shape: {[name[8:] for name in unfit[:3]]}'
+            f'{key} does not fit the networks of {names}: {len(unfit)} of {len(own)} weights are '
+            f'missing or of another shape: {[name[8:] for name in unfit[:3]]}'
         )
 
 
-def latest_whole(work_dir):
-    """Return the latest checkpoint of a work folder that can be read, None if there is none.
+# ---------------------------------------------------------------- the latest checkpoint of a run
 
-    The newest file counts, not what `last_checkpoint` says: a kill may fall between the two. A warning names each damaged one.
+
+def find_latest(
+    work_dir: str | Path, folders: tuple[str | Path, ...] = (), template: str | None = None
+) -> tuple[str, Any] | None:
+    """Return the path and content of the checkpoint with the most iterations that can be read.
+
+    The iterations count, which stand in the file, not its time (a copied folder has other times)
+    and not what `last_checkpoint` says (a kill may fall between the two). A warning names each
+    damaged file.
+
+    Args:
+        work_dir: Work folder of the training.
+        folders: Further folders that the training writes checkpoints to.
+        template: `filename_tmpl` of the checkpoint hook, if it has one of its own.
+
+    Returns:
+        None if nothing was saved yet.
+
+    Raises:
+        ConfigError: If there are checkpoints, but none that can be resumed from.
     """
-    found = [
-        path
-        for kind in ('epoch_*.pth', 'iter_*.pth', 'preempted_iter_*.pth')
-        for path in Path(work_dir).glob(kind)
-    ]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+    patterns = ['epoch_*.pth', 'iter_*.pth', 'preempted_iter_*.pth']
+    if template is not None:
+        patterns.append(re.sub(r'\{[^}]*\}', '*', template))
+    places = [Path(place) for place in (work_dir, *folders)]
+    found = {p for place in places for pattern in patterns for p in place.glob(pattern)}
+    for path in sorted(found, key=_progress, reverse=True):
         try:
-            load_file(str(path), '--resume')
-            return str(path)
-        except ValueError as error:
+            return str(path), load_file(str(path), '--resume')
+        except ConfigError as error:
             warnings.warn(f'{error}; trying the one before')
+    left = sorted({p for place in places for p in place.glob('*.pth')})
+    if left:
+        names = ', '.join(path.name for path in left[:5])
+        raise ConfigError(
+            f'--resume: of the checkpoints in {work_dir} none can be resumed from ({names}'
+            f'{", ..." if len(left) > 5 else ""}); name one, --resume FILE, or start anew without '
+            '--resume in another --work-dir'
+        )
     return None
+
+
+def latest_whole(work_dir: str | Path) -> str | None:
+    """Return the path of the latest readable checkpoint of a work folder, None without one."""
+    try:
+        latest = find_latest(work_dir)
+    except ConfigError:
+        return None
+    return None if latest is None else latest[0]
+
+
+def _progress(path: pathlib.Path) -> tuple[int, float]:
+    """Return the iteration that a checkpoint was saved after (-1: unknown), and its time."""
+    try:
+        # Mapped, not read: the few bytes beside the tensors.
+        iteration = _load_safely(path, mmap=True)['meta']['iter']
+    except Exception:  # a damaged file, which is named when its turn comes
+        iteration = None
+    return iteration if isinstance(iteration, int) else -1, path.stat().st_mtime

@@ -2,17 +2,24 @@
 
 import difflib
 import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from mmengine.registry import Registry
 
 from mmkd.utils.errors import ConfigError
 
 
-def choose(value, choices, key):
-    """Return `value` if it is one of `choices`, else raise a ConfigError that names the nearest one.
+def choose(value: Any, choices: Iterable[Any], key: str) -> Any:
+    """Return `value` if it is one of `choices`.
 
     Args:
-        value (str): What the config says.
-        choices (iterable[str]): The valid names.
-        key (str): The config key, for the message.
+        value: What the config says.
+        choices: The valid names.
+        key: The config key, for the message.
+
+    Raises:
+        ConfigError: If it is not; the nearest valid name is in the message.
     """
     choices = [str(choice) for choice in choices]
     if value in choices:
@@ -23,12 +30,21 @@ def choose(value, choices, key):
     raise ConfigError(f'{key}: unknown name {value!r}; {hint}valid: {listed or "none"}')
 
 
-def check_arguments(target, arguments, key, given=()):
-    """Raise a ConfigError if a name in `arguments` is no parameter of the callable `target`, or one without default lacks.
+def check_arguments(
+    target: Callable, arguments: Iterable[str], key: str, given: Iterable[str] = ()
+) -> None:
+    """Check a config's arguments of a callable against its signature.
 
     Args:
-        given (iterable[str]): Parameters that the caller fills in and the config may not set.
+        target: What the arguments are for.
+        arguments: Their names.
+        key: Where they stand in the config, for messages.
+        given: Parameters that the caller fills in and the config may not set.
+
+    Raises:
+        ConfigError: If a name is not a parameter, or if a required parameter is missing.
     """
+    arguments, given = list(arguments), list(given)
     parameters = list(inspect.signature(target).parameters.values())
     named = [
         p
@@ -47,7 +63,7 @@ def check_arguments(target, arguments, key, given=()):
         raise ConfigError(f'{key}: {missing[0]!r} must be given')
 
 
-def check_number(value, key, least=0.0, most=float('inf')):
+def check_number(value: Any, key: str, least: float = 0.0, most: float = float('inf')) -> None:
     """Raise a ConfigError unless `value` is a finite number (no text, no bool) in [least, most]."""
     if (
         isinstance(value, bool)
@@ -63,13 +79,17 @@ def check_number(value, key, least=0.0, most=float('inf')):
         raise ConfigError(f'{key}: expected {expected}, got {value!r}')
 
 
-def build_checked(registry, cfg, key, **given):
-    """Build `cfg` from `registry`, with an early error for an unknown type or argument.
+def build_checked(registry: Registry, cfg: Mapping[str, Any] | str, key: str, **given: Any) -> Any:
+    """Build an object from its config, with an early error for an unknown type or argument.
 
     Args:
-        cfg (dict | str): A config with `type`, or the type's name alone.
-        key (str): Where the config stands, for messages.
+        registry: Where the type is registered.
+        cfg: A config with `type`, or the type's name alone.
+        key: Where the config stands, for messages.
         **given: Arguments that the caller adds.
+
+    Raises:
+        ConfigError: For an unknown type, an unknown or missing argument, or a wrong value.
     """
     cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
     if not isinstance(cfg, dict) or 'type' not in cfg:

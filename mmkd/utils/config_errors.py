@@ -2,12 +2,15 @@
 
 import inspect
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 import mmengine.registry
 from mmengine.registry import Registry
 
 from .checks import choose
+from .errors import ConfigError, message_of
 
 UNKNOWN_TYPE = re.compile(r'(\S+) is not in the (\S+?)::(.+?) registry')
 UNKNOWN_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
@@ -15,25 +18,47 @@ MISSING_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) missing \d+ required .*?argu
 ROOTS = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
 
 
+# What wrong inputs make mmengine and the toolboxes raise while they build.
+BUILD_ERRORS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    IndexError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+
+
 @contextmanager
-def naming_keys(cfg, prefix=''):
-    """Turn a builder's error about an unknown type or argument into a ValueError that names its key in `cfg`.
+def naming_keys(cfg: Any, prefix: str = '') -> Iterator[None]:
+    """Turn the error of a builder inside the block into a ConfigError, with its key if found.
+
+    For building alone, where a wrong config is the likely cause: what a training raises later
+    keeps its traceback.
 
     Args:
-        cfg (dict): What is built inside the block.
-        prefix (str): The key of `cfg` itself.
+        cfg: What is built inside the block.
+        prefix: The key of `cfg` itself.
 
     Raises:
-        ValueError: With key, value and the nearest valid name. Errors that tell no place in `cfg` pass unchanged.
+        ConfigError: With key, value and the nearest valid name for an unknown type or argument;
+            else with what the builder said.
     """
     try:
         yield
-    except (KeyError, TypeError) as error:
-        _explain(str(error.args[0]) if error.args else '', cfg, prefix, error)
+    except ConfigError:
         raise
+    except BUILD_ERRORS as error:
+        if isinstance(error, KeyError | TypeError):
+            _explain(str(error.args[0]) if error.args else '', cfg, prefix, error)
+        text = message_of(error)
+        raise ConfigError(f'{prefix}: {text}' if prefix else text) from error
 
 
-def _explain(text, cfg, prefix, error):
+def _explain(text: str, cfg: Any, prefix: str, error: Exception) -> None:
+    """Raise a ConfigError if the text is one of mmengine's about a type or argument of `cfg`."""
     found = UNKNOWN_TYPE.search(text)
     if found:
         name, scope, kind = found.groups()
@@ -50,7 +75,7 @@ def _explain(text, cfg, prefix, error):
                 {scope for root in ROOTS for scope in root.children},
             )
         else:
-            names = _names(kind, name.rpartition('.')[0])
+            names = set(_names(kind, name.rpartition('.')[0]))
         if key is not None:
             _refuse(name, names, key, error)
     found = UNKNOWN_ARGUMENT.search(text)
@@ -69,17 +94,18 @@ def _explain(text, cfg, prefix, error):
         owner, argument = found.groups()
         for path, node in _owners(cfg, prefix, owner):
             if argument not in node:
-                raise ValueError(f'{path}: {argument!r} must be given') from error
+                raise ConfigError(f'{path}: {argument!r} must be given') from error
 
 
-def _refuse(name, names, key, error):
+def _refuse(name: str, names: Iterable[str], key: str, error: Exception) -> NoReturn:
     try:
         choose(name, sorted(set(names) - {name}), key)
-    except ValueError as refusal:
+    except ConfigError as refusal:
         raise refusal from error
+    raise AssertionError(f'{name} is not among the names to choose from')
 
 
-def _dicts(node, path):
+def _dicts(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield (path, dict) of a config's dicts, outer ones first."""
     if isinstance(node, dict) or hasattr(node, '_cfg_dict'):
         yield path, node
@@ -90,7 +116,7 @@ def _dicts(node, path):
             yield from _dicts(item, f'{path}[{i}]')
 
 
-def _owners(cfg, prefix, owner):
+def _owners(cfg: Any, prefix: str, owner: str) -> Iterator[tuple[str, Any]]:
     """Yield the places that a class named `owner`, or one that inherits from it, is built from."""
     for path, node in _dicts(cfg, prefix):
         kind = node.get('type')
@@ -104,7 +130,7 @@ def _owners(cfg, prefix, owner):
             yield path, node
 
 
-def _class(kind):
+def _class(kind: Any) -> type | None:
     if not isinstance(kind, str):
         return kind if inspect.isclass(kind) else None
     for root in ROOTS:
@@ -116,17 +142,17 @@ def _class(kind):
     return None
 
 
-def _parameters(kind, owner):
-    """The names of the arguments of a class and of those it passes the rest of its arguments on to."""
+def _parameters(kind: Any, owner: str) -> set[str]:
+    """Return the names of a class's arguments, and of those it passes on to its bases."""
     if owner == 'DataLoader':
         from torch.utils.data import DataLoader
 
         kind = DataLoader
-    names = set()
+    names: set[str] = set()
     for cls in inspect.getmro(_class(kind) or object):
-        parameters = (
-            inspect.signature(cls.__init__).parameters.values() if cls is not object else ()
-        )
+        if cls is object or '__init__' not in vars(cls):
+            continue
+        parameters = inspect.signature(vars(cls)['__init__']).parameters.values()
         names.update(
             p.name
             for p in parameters
@@ -137,8 +163,8 @@ def _parameters(kind, owner):
     return names
 
 
-def _names(kind, scope):
-    """The names of a kind of registry, those of a `scope` with it in front."""
+def _names(kind: str, scope: str) -> list[str]:
+    """Return the names in a kind of registry, those of a `scope` with it in front."""
     names = []
     for root in ROOTS:
         if root.name == kind:

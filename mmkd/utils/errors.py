@@ -1,6 +1,45 @@
+"""The one error for wrong inputs, and its message."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EEXIST
+
+
 class ConfigError(ValueError):
     """A wrong input: a config, data set, checkpoint or command line that cannot be meant.
 
     The message names the key, the value, what was expected and the nearest valid name. The tools
     show it as one message with exit status 1; every other exception keeps its traceback.
     """
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an exception says, readable without its traceback."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        hint = ' (a folder is to be made there)' if error.errno == EEXIST else ''
+        return f'{error.filename}: {error.strerror}{hint}'
+    if isinstance(error, ValueError | OSError | ImportError) and str(error):
+        return str(error)
+    # A KeyError says no more than the key, an AssertionError often nothing.
+    text = str(error.args[0]) if error.args else ''
+    if ' ' in text:
+        return text
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+PATH_ERRORS = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+
+@contextmanager
+def wrong_paths() -> Iterator[None]:
+    """Turn errors about a path that the user named into a ConfigError."""
+    try:
+        yield
+    except PATH_ERRORS as error:
+        raise ConfigError(message_of(error)) from error

@@ -2,13 +2,19 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
 
-def write_atomically(path, write):
-    """Call `write(temporary_path)`, flush it to the disk, then rename: the file at `path` is the old one or the whole new one."""
+def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
+    """Write a file so that at any moment the old one or the complete new one is there.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+        write: Called with the path of a temporary file, which is then flushed and renamed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
@@ -26,13 +32,16 @@ def write_atomically(path, write):
         raise
 
 
-def remove_leftovers(folder):
-    """Remove the temporary files that a kill while writing left in a folder; for the one process that writes there."""
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files that a kill has left in a folder.
+
+    To be called by the one process that writes there.
+    """
     for path in Path(folder).glob('.*.pth.*.pth'):
         path.unlink()
 
 
-def _umask():
+def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -40,12 +49,15 @@ def _umask():
 
 @register_backend('mmkd_atomic')
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's local files, each written to a temporary file and renamed: `backend_args=dict(backend='mmkd_atomic')`."""
+    """mmengine's local files, each written to a temporary file and renamed.
 
-    def put(self, obj, filepath):
+    In a config: `backend_args=dict(backend='mmkd_atomic')`.
+    """
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes."""
         write_atomically(filepath, lambda temporary: Path(temporary).write_bytes(obj))
 
-    def put_text(self, obj, filepath, encoding='utf-8'):
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write text."""
         self.put(obj.encode(encoding), filepath)

@@ -1,9 +1,14 @@
+"""The one way to a distiller inside its wrappers."""
+
+from typing import Any
+
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 
-def distiller_of(model: nn.Module) -> nn.Module:
-    """Return what DDP and test-time augmentation wrap."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
+def distiller_of(model: nn.Module) -> Any:
+    """Return the model inside DDP and test-time augmentation wrappers."""
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
+    return inner

@@ -1,13 +1,19 @@
 """Text tables."""
 
+from collections.abc import Iterable, Sequence
+from io import StringIO
 
-def align(rows, indent=''):
-    """Join rows of cells (list[list[str]], of one length) to lines: the first column flush left, the others flush right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return '\n'.join(
-        indent
-        + '  '.join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]
-        )
-        for row in rows
-    )
+from rich.console import Console
+from rich.table import Table
+
+
+def align(rows: Iterable[Sequence[str]], indent: str = '') -> str:
+    """Format rows of one length as lines: the first column flush left, the others flush right."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, row in enumerate(rows):
+        for j in range(0 if i else len(row)):
+            table.add_column(justify='right' if j else 'left', no_wrap=True)
+        table.add_row(*row)
+    text = StringIO()
+    Console(file=text, width=10_000, markup=False, highlight=False, emoji=False).print(table)
+    return '\n'.join(indent + line.rstrip() for line in text.getvalue().splitlines())

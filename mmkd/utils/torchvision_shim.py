@@ -1,9 +1,10 @@
 """Make `import torchvision` work where a CUDA build of it stands beside a CPU-only torch.
 
-PyPI has torchvision as a CUDA build only; beside a CPU-only torch its operators cannot be loaded, its import fails (`operator
-torchvision::nms does not exist`), and with it that of mmpretrain and of mmdet's models. Declaring the two operators that the
-import looks up makes all its Python parts (the transforms) work. This file imports nothing of mmkd: tools/setup_env.sh puts a
-copy into such an environment, so that the plain toolboxes work there too.
+PyPI has torchvision as a CUDA build only. Beside a CPU-only torch its operators cannot be loaded
+and its import fails (`operator torchvision::nms does not exist`), and with it that of mmpretrain
+and of mmdet's models. Declaring the two operators that the import looks up makes all its Python
+parts (the transforms) work. This file imports nothing of mmkd: tools/setup_env.sh puts a copy into
+such an environment, so that the plain toolboxes work there, too.
 """
 
 import importlib.abc
@@ -11,6 +12,7 @@ import importlib.machinery
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 SCHEMA = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
 
@@ -18,23 +20,23 @@ SCHEMA = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
     """Runs once, right before the first import of torchvision, which then goes its usual way."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Declare the operators if it is torchvision that is imported; find nothing."""
         if name == 'torchvision':
             sys.meta_path.remove(self)
             declare_missing_operators()
-        return None
 
 
-def declare_missing_operators():
-    """Declare `torchvision::nms` and `torchvision::qnms` if torch is CPU-only and torchvision's extension can't be loaded.
+def declare_missing_operators() -> bool:
+    """Declare `torchvision::nms` and `qnms` if torch is CPU-only and they cannot be loaded.
 
     Returns:
-        bool: Whether they were declared.
+        Whether they were declared.
     """
     import torch
 
     spec = importlib.machinery.PathFinder.find_spec('torchvision')
-    if spec is None or torch.version.cuda is not None:
+    if spec is None or spec.origin is None or torch.version.cuda is not None:
         return False
     extension = next(Path(spec.origin).parent.glob('_C*.so'), None)
     if extension is None:
@@ -47,13 +49,13 @@ def declare_missing_operators():
     for name in ('nms', 'qnms'):
         torch.library.define(f'torchvision::{name}', SCHEMA)
     warnings.warn(
-        f"torchvision's operators are declared but cannot run beside this CPU-only torch ({reason}); its transforms "
-        'work'
+        "torchvision's operators are declared but cannot run beside this CPU-only torch "
+        f'({reason}); its transforms work'
     )
     return True
 
 
-def install():
+def install() -> None:
     """Have the operators declared, if need be, when torchvision is first imported."""
     if 'torchvision' not in sys.modules and not any(
         type(f).__name__ == '_BeforeTorchvision' for f in sys.meta_path

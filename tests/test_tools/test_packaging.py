@@ -1,34 +1,37 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
+import pytest
 
-def test_a_wheel_ships_configs_and_tools_and_requires_no_family(toolkit, tmp_path):
-    checkout = tmp_path / 'checkout'
-    shutil.copytree(
-        toolkit.ROOT,
-        checkout,
-        ignore=shutil.ignore_patterns('.git', '.venv*', 'data', 'work_dirs', 'build', '*.egg-info'),
-    )
+
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    """A copy of the checkout, which building leaves files in."""
+    import conftest
+
+    checkout = tmp_path_factory.mktemp('packaging') / 'checkout'
+    ignored = ('.git', '.venv*', 'data', 'work_dirs', 'build', '*.egg-info', '.*_cache')
+    shutil.copytree(conftest.ROOT, checkout, ignore=shutil.ignore_patterns(*ignored))
+    return checkout
+
+
+def build_wheel(source, out):
+    options = ['-q', '--no-deps', '--no-build-isolation', '--no-index', '-w', str(out)]
     done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'pip',
-            'wheel',
-            '-q',
-            '--no-deps',
-            '--no-build-isolation',
-            '-w',
-            str(tmp_path),
-            str(checkout),
-        ],
+        [sys.executable, '-m', 'pip', 'wheel', *options, str(source)],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    (wheel,) = tmp_path.glob('mmkd-*.whl')
+    (wheel,) = out.glob('mmkd-*.whl')
+    return wheel
+
+
+def test_a_wheel_ships_configs_and_tools_and_requires_no_family(toolkit, checkout, tmp_path):
+    wheel = build_wheel(checkout, tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(next(n for n in names if n.endswith('METADATA'))).decode()
@@ -43,3 +46,22 @@ def test_a_wheel_ships_configs_and_tools_and_requires_no_family(toolkit, tmp_pat
         )
     assert any("extra == 'onedl'" in line or 'extra == "onedl"' in line for line in required)
     assert 'License: Apache-2.0' in metadata or 'License-Expression: Apache-2.0' in metadata
+
+
+def test_the_source_distribution_can_be_built_from(checkout, tmp_path):
+    done = subprocess.run(
+        [sys.executable, 'setup.py', '-q', 'sdist', '-d', str(tmp_path)],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (source,) = tmp_path.glob('mmkd-*.tar.gz')
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path / 'source', filter='data')
+    (folder,) = (tmp_path / 'source').iterdir()
+    with zipfile.ZipFile(build_wheel(folder, tmp_path)) as archive:
+        names = set(archive.namelist())
+    assert {'mmkd/py.typed', 'mmkd/.mim/tools/train.py'} <= names
+    for path in (checkout / 'configs').rglob('*.py'):
+        assert f'mmkd/.mim/{path.relative_to(checkout)}' in names

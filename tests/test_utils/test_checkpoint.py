@@ -1,7 +1,6 @@
 import collections
 import os
 import pickle
-import urllib.error
 
 import numpy as np
 import pytest
@@ -209,37 +208,127 @@ def test_loading_leaves_torchs_list_of_safe_globals(tmp_path):
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_a_url_is_loaded_from_the_cache_and_downloaded_only_once(tmp_path, monkeypatch):
-    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path / 'hub'))
-    calls = []
-
-    def download(url, path, *args, **kwargs):
-        calls.append(url)
-        save(dict(a=1), path)
-
-    monkeypatch.setattr('torch.hub.download_url_to_file', download)
-    for _ in range(2):
-        assert load_file('https://example.invalid/folder/x.pth', KEY) == dict(a=1)
-    assert (
-        calls == ['https://example.invalid/folder/x.pth']
-        and (tmp_path / 'hub/checkpoints/x.pth').is_file()
+def test_a_url_is_downloaded_and_loaded(tmp_path, monkeypatch):
+    path = save(dict(a=1), tmp_path / 'x.pth')
+    asked = []
+    monkeypatch.setattr(
+        checkpoint, 'download', lambda url, key: asked.append((url, key)) or tmp_path / 'x.pth'
     )
+    assert load_file('https://example.invalid/x.pth', KEY) == load_file(path, KEY) == dict(a=1)
+    assert asked == [('https://example.invalid/x.pth', KEY)]
+
+
+def test_mmengines_own_containers_come_back(tmp_path):
+    from pathlib import Path
+
+    from mmengine.config import ConfigDict
+
+    content = dict(meta=ConfigDict(dataset_meta=dict(classes=('polyp',))), hub=dict(at=Path('a/b')))
+    loaded = load_file(save(content, tmp_path / 'x.pth'), KEY)
+    assert loaded == content and loaded['hub']['at'] == Path('a/b')
+
+
+def test_a_flipped_bit_is_noticed_or_changes_nothing(tmp_path):
+    """It may hit the empty bytes between two records."""
+    path, draw = tmp_path / 'x.pth', np.random.default_rng(0)
+    whole = torch.arange(400.0)
+    save(dict(state_dict=dict(w=whole)), path)
+    content, noticed = path.read_bytes(), 0
+    for place in draw.choice(8 * len(content), 60, replace=False):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            loaded = load_file(str(path), KEY)
+        except ValueError as error:
+            assert str(error).startswith(f'{KEY}: ')
+            noticed += 1
+        else:
+            assert torch.equal(loaded['state_dict']['w'], whole), int(place)
+    assert noticed >= 40
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -7e37])
+def test_weights_that_cannot_be_are_named(tmp_path, value):
+    state = dict(body=torch.ones(3), head=torch.tensor([1.0, value]), count=torch.tensor(5))
+    for content in (state, dict(state_dict=state)):
+        path = save(content, tmp_path / 'x.pth')
+        with pytest.warns(UserWarning, match=f'{KEY}: .*1 of 3 weights are not finite.*: head$'):
+            load_file(path, KEY)
+
+
+# mmengine's own loading
+
+
+def live_string(marker):
+    return f'import os\nos.mkdir({str(marker)!r})\n'
+
+
+def load_from(path, cfg):
+    from mmengine.runner import load_checkpoint
+
+    load_checkpoint(network(), path)
+
+
+def load_with_prefix(path, cfg):
+    from mmengine.runner.checkpoint import _load_checkpoint_with_prefix
+
+    _load_checkpoint_with_prefix('a', path)
+
+
+def start_a_backbone(path, cfg):
+    from mmengine.model import BaseModule
+
+    BaseModule(init_cfg=dict(type='Pretrained', checkpoint=path)).init_weights()
+
+
+def load_a_url(path, cfg):
+    from mmengine.runner import CheckpointLoader
+
+    CheckpointLoader.load_checkpoint(f'https://example.invalid/{path}')
+
+
+def load_from_a_model_zoo(path, cfg):
+    from mmengine.runner import CheckpointLoader
+
+    CheckpointLoader.load_checkpoint('torchvision://some_net')
 
 
 @pytest.mark.parametrize(
-    'error',
-    [urllib.error.URLError('no route'), ConnectionResetError('reset'), TimeoutError('late')],
+    'load', [load_from, load_with_prefix, start_a_backbone, load_a_url, load_from_a_model_zoo]
 )
-def test_a_url_that_cannot_be_downloaded(tmp_path, monkeypatch, error):
-    def download(*args, **kwargs):
-        raise error
+def test_no_way_that_mmengine_loads_by_runs_a_pickle(tmp_path, monkeypatch, load):
+    marker, path = tmp_path / 'marker', tmp_path / 'evil.pth'
+    save(dict(state_dict=dict(evil=Calls(os.mkdir, str(marker)))), path)
+    monkeypatch.setattr(checkpoint, 'download', lambda url, key: path)
+    monkeypatch.setattr(
+        'mmengine.runner.checkpoint.get_torchvision_models',
+        lambda: dict(some_net='https://example.invalid/some_net.pth'),
+    )
+    with pytest.raises(ValueError, match='is no plain checkpoint, it is not loaded'):
+        load(str(path), None)
+    assert not marker.exists()
 
-    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
-    monkeypatch.setattr('torch.hub.download_url_to_file', download)
-    with pytest.raises(
-        ValueError, match=f"^{KEY}: cannot download 'https://example.invalid/x.pth': "
-    ):
-        load_file('https://example.invalid/x.pth', KEY)
+
+def test_resuming_does_not_execute_the_text_of_a_config_in_the_checkpoint(tmp_path):
+    from mmengine.runner import CheckpointLoader
+
+    text = live_string(tmp_path / 'marker')
+    path = save(dict(state_dict={}, meta=dict(config=text, cfg=text, epoch=1)), tmp_path / 'x.pth')
+    meta = CheckpointLoader.load_checkpoint(path)['meta']
+    assert 'config' not in meta and meta['epoch'] == 1  # `Runner.resume` executes meta['config']
+
+
+def test_what_was_loaded_is_not_read_again(tmp_path):
+    from mmengine.runner import CheckpointLoader
+
+    path = save(dict(state_dict={}), tmp_path / 'x.pth')
+    content = load_file(path, KEY)
+    os.remove(path)
+    checkpoint.hand_over(path, content)
+    assert CheckpointLoader.load_checkpoint(path) is content
+    with pytest.raises(ValueError, match='no file'):
+        CheckpointLoader.load_checkpoint(path)
 
 
 # member_state

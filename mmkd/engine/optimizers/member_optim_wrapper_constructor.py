@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmkd.utils.checks import check_arguments, choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.optim_config import member_optim_config
 
 from .member_optim_wrapper import MemberOptimWrapper
 
@@ -86,15 +87,9 @@ class MemberOptimWrapperConstructor:
         )
 
     def _config_of(self, name):
-        cfg, paramwise = copy.deepcopy(self.cfg), copy.deepcopy(self.paramwise_cfg)
-        for key, value in copy.deepcopy(dict(self.overrides.get(name) or {})).items():
-            if key == 'paramwise_cfg':
-                paramwise = value
-            elif key == 'optimizer' and 'type' not in value:
-                cfg['optimizer'].update(value)
-            else:
-                cfg[key] = value
-        return cfg, paramwise
+        shared = dict(self.cfg, paramwise_cfg=self.paramwise_cfg)
+        cfg = member_optim_config(shared, self.overrides.get(name))
+        return cfg, cfg.pop('paramwise_cfg')
 
     @staticmethod
     def _check_optimizer(cfg):

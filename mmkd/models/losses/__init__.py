@@ -1,8 +1,7 @@
-from mmkd.utils.packages import installed
-
 from .base import DistillationLoss
 from .channel_correlation import ChannelCorrelation
 from .channel_wise import ChannelWise
+from .dense_detection import DenseDetectionLoss
 from .dkd import DKD
 from .feature_mse import FeatureMSE
 from .inherit_explore import InheritExploreLoss
@@ -11,13 +10,11 @@ from .pearson_feature import PearsonFeature
 from .pseudo_label import PseudoLabel
 from .spatial_correlation import SpatialCorrelation
 
-if installed('mmdet'):
-    from .dense_detection import DenseDetectionLoss  # noqa: F401
-
 __all__ = [
     'DKD',
     'ChannelCorrelation',
     'ChannelWise',
+    'DenseDetectionLoss',
     'DistillationLoss',
     'FeatureMSE',
     'InheritExploreLoss',

@@ -1,0 +1,231 @@
+"""Configs of members alone, for machines without mmkd."""
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+import mmkd.registry
+from mmkd.models.distillers.member_spec import MemberSpec
+from mmkd.models.distillers.preprocessing import shared_preprocessor_config
+from mmkd.models.distillers.sharing import sharing_members
+from mmkd.utils.checks import choose
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.optim_config import member_optim_config
+from mmkd.utils.roles import ensemble_of, students_of
+
+# What a member's preprocessing keeps of its own; the rest (padding) is the shared one it was
+# trained and measured with.
+OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_value', 'pad_val')
+# What belongs to one run, or to the training of several members.
+LEFT_OUT = ('work_dir', 'launcher', 'resume', 'load_from', 'variants', 'unlabeled_dataloader')
+REGISTRIES = [value for value in vars(mmkd.registry).values() if isinstance(value, Registry)]
+
+
+def member_specs(cfg: Config) -> dict[str, MemberSpec]:
+    """Return the members of a config's model by name; an ema member gets the network it averages.
+
+    Raises:
+        ConfigError: If the config does not describe an OnlineDistiller.
+    """
+    if not isinstance((cfg.get('model') or {}).get('members'), dict):
+        raise ConfigError('model.members: the config does not describe an OnlineDistiller')
+    specs = {
+        name: MemberSpec.from_config(name, member)
+        for name, member in cfg.model.members.items()
+        if member is not None
+    }
+    if not specs:
+        raise ConfigError('model.members: expected a dict of one or more members, got none')
+    for name, member in _added_members(cfg.model).items():
+        specs.setdefault(name, MemberSpec.from_config(name, member))
+    online = [name for name, spec in specs.items() if spec.training == 'online']
+    for spec in specs.values():
+        if spec.training == 'ema':
+            spec.config = specs[choose(spec.of, online, f'{spec.key}.of (an online member)')].config
+    return specs
+
+
+def _added_members(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that a preset adds (the averages of a `mean_teacher`)."""
+    sharing = model.get('sharing')
+    preset: dict[str, Any] = (
+        dict(type=sharing or '') if not isinstance(sharing, Mapping) else {**sharing}
+    )
+    students = preset.get('students') or students_of(model)
+    return sharing_members(preset.get('type', ''), students, preset.get('ema_momentum', 0.01))
+
+
+def shared_preprocessor(cfg: Config, specs: dict[str, MemberSpec]) -> dict[str, Any]:
+    """Return the config of the preprocessing that all members share."""
+    given = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    configs: dict[str, Any] = {name: spec.config for name, spec in specs.items()}
+    return shared_preprocessor_config(configs, given)
+
+
+def self_contained(cfg: Config) -> None:
+    """Write into a config what else files and the members' order decide, in place.
+
+    These are the members' networks, in place of the names of their files, and the shared
+    preprocessing, which is otherwise the first member's. A work folder then does not depend on
+    files that may change, nor on the order in which a config is written down.
+    """
+    specs = member_specs(cfg)
+    for name, spec in specs.items():
+        if spec.training != 'ema':
+            member = cfg.model.members[name]
+            member['config'] = spec.config
+            member.pop('options', None)
+    cfg.model.data_preprocessor = shared_preprocessor(cfg, specs)
+
+
+def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> dict[str, Any]:
+    """Return the config of the member's network alone, with its preprocessing as measured."""
+    model: Any = copy.deepcopy(specs[name].config)
+    own = model.get('data_preprocessor') or {}
+    shared = shared_preprocessor(cfg, specs)
+    shared.pop('_scope_', None)
+    for key in OWN_PREPROCESSING:
+        shared.pop(key, None)
+        if key in own:
+            shared[key] = own[key]
+    if model.get('type') == 'ImageClassifier':
+        # It would take its batch augmentations from here; those in training were the shared ones.
+        model.pop('train_cfg', None)
+        shared.setdefault('batch_augments', None)
+        if 'num_classes' in own:
+            shared.setdefault('num_classes', own['num_classes'])
+    model['data_preprocessor'] = shared
+    if model.get('_scope_') == cfg.get('default_scope'):
+        model.pop('_scope_', None)
+    return model
+
+
+def plain_config(cfg: Config, name: str) -> Config:
+    """Return a config of the member `name` (or `ensemble`) alone, with the data of `cfg`.
+
+    A member's config names nothing of mmkd's: mmkd's metrics and hooks are left out. The
+    ensemble's is one of mmkd's, of its members, without links and mixer.
+
+    Raises:
+        ConfigError: If there is no such member, or if something of mmkd's is left that has no plain
+            counterpart.
+    """
+    specs = member_specs(cfg)
+    choose(name, [*specs, 'ensemble'], 'member')
+    plain = copy.deepcopy(cfg)
+    for key in LEFT_OUT:
+        plain.pop(key, None)
+    plain.load_from, plain.resume = None, False
+    if name == 'ensemble':
+        _keep_ensemble(plain, cfg, specs)
+        return plain
+    plain.model = plain_model_config(cfg, specs, name)
+    plain.pop('custom_imports', None)
+    imports = [i for i in (cfg.get('custom_imports') or {}).get('imports', []) if i != 'mmkd']
+    if imports:
+        plain.custom_imports = dict(cfg.custom_imports, imports=imports)
+    plain.val_cfg, plain.test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+    plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if not _is_own(h)]
+    for key in ('val_evaluator', 'test_evaluator'):
+        if isinstance(plain.get(key), list | tuple):
+            plain[key] = [metric for metric in plain[key] if not _is_own(metric)]
+    if 'optim_wrapper' in plain:
+        shared = dict(plain.optim_wrapper)
+        shared.pop('constructor', None)
+        shared.pop('max_skips', None)
+        overrides = (shared.pop('members', None) or {}).get(name)
+        plain.optim_wrapper = member_optim_config(shared, overrides)
+    checkpoint = plain.get('default_hooks', {}).get('checkpoint', {})
+    best = checkpoint.get('save_best')
+    if isinstance(best, str):
+        member, _, metric = best.partition('/')
+        checkpoint.save_best = metric if member in (*specs, 'ensemble') else best
+    _make_plain(plain._cfg_dict)
+    left = sorted(_own_names(plain._cfg_dict))
+    if left:
+        raise ConfigError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')
+    return plain
+
+
+def _keep_ensemble(plain: Config, cfg: Config, specs: dict[str, MemberSpec]) -> None:
+    names = ensemble_of(cfg.model)
+    model = plain.model
+    model.data_preprocessor = shared_preprocessor(cfg, specs)
+    model.members = {n: dict(config=plain_model_config(cfg, specs, n)) for n in names}
+    model.ensemble = dict(model.get('ensemble') or {}, members=names)
+    for key in ('sharing', 'links', 'mixer'):
+        model.pop(key, None)
+    plain.custom_hooks = [
+        h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook'
+    ]
+    if 'optim_wrapper' in plain:
+        own = plain.optim_wrapper.get('members') or {}
+        plain.optim_wrapper.members = {n: own[n] for n in names if n in own}
+
+
+def _is_own(node: Any) -> bool:
+    return isinstance(node, dict) and str(node.get('type')).startswith('mmkd.')
+
+
+def _own_names(node: Any) -> set[str]:
+    """Return the names of mmkd's classes in a config."""
+    if isinstance(node, dict):
+        found = {str(node['type'])} if _is_own(node) else set()
+        return found.union(*map(_own_names, dict.values(node)))
+    if isinstance(node, list | tuple):
+        return set().union(*map(_own_names, node))
+    return set()
+
+
+def _make_plain(node: Any) -> None:
+    """Replace mmkd's classes in a config by what does their work in the toolboxes, in place.
+
+    That is what a class's `plain_config()` says: it returns what is added where it takes no
+    argument, else, of the class's own arguments, the whole. Classes without it become their
+    registered base class, with the arguments that the base class has.
+    """
+    if isinstance(node, dict):
+        if node.get('type') == 'mmkd.SkipUnreadable':
+            inner = node.pop('dataset')
+            node.clear()
+            node.update(inner)
+        if _is_own(node):
+            _replace(node)
+        for value in dict.values(node):
+            _make_plain(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _make_plain(value)
+
+
+def _replace(node: dict[str, Any]) -> None:
+    own = next((cls for r in REGISTRIES if (cls := _class_in(r, node['type'])) is not None), None)
+    if own is None:
+        return
+    if hasattr(own, 'plain_config'):
+        arguments = {key: value for key, value in node.items() if key not in ('type', '_scope_')}
+        if inspect.signature(own.plain_config).parameters:
+            node.clear()
+            node.update(own.plain_config(**arguments))
+            return
+        for key, value in own.plain_config().items():
+            node[key] = value if key == 'type' else arguments.get(key, value)
+        node.pop('cache_prefix', None)  # an argument of mmkd's data sets alone
+        return
+    base = next(c for c in inspect.getmro(own) if c.__module__.split('.')[0] != 'mmkd')
+    if not any(_class_in(r.parent, base.__name__) is base for r in REGISTRIES if r.parent):
+        return
+    parameters = inspect.signature(base).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in set(node) - set(parameters) - {'type', '_scope_'}:
+            node.pop(key)
+    node['type'] = base.__name__
+
+
+def _class_in(registry: Registry, name: str) -> type | None:
+    registry.import_from_location()
+    return registry.module_dict.get(name.rpartition('.')[2])

@@ -1,0 +1,67 @@
+"""Downloads that are complete or not there, one cached file per URL."""
+
+import fcntl
+import hashlib
+import re
+import tempfile
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlparse
+
+from torch.hub import get_dir
+
+from mmkd.utils.errors import ConfigError
+
+TIMEOUT = 60  # seconds without a byte from the server
+NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.[^.]*$')  # OpenMMLab's and torch's `name-0123abcd.pth`
+
+
+def cached_path(url: str) -> Path:
+    """Return where the file of a URL is kept: the whole URL decides, not its last part alone."""
+    name = Path(urlparse(url).path).name or 'file'
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return Path(get_dir()) / 'checkpoints' / f'{digest}-{name}'
+
+
+def download(url: str, key: str) -> Path:
+    """Return the local file of a URL, downloaded if it is not there yet.
+
+    The file gets its name when it is complete: as long as the server said, and with the hash that
+    its name carries, if any. Processes of one machine take turns, so that one of them downloads.
+
+    Args:
+        url: Of http or https.
+        key: Where it stands in the config, for messages.
+
+    Raises:
+        ConfigError: If the download fails, is cut short, or is another file than its name says.
+    """
+    path = cached_path(url)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(f'{path}.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.is_file():
+                _fetch(url, path)
+    except (OSError, HTTPException) as error:
+        raise ConfigError(f'{key}: cannot download {url!r}: {error}') from error
+    return path
+
+
+def _fetch(url: str, path: Path) -> None:
+    digest, received = hashlib.sha256(), 0
+    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+        whole = Path(folder) / 'download'
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as source, open(whole, 'wb') as target:
+            expected = source.headers.get('Content-Length')
+            while block := source.read(1 << 20):
+                target.write(block)
+                digest.update(block)
+                received += len(block)
+        if expected is not None and received != int(expected):
+            raise OSError(f'{received} of {expected} bytes came')
+        named = NAMED_HASH.search(Path(urlparse(url).path).name)
+        if named and not digest.hexdigest().startswith(named.group(1)):
+            raise OSError(f'its SHA-256 begins with {digest.hexdigest()[:8]}, not {named.group(1)}')
+        whole.rename(path)

@@ -1,0 +1,120 @@
+"""Arguments, configs and errors of the tools."""
+
+import argparse
+
+import pytest
+from mmengine.config import Config
+
+from mmkd.apis.command_line import Options, merge_options, metric_table, run_tool
+from mmkd.utils.errors import ConfigError, message_of, wrong_paths
+
+
+def options(*words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=Options, default={})
+    return parser.parse_args(['--cfg-options', *words]).cfg_options
+
+
+def distiller(**member):
+    return Config(
+        dict(model=dict(members=dict(a=dict(config='x.py', **member))), hooks=[dict(n=1)])
+    )
+
+
+@pytest.mark.parametrize(
+    'text, value',
+    [
+        ('3', 3),
+        ('0.5', 0.5),
+        ('true', True),
+        ('None', None),
+        ('[1,2]', [1, 2]),
+        ('1,2', [1, 2]),
+        ('(a,[b,2])', ('a', ['b', 2])),
+        ('a=b', 'a=b'),
+    ],
+)
+def test_values_are_read_as_mmengine_reads_them(text, value):
+    assert merge_options(Config(dict(k=0)), options(f'k={text}')).k == value
+
+
+def test_a_key_below_a_members_options_drops_none_of_its_options():
+    cfg = distiller(options={'bbox_head.num_classes': 3, 'neck.out_channels': 8})
+    merge_options(cfg, options('model.members.a.options.bbox_head.feat_channels=16'))
+    assert cfg.model.members.a.options == {
+        'bbox_head.num_classes': 3,
+        'neck.out_channels': 8,
+        'bbox_head.feat_channels': 16,
+    }
+    merge_options(cfg, {'model.members.a.options.bbox_head.num_classes': '4'})
+    assert cfg.model.members.a.options['bbox_head.num_classes'] == 4
+    bare = merge_options(distiller(), {'model.members.a.options.neck.out_channels': '9'})
+    assert bare.model.members.a.options == {'neck.out_channels': 9}
+
+
+def test_the_networks_get_all_options():
+    from mmkd.export import member_specs
+
+    cfg = Config(
+        dict(
+            model=dict(
+                members=dict(
+                    a=dict(
+                        config=dict(type='Net', head=dict(num_classes=80, channels=4)),
+                        options={'head.num_classes': 3},
+                    )
+                )
+            )
+        )
+    )
+    merge_options(cfg, {'model.members.a.options.head.channels': '16'})
+    assert member_specs(cfg)['a'].config.head == dict(num_classes=3, channels=16)
+
+
+@pytest.mark.parametrize('word', ['x', '=x', ' =x'])
+def test_an_option_without_key_or_value_is_a_wrong_command_line(word, capsys):
+    with pytest.raises(SystemExit) as stop:
+        options(word)
+    assert stop.value.code == 2 and 'expected KEY=VALUE' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'key', ['hooks.first.n', 'model.members.b.options.x', 'hooks.7.n', 'model.members.a.config.x']
+)
+def test_an_option_that_fits_nowhere_is_named(key):
+    with pytest.raises(ConfigError, match=f'--cfg-options {key}=1: '):
+        merge_options(distiller(), {key: '1'})
+
+
+def test_a_wrong_input_is_one_message(capsys):
+    def main():
+        raise ConfigError('model.x: unknown')
+
+    with pytest.raises(SystemExit) as stop:
+        run_tool(main)
+    err = capsys.readouterr().err
+    assert stop.value.code == 1 and 'error: model.x: unknown\n' in err and 'Traceback' not in err
+
+
+@pytest.mark.parametrize('error', [KeyError('x'), ValueError('x'), OSError('x'), RuntimeError('x')])
+def test_every_other_error_keeps_its_traceback(error):
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        run_tool(main)
+
+
+def test_messages_without_traceback(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match='file: File exists .a folder is to be made there'):
+        with wrong_paths():
+            (tmp_path / 'file').mkdir()
+    assert message_of(KeyError('momentum')) == 'KeyError: momentum'
+    assert message_of(KeyError('X is not in the registry')) == 'X is not in the registry'
+    assert message_of(AssertionError()) == 'AssertionError'
+
+
+def test_the_table():
+    table = metric_table({'a/x': 0.5, 'b/x': 1, 'b/y': 'z'}, ['a', 'b'], {'x': 'X', 'y': '[y]'})
+    assert table.splitlines() == ['member      X  [y]', 'a       0.500    -', 'b       1.000    z']

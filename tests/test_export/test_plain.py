@@ -1,0 +1,242 @@
+"""Plain configs and plain checkpoints of members."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS as ALL_MODELS
+from torch import nn
+
+from mmkd.export import (
+    ReadableConfig,
+    config_text,
+    export_member,
+    member_specs,
+    plain_config,
+    self_contained,
+)
+from mmkd.registry import MODELS
+from mmkd.utils.checkpoint import load_file
+from mmkd.utils.errors import ConfigError
+
+AUGMENTS = [dict(type='BatchSyncRandomResize', random_size_range=(64, 96), size_divisor=32)]
+
+
+@pytest.fixture
+def cfg(toolkit, data, tmp_path):
+    return toolkit.small_config(data, tmp_path / 'work')
+
+
+def reloaded(text, folder):
+    (folder / 'written.py').write_text(text)
+    return Config.fromfile(folder / 'written.py')
+
+
+# ------------------------------------------------------------------ configs
+
+
+@pytest.mark.parametrize(
+    'override, expected',
+    [
+        (dict(optimizer=dict(lr=1e-4)), dict(type='AdamW', lr=1e-4, weight_decay=0.05)),
+        (
+            dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.0)),
+            dict(type='SGD', lr=0.1, weight_decay=0.0),
+        ),
+    ],
+)
+def test_the_optimizer_of_a_member_is_merged_as_in_training(toolkit, cfg, override, expected):
+    cfg.optim_wrapper.members = dict(teacher=override)
+    plain = plain_config(cfg, 'teacher').optim_wrapper.optimizer
+    assert {key: plain.get(key) for key in expected} == expected
+    trained = toolkit.make_distiller(init=False)
+    settings = {key: value for key, value in cfg.optim_wrapper.items() if key != 'constructor'}
+    wrapper = toolkit.optim_wrapper(trained, **settings)['teacher'].optimizer
+    assert type(wrapper).__name__ == expected['type']
+    assert wrapper.param_groups[0]['lr'] == plain.lr
+    other = plain_config(cfg, 'student1').optim_wrapper
+    assert other.optimizer == cfg.optim_wrapper.optimizer and 'members' not in other
+
+
+def test_an_ensemble_without_students_is_of_all_members(cfg):
+    cfg.model.members = dict(teacher=cfg.model.members.teacher)
+    cfg.model.pop('sharing')
+    cfg.model.ensemble = None
+    plain = plain_config(cfg, 'ensemble')
+    assert list(plain.model.members) == plain.model.ensemble.members == ['teacher']
+
+
+def test_the_ensemble_keeps_the_optimizers_of_its_members_alone(cfg):
+    cfg.optim_wrapper.members = dict(
+        teacher=dict(optimizer=dict(lr=1.0)), student1=dict(optimizer=dict(lr=2.0))
+    )
+    assert list(plain_config(cfg, 'ensemble').optim_wrapper.members) == ['student1']
+
+
+def test_the_shared_preprocessing_does_not_depend_on_the_order_of_members(cfg, tmp_path):
+    cfg.model.pop('data_preprocessor', None)
+    for name, augments in (('teacher', AUGMENTS), ('student1', None), ('student2', None)):
+        options = {**cfg.model.members[name].options, 'data_preprocessor.batch_augments': augments}
+        cfg.model.members[name].options = options
+    assert next(iter(cfg.model.members)) == 'teacher'
+    self_contained(cfg)
+    as_mmengine_dumps = reloaded(cfg.pretty_text, tmp_path)
+    assert next(iter(as_mmengine_dumps.model.members)) == 'student1'
+    for name in ('student2', 'ensemble'):
+        first, second = (plain_config(c, name).model for c in (cfg, as_mmengine_dumps))
+        assert first.data_preprocessor.batch_augments == AUGMENTS
+        assert second.data_preprocessor == first.data_preprocessor
+
+
+def test_a_self_contained_config_does_not_need_the_members_files(cfg, tmp_path):
+    member_file = tmp_path / 'net.py'
+    spec = member_specs(cfg)['student1']
+    member_file.write_text(f'model = {spec.config.to_dict()!r}\n')
+    cfg.model.members.student1 = dict(config=str(member_file), seed=1)
+    self_contained(cfg)
+    member_file.unlink()
+    again = reloaded(config_text(cfg), tmp_path)
+    assert member_specs(again)['student1'].config == spec.config
+    assert again.model.members.student1.seed == 1
+
+
+def test_a_class_of_mmkd_is_replaced_by_its_plain_config(cfg):
+    @MODELS.register_module(force=True)
+    class OwnBackbone(nn.Module):
+        @classmethod
+        def plain_config(cls):
+            return dict(type='mmpretrain.TIMMBackbone', model_name='tf_efficientnet_lite0')
+
+    cfg.model.members.student1 = dict(
+        config=dict(type='YOLOX', backbone=dict(type='mmkd.OwnBackbone', features_only=True))
+    )
+    backbone = plain_config(cfg, 'student1').model.backbone
+    assert backbone == dict(
+        type='mmpretrain.TIMMBackbone', model_name='tf_efficientnet_lite0', features_only=True
+    )
+
+
+def test_a_class_whose_plain_config_depends_on_its_arguments(cfg):
+    backbone = dict(
+        type='mmkd.EfficientNetLite', arch='lite1', out_indices=(2, 3, 4), pretrained=True
+    )
+    cfg.model.members.student1 = dict(config=dict(type='YOLOX', backbone=backbone))
+    assert plain_config(cfg, 'student1').model.backbone == dict(
+        type='mmpretrain.TIMMBackbone',
+        model_name='tf_efficientnet_lite1',
+        features_only=True,
+        out_indices=[2, 3, 4],
+    )
+
+
+def test_averages_that_a_preset_adds_can_be_exported(cfg):
+    cfg.model.members = dict(student1=cfg.model.members.student1)
+    cfg.model.sharing = dict(type='mean_teacher')
+    specs = member_specs(cfg)
+    (average,) = [name for name, spec in specs.items() if spec.training == 'ema']
+    assert plain_config(cfg, average).model == plain_config(cfg, 'student1').model
+
+
+def test_what_has_no_plain_counterpart_is_refused(cfg):
+    cfg.model.members.student1 = dict(config=dict(type='YOLOX', neck=dict(type='mmkd.FeatureMSE')))
+    with pytest.raises(ConfigError, match="still need mmkd: .'mmkd.FeatureMSE'"):
+        plain_config(cfg, 'student1')
+
+
+def test_loops_and_hooks_of_mmkd_become_those_they_inherit_from(cfg):
+    cfg.train_cfg = dict(type='mmkd.ResumableTrainLoop', max_epochs=2, val_interval=1)
+    plain = plain_config(cfg, 'student1')
+    assert plain.train_cfg == dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=1)
+    assert plain.default_hooks.checkpoint.type == 'CheckpointHook'
+    assert plain.log_processor.type == 'LogProcessor'
+    assert 'mmkd' not in config_text(plain)
+
+
+def test_batch_augmentations_of_a_classifier_are_the_shared_ones(cfg):
+    mixup = dict(augments=dict(type='Mixup', alpha=0.8))
+    own = dict(
+        type='ImageClassifier',
+        backbone=dict(type='ResNet', depth=18),
+        train_cfg=mixup,
+        data_preprocessor=dict(num_classes=3, mean=[1.0, 2.0, 3.0]),
+        _scope_='mmpretrain',
+    )
+    cfg.model.members = dict(a=dict(config=own), b=dict(config=own))
+    cfg.model.data_preprocessor = dict(type='ClsDataPreprocessor', _scope_='mmpretrain')
+    cfg.model.sharing = cfg.model.ensemble = None
+    model = plain_config(cfg, 'a').model
+    assert 'train_cfg' not in model and model.data_preprocessor.batch_augments is None
+    cfg.model.data_preprocessor.batch_augments = mixup
+    model = plain_config(cfg, 'a').model
+    assert model.data_preprocessor.batch_augments == mixup
+    assert model.data_preprocessor.num_classes == 3
+
+
+# ------------------------------------------------------------------ config text
+
+
+def test_the_text_gives_the_config_back(cfg, tmp_path):
+    assert reloaded(config_text(cfg), tmp_path)._cfg_dict == cfg._cfg_dict
+    assert list(reloaded(config_text(cfg), tmp_path).model.members) == list(cfg.model.members)
+
+
+def test_names_that_are_keywords_and_numbers_without_literal(tmp_path):
+    cfg = ReadableConfig(
+        dict(model=dict(members={'lambda': dict(seed=1), 'class': dict(lr=float('inf'))}), a=(1,))
+    )
+    again = reloaded(cfg.pretty_text, tmp_path)
+    assert again.model.members['lambda'].seed == 1
+    assert again.model.members['class'].lr == float('inf') and again.a == (1,)
+    cfg.dump(tmp_path / 'dumped.py')
+    assert (tmp_path / 'dumped.py').read_text() == cfg.pretty_text
+
+
+# ------------------------------------------------------------------ files
+
+
+@pytest.fixture
+def state(cfg):
+    return ALL_MODELS.build(cfg.model).state_dict()
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(cfg, state, tmp_path):
+    out = tmp_path / 'student1.pth'
+    export_member(cfg, state, 'student1', out)
+    before = out.read_bytes()
+    state['members.student1.bbox_head.multi_level_conv_cls.0.bias'] += 1
+    export_member(cfg, state, 'student1', out)
+    assert out.read_bytes() != before
+
+    training = tmp_path / 'training.py'
+    training.write_text('model = 1\n')
+    with pytest.raises(ConfigError, match=r'training.py is there already and is no export'):
+        export_member(cfg, state, 'student1', training.with_suffix('.pth'))
+    assert training.read_text() == 'model = 1\n'
+    assert not training.with_suffix('.pth').exists()
+
+    checkpoint = tmp_path / 'epoch_1.pth'
+    torch.save(dict(state_dict=state, meta=dict(epoch=1)), checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(ConfigError, match=r'epoch_1.pth is there already and is no export'):
+        export_member(cfg, state, 'student1', checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_weights_of_another_network_are_refused(cfg, state, tmp_path):
+    cfg.model.members.student1.options = {
+        **cfg.model.members.student1.options,
+        'bbox_head.num_classes': 3,
+    }
+    with pytest.raises(ConfigError, match="'student1': the checkpoint does not fit the network"):
+        export_member(cfg, state, 'student1', tmp_path / 'x.pth', verify=True)
+    assert not list(tmp_path.glob('x.*'))
+
+
+def test_a_frozen_member_is_exported_from_the_checkpoint_that_it_is(cfg, state, tmp_path):
+    export_member(cfg, state, 'teacher', tmp_path / 'teacher.pth')
+    cfg.model.members.teacher.update(training='frozen', checkpoint=str(tmp_path / 'teacher.pth'))
+    cfg.model.ensemble = dict(members=['teacher', 'student1'])
+    students = {k: v for k, v in state.items() if not k.startswith('members.teacher.')}
+    export_member(cfg, students, 'ensemble', tmp_path / 'both.pth', verify=True)
+    both = load_file(str(tmp_path / 'both.pth'), 'x')['state_dict']
+    assert {key.split('.')[1] for key in both} == {'teacher', 'student1'}
+    assert all(torch.equal(value, state[key]) for key, value in both.items())
