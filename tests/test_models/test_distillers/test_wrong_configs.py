@@ -135,7 +135,7 @@ import torch
             "model.ensemble.members: unknown name 'student9'",
         ),
         (dict(ensemble=dict(fusion='wfb')), "did you mean 'wbf'"),
-        (dict(ensemble=dict(iou_thr=1.5)), 'iou_thr: expected a value'),
+        (dict(ensemble=dict(iou_thr=1.5)), 'iou_thr: expected a number'),
         (dict(task='detction'), 'model.task'),
     ],
 )
