@@ -1,9 +1,12 @@
+from typing import Any
+
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 
-def distiller_of(model: nn.Module) -> nn.Module:
+def distiller_of(model: nn.Module) -> Any:
     """Return what DDP and test-time augmentation wrap."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
+    found: Any = model
+    while is_model_wrapper(found) or isinstance(found, BaseTTAModel):
+        found = found.module
+    return found

@@ -22,7 +22,7 @@ class Job(NamedTuple):
     name: str
     place: tuple[str, str]
     level: int | None
-    connector: nn.Module
+    connector: Any
 
 
 @HOOKS.register_module()
@@ -117,9 +117,7 @@ class FactorPretrainHook(Hook):
             sums = [s + loss.detach() for s, loss in zip(sums, losses)]
             self.done, counted = self.done + 1, counted + 1
             if self.done % len(stream) == 0 or self.done == total:
-                means = (
-                    f'{job.name}: {float(s) / counted:.4f}' for s, job in zip(sums, jobs)
-                )
+                means = (f'{job.name}: {float(s) / counted:.4f}' for s, job in zip(sums, jobs))
                 epoch = (self.done - 1) // len(stream) + 1
                 runner.logger.info(f'Fitting, epoch {epoch}/{self.epochs}: {", ".join(means)}')
                 sums, counted = [0.0] * len(jobs), 0
@@ -128,7 +126,7 @@ class FactorPretrainHook(Hook):
         self.optimizer = None
 
 
-def _jobs(model: nn.Module) -> Iterator[Job]:
+def _jobs(model: Any) -> Iterator[Job]:
     """Yield the connectors that are to be fitted."""
     for link in model.links:
         several = len(link.source_connectors) > 1
@@ -153,7 +151,7 @@ def _jobs(model: nn.Module) -> Iterator[Job]:
                 )
 
 
-def _losses(model: nn.Module, jobs: list[Job], batch: dict[str, Any]) -> list[Tensor]:
+def _losses(model: Any, jobs: list[Job], batch: dict[str, Any]) -> list[Tensor]:
     data = model.data_preprocessor(batch, False)
     sources = {job.place[0] for job in jobs}
     values = model.read_taps(data['inputs'], data['data_samples'], sources)

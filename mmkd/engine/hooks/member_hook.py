@@ -109,9 +109,10 @@ class MemberHook(Hook):
             runner.train_loop.load_state_dict(checkpoint['mmkd_batches'])
 
 
-def _random_states(model: nn.Module) -> dict[str, Any]:
+def _random_states(model: Any) -> dict[str, Any]:
     """Return this rank's random states, as plain values: checkpoints load with weights_only."""
-    kind, numbers, position, has_gauss, gauss = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    kind, numbers, position, has_gauss, gauss = numpy_state
     return dict(
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
@@ -124,7 +125,7 @@ def _random_states(model: nn.Module) -> dict[str, Any]:
     )
 
 
-def _restore(model: nn.Module, states: dict[str, Any]) -> None:
+def _restore(model: Any, states: dict[str, Any]) -> None:
     torch.set_rng_state(states['torch'].cpu())
     if states['cuda'] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'].cpu())
@@ -143,7 +144,7 @@ def _restore(model: nn.Module, states: dict[str, Any]) -> None:
             augment._input_size = size
 
 
-def _batch_augments(model: nn.Module) -> list[Any]:
+def _batch_augments(model: Any) -> list[Any]:
     """Return the shared preprocessor's augmentations of whole batches.
 
     MMDetection and MMSegmentation have several, MMPretrain one object that draws among its own.

@@ -32,6 +32,9 @@ class SafeCheckpointHook(CheckpointHook):
             one to resume from.
     """
 
+    max_keep_ckpts: int
+    best_ckpt_path: str | None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **dict(kwargs, backend_args=dict(backend='mmkd_atomic')))
         self.lock: IO[str] | None = None

@@ -60,7 +60,7 @@ class DrawnDataset(Dataset):
             return self.dataset[index.index]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return _size(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or 'dataset' not in self.__dict__:  # copying, unpickling
@@ -69,6 +69,10 @@ class DrawnDataset(Dataset):
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.dataset, name, value)
+
+
+def _size(dataset: Any) -> int:
+    return len(dataset)
 
 
 class NumberedBatches:
@@ -127,7 +131,7 @@ class BatchStream:
             raise ConfigError(f'{key}: expected a data set with numbered samples, in batches')
         if not len(loader):
             raise ConfigError(
-                f'{key}: {len(loader.dataset)} images give no batch of batch_size='
+                f'{key}: {_size(loader.dataset)} images give no batch of batch_size='
                 f'{loader.batch_size}' + (' with drop_last=True' if loader.drop_last else '')
             )
         self.loader, self.key = loader, key
@@ -188,6 +192,13 @@ class BatchStream:
             self.batches.sampler.seed = state['sampler_seed']
 
 
+def loader_config(loader: Any) -> Any:
+    """Return a loader's config; without workers, none of them is persistent."""
+    if isinstance(loader, dict) and not loader.get('num_workers'):
+        return dict(loader, persistent_workers=False)
+    return loader
+
+
 def training_streams(
     runner: Runner, labeled: DataLoader, unlabeled: DataLoader | dict[str, Any] | None = None
 ) -> dict[str, BatchStream]:
@@ -211,6 +222,6 @@ def training_streams(
     if not isinstance(cfg, (dict, DataLoader)) or (isinstance(cfg, dict) and 'dataset' not in cfg):
         raise ConfigError(f"{key}: expected a loader's config with 'dataset', got {cfg!r}")
     different = runner._randomness_cfg.get('diff_rank_seed', False)
-    loader = Runner.build_dataloader(cfg, seed=seeds[0], diff_rank_seed=different)
+    loader = Runner.build_dataloader(loader_config(cfg), seed=seeds[0], diff_rank_seed=different)
     streams['unlabeled'] = BatchStream(loader, key, seeds[0], salt=1)
     return streams

@@ -17,6 +17,8 @@ from mmkd.utils.distributed import share_buffers
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
+from .batch_stream import loader_config
+
 # Arguments of metrics that name files: each member's gets the member's name.
 FILE_ARGUMENTS = ('outfile_prefix', 'out_file_path', 'output_dir')
 
@@ -66,7 +68,7 @@ class _MemberLoop:
                 for name in self.names
             }
         first = next(iter(self.evaluators.values()))
-        super().__init__(runner, dataloader, first, fp16)  # type: ignore[call-arg]
+        super().__init__(runner, loader_config(dataloader), first, fp16)  # type: ignore[call-arg]
         # An iterator draws its workers' seed: not from the stream that the training draws from.
         self.dataloader.generator = torch.Generator()
         for one in self.evaluators.values():
@@ -81,9 +83,10 @@ class _MemberLoop:
         for idx, data_batch in enumerate(self.dataloader):
             self.run_iter(idx, data_batch)
         results = {}
+        size = len(self.dataloader.dataset)  # type: ignore[arg-type]
         for name, evaluator in self.evaluators.items():
             print_log(f'Evaluating {name}', logger='current')
-            results[name] = evaluator.evaluate(len(self.dataloader.dataset))
+            results[name] = evaluator.evaluate(size)
         # CocoMetric gives nothing for a member without any detection; `save_best` needs its key.
         keys = list(dict.fromkeys(key for result in results.values() for key in result))
         for name, result in results.items():

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from mmkd.registry import LOOPS
 from mmkd.utils.errors import ConfigError
 
-from .batch_stream import BatchStream, training_streams
+from .batch_stream import BatchStream, loader_config, training_streams
 
 
 class _Resumable:
@@ -71,7 +71,7 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
         unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(runner, dataloader, max_epochs, **kwargs)
+        super().__init__(runner, loader_config(dataloader), max_epochs, **kwargs)
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
 
     def run(self) -> nn.Module:
@@ -119,11 +119,12 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
-    """Iteration-based training (MMSegmentation's convention) with `ResumableTrainLoop`'s guarantees.
+    """Iteration-based training with the guarantees of `ResumableTrainLoop`.
 
-    It goes on at the exact batch, does a validation that a kill cut off, and takes an
-    `unlabeled_dataloader`. The hooks that count epochs see one epoch, as in mmengine. With a
-    `DefaultSampler` every pass over the data is shuffled anew, as with an `InfiniteSampler`.
+    For MMSegmentation's convention. It goes on at the exact batch, does a validation that a kill
+    cut off, and takes an `unlabeled_dataloader`. The hooks that count epochs see one epoch, as in
+    mmengine. With a `DefaultSampler` every pass over the data is shuffled anew, as with an
+    `InfiniteSampler`.
 
     Args:
         runner: The Runner.
@@ -145,7 +146,7 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
         unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(runner, dataloader, max_iters, **kwargs)
+        super().__init__(runner, loader_config(dataloader), max_iters, **kwargs)
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
 
     def run(self) -> nn.Module:

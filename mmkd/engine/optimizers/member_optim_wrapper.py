@@ -210,7 +210,7 @@ class KeptBuffers:
         self.kept: list[Tensor] = []
 
     def _live(self) -> list[Tensor]:
-        return [buffers[name] for buffers, name in self.places]
+        return [buffer for places, name in self.places if (buffer := places[name]) is not None]
 
     @torch.no_grad()
     def keep(self) -> None:

@@ -61,7 +61,7 @@ class MemberOptimWrapperConstructor:
     def __call__(self, model: nn.Module) -> MemberOptimWrapper:
         """Build the `MemberOptimWrapper` of an `OnlineDistiller` (or of its DDP wrapper)."""
         self._check_engine(model)
-        distiller = model.module if is_model_wrapper(model) else model
+        distiller: Any = model.module if is_model_wrapper(model) else model
         if not hasattr(distiller, 'trained_module'):
             raise ConfigError(
                 'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, '
