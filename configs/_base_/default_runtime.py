@@ -1,4 +1,5 @@
-# What makes any MM config an mmkd one: the import, one evaluation for all members, an optimiser for each, their states.
+# What makes any MM config an mmkd one: the import, one evaluation for all members, an optimizer for
+# each, their states.
 default_scope = 'mmdet'
 custom_imports = dict(imports=['mmkd'], allow_failed_imports=False)
 

@@ -35,6 +35,7 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         type='ClassBalancedDataset',  # frames without a polyp are few
         oversample_thr=0.85,
@@ -51,6 +52,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         data_root=data_root,
         data_prefix='images/val',

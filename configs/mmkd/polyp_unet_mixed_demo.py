@@ -3,9 +3,14 @@
 _base_ = './polyp_unet_mixed_cpu.py'
 data_root = 'data/synthetic_polyps/'
 train_dataloader = dict(
-    batch_size=8, num_workers=0, dataset=dict(data_root=data_root, img_suffix='.png')
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, img_suffix='.png'),
 )
-val_dataloader = dict(num_workers=0, dataset=dict(data_root=data_root, img_suffix='.png'))
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root, img_suffix='.png')
+)
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=12, val_interval=4)
 param_scheduler = [

@@ -22,6 +22,7 @@ val_pipeline = [
 ]
 train_dataloader = dict(
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         type='RepeatDataset',
         times=2,
@@ -36,7 +37,11 @@ train_dataloader = dict(
         ),
     ),
 )
-val_dataloader = dict(num_workers=0, dataset=dict(data_root=data_root, pipeline=val_pipeline))
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root=data_root, pipeline=val_pipeline),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator

@@ -1,15 +1,18 @@
 import os
 import subprocess
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.dist import all_reduce, broadcast, get_world_size
+from torch import Tensor, nn
 
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
-# By launcher, the variables of rank, number of processes and rank on the node: Open MPI's (as mmengine reads), else PMI's
-# (MPICH, Intel MPI).
+# By launcher, the variables of rank, number of processes and rank on the node: Open MPI's (as
+# mmengine reads), else PMI's (MPICH, Intel MPI).
 VARIABLES = {
     'slurm': [('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID')],
     'mpi': [
@@ -19,17 +22,18 @@ VARIABLES = {
 }
 
 
-def init_cpu_distributed(launcher):
-    """Start torch.distributed with gloo on a machine without GPU; does nothing where there is one, or for `none`.
+def init_cpu_distributed(launcher: str) -> bool:
+    """Start torch.distributed with gloo on a machine without GPU; with one, do nothing.
 
-    mmengine's own start calls `torch.cuda.set_device` whatever the backend; it is skipped once a process group is there.
+    mmengine's own start calls `torch.cuda.set_device` whatever the backend; it is skipped once
+    there is a process group.
 
     Args:
-        launcher (str): `none`, `pytorch` (torchrun's environment variables), `slurm` or `mpi` (theirs, for one node or several;
-            with `mpi` and several nodes MASTER_ADDR must be set).
+        launcher: `none`, `pytorch` (torchrun's environment variables), `slurm` or `mpi` (theirs,
+            for one node or several; with `mpi` and several nodes MASTER_ADDR must be set).
 
     Returns:
-        bool: Whether training is distributed over CPUs.
+        Whether training is distributed over CPUs.
 
     Raises:
         ConfigError: If the launcher's variables are not set: the process was not started by it.
@@ -48,14 +52,14 @@ def init_cpu_distributed(launcher):
     ]
     if missing:
         raise ConfigError(
-            f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start the tool with torchrun '
-            '(tools/dist_train.sh does)'
+            f'--launcher {launcher}: {", ".join(missing)} not set in the environment; start the '
+            'tool with torchrun (tools/dist_train.sh does)'
         )
     dist.init_process_group('gloo')
     return True
 
 
-def _name_ranks(launcher):
+def _name_ranks(launcher: str) -> None:
     """Set torch's variables from the launcher's."""
     found = next(
         (
@@ -69,7 +73,7 @@ def _name_ranks(launcher):
         expected = ' or '.join(f'{rank}, {size}' for rank, size, _ in VARIABLES[launcher])
         raise ConfigError(
             f'--launcher {launcher}: expected {expected} in the environment; start the tool with '
-            f'{"srun (tools/slurm_train.sh does)" if launcher == "slurm" else "mpirun"}'
+            + ('srun (tools/slurm_train.sh does)' if launcher == 'slurm' else 'mpirun')
         )
     rank, size, local = (os.environ.get(name, '0') for name in found)
     os.environ.update(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=local)
@@ -88,14 +92,19 @@ def _name_ranks(launcher):
         os.environ['MASTER_ADDR'] = '127.0.0.1'
     else:
         raise ConfigError(
-            '--launcher mpi: several nodes: set MASTER_ADDR to the host of rank 0 (mpirun -x MASTER_ADDR=...)'
+            '--launcher mpi: several nodes: set MASTER_ADDR to the host of rank 0 '
+            '(mpirun -x MASTER_ADDR=...)'
         )
 
 
-def check_parallel(cfg):
-    """Raise a ConfigError if a config asks for a distributed training that an `OnlineDistiller` or this machine cannot do.
+def check_parallel(cfg: Any) -> None:
+    """Raise a ConfigError if a config asks for a distributed training that is not possible.
 
-    Sharded parameters and engines that own the optimiser know one optimiser for one model; members have one each.
+    Sharded parameters and engines that own the optimizer know one optimizer for one model; members
+    have one each. SyncBatchNorm needs GPUs.
+
+    Args:
+        cfg: The whole config.
     """
     if (
         cfg.get('sync_bn') is not None
@@ -103,8 +112,8 @@ def check_parallel(cfg):
         and not torch.cuda.is_available()
     ):
         raise ConfigError(
-            f'sync_bn: {cfg.sync_bn!r}, but SyncBatchNorm needs GPUs; on CPUs leave it out (each process then '
-            "normalises by its own images; norm_cfg type 'GN' does not depend on them)"
+            f'sync_bn: {cfg.sync_bn!r}, but SyncBatchNorm needs GPUs; on CPUs leave it out (each '
+            "process then normalizes by its own images; norm_cfg type 'GN' does not depend on them)"
         )
     if not (cfg.get('model') or {}).get('members'):
         return
@@ -117,32 +126,36 @@ def check_parallel(cfg):
         name = kind if isinstance(kind, str) else kind.__name__
         if name.split('.')[-1] not in valid:
             raise ConfigError(
-                f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an OnlineDistiller, whose '
-                f'members have an optimiser each; valid: {", ".join(valid)}'
+                f'{key}.type: {name} (FSDP, DeepSpeed, ColossalAI, ...) cannot train an '
+                'OnlineDistiller, whose members have an optimizer each; valid: '
+                f'{", ".join(valid)}'
             )
 
 
-def check_sync_bn(networks):
-    """Raise a ConfigError if a training distributed over CPUs has synchronised batch norms, which torch has for GPUs alone.
+def check_sync_bn(networks: Mapping[str, nn.Module]) -> None:
+    """Raise a ConfigError if a training distributed over CPUs has synchronized batch norms.
+
+    torch has them for GPUs alone.
 
     Args:
-        networks (dict[str, nn.Module]): The members' networks.
+        networks: The members' networks by name.
     """
     if get_world_size() == 1 or torch.cuda.is_available():
         return
     for member, network in networks.items():
         for name, module in network.named_modules():
-            if isinstance(module, torch.nn.SyncBatchNorm):
+            if isinstance(module, nn.SyncBatchNorm):
                 raise ConfigError(
-                    f'model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on CPUs set its '
-                    "norm_cfg's type to 'BN' or 'GN' by `options`"
+                    f'model.members.{member}: {name} is a SyncBatchNorm, which needs GPUs; on '
+                    "CPUs set its norm_cfg's type to 'BN' or 'GN' by `options`"
                 )
 
 
-def mean_over_ranks(value):
-    """Mean of a detached scalar over the ranks of a distributed training.
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of a detached scalar over the ranks of a distributed training.
 
-    Without gradients (a link's probe, or one rank that looks at a loss alone) it is the value itself: no rank waits for others.
+    When gradients are disabled (build-time probe, single-rank inspection) no collective is run and
+    the value is returned as is.
     """
     if get_world_size() == 1 or not torch.is_grad_enabled():
         return value
@@ -152,8 +165,8 @@ def mean_over_ranks(value):
 
 
 @torch.no_grad()
-def share_buffers(model):
-    """Give every rank the first one's buffers (running statistics of norms), which are those that checkpoints hold."""
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank the buffers of rank 0 (running statistics), which checkpoints hold."""
     if get_world_size() > 1:
         for buffer in model.buffers():
             broadcast(buffer, 0)

@@ -39,9 +39,9 @@ def test_base_configs_make_batches(root, name, size):
         loader = cfg[f'{kind}_dataloader']
         assert (
             loader.batch_size == (8 if name.startswith('kvasir') else 16)
-            and not loader.persistent_workers
+            and loader.persistent_workers
         )
-        loader.update(num_workers=0, batch_size=4)
+        loader.update(num_workers=0, persistent_workers=False, batch_size=4)
         loader.dataset.data_root = str(root)
         loader = Runner.build_dataloader(loader, seed=0)
         assert len(loader.dataset) == count  # frames without polyp stay in

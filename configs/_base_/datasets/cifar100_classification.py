@@ -1,4 +1,5 @@
-# CIFAR-100 at its own 32 px, MMPretrain's data set: it downloads the archive to data_root where it is missing.
+# CIFAR-100 at its own 32 px, MMPretrain's data set: it downloads the archive to data_root where it
+# is missing.
 data_root = 'data/cifar100/'
 train_pipeline = [
     dict(type='RandomCrop', crop_size=32, padding=4),
@@ -18,7 +19,7 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=128,
     num_workers=4,
-    persistent_workers=False,
+    persistent_workers=True,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='CIFAR100', data_root=data_root, split='train', pipeline=train_pipeline),
@@ -26,7 +27,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=128,
     num_workers=4,
-    persistent_workers=False,
+    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='CIFAR100', data_root=data_root, split='test', pipeline=val_pipeline),
 )

@@ -1,7 +1,8 @@
 # Polyp boxes in COCO form, as tools/convert_polyp.py writes them.
-# Another size in an inheriting config: see synthetic_detection.py. On the command line, for all three loaders:
-# --cfg-options "train_dataloader.dataset.pipeline.4.scale=(320,320)"
-# "val_dataloader.dataset.pipeline.1.scale=(320,320)" "test_dataloader.dataset.pipeline.1.scale=(320,320)"
+# Another size in an inheriting config: see synthetic_detection.py. On the command line, for all
+# three loaders: --cfg-options "train_dataloader.dataset.pipeline.4.scale=(320,320)"
+# "val_dataloader.dataset.pipeline.1.scale=(320,320)"
+# "test_dataloader.dataset.pipeline.1.scale=(320,320)"
 data_root = 'data/kvasir/'
 _scale = (416, 416)
 train_pipeline = [
@@ -31,11 +32,10 @@ val_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
-# Workers are not persistent: what persistent ones have drawn cannot be resumed.
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
-    persistent_workers=False,
+    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='mmkd.PolypDetection',
@@ -49,7 +49,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=8,
     num_workers=2,
-    persistent_workers=False,
+    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='mmkd.PolypDetection',

@@ -1,4 +1,5 @@
-# Tiles of two classes, MSS and MSIMUT, as tools/convert_tiles.py lists them (split by patient), 224 px.
+# Tiles of two classes, MSS and MSIMUT, as tools/convert_tiles.py lists them (split by patient),
+# 224 px.
 data_root = 'data/msi/'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -27,7 +28,7 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=64,
     num_workers=4,
-    persistent_workers=False,
+    persistent_workers=True,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
@@ -42,7 +43,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
-    persistent_workers=False,
+    persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='mmkd.FolderClassification',

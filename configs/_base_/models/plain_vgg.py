@@ -1,5 +1,6 @@
-# Plain networks of 5 layers (4 convolutions, 1 linear) and of 11 (10 and 1) for 32 px, and how the one is guided by the other:
-# by the outputs of their third stages, 256 channels each, of which the student's last quarter is self-taught.
+# Plain networks of 5 layers (4 convolutions, 1 linear) and of 11 (10 and 1) for 32 px, and how the
+# one is guided by the other: by the outputs of their third stages, 256 channels each, of which the
+# student's last quarter is self-taught.
 plain_student = dict(
     type='ImageClassifier',
     backbone=dict(

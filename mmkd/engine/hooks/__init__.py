@@ -1,4 +1,5 @@
 from .best_member_hook import BestMemberHook
+from .each_member_hook import EachMemberHook
 from .factor_pretrain_hook import FactorPretrainHook
 from .member_hook import MemberHook
 from .member_visualization_hook import MemberVisualizationHook
@@ -9,6 +10,7 @@ from .unreadable_hook import UnreadableHook
 
 __all__ = [
     'BestMemberHook',
+    'EachMemberHook',
     'FactorPretrainHook',
     'MemberHook',
     'MemberVisualizationHook',

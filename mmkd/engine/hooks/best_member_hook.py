@@ -1,57 +1,61 @@
 import datetime
+import math
 import time
 from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
+from mmkd.engine.loops.position import position_of
 from mmkd.export import export_member
 from mmkd.registry import HOOKS
 from mmkd.utils.checks import choose
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.model import distiller_of
 from mmkd.utils.text import align
 
 
 @HOOKS.register_module()
 class BestMemberHook(Hook):
-    """Export each member's plain checkpoint and config whenever its own metric is the best so far; sum up at the end.
+    """Export each member's plain checkpoint and config whenever its own metric is the best so far.
 
-    Files: `<work_dir>/best_members/<member>.pth` and `.py`. Runs before mmengine's EMAHook swaps the averaged weights out
-    again, so that what is written is what was measured. After the training the log says each member's (and the ensemble's) best
-    value and its epoch, where the exports lie, and the time taken.
+    Files: `<work_dir>/best_members/<member>.pth` and `.py`. Runs before mmengine's EMAHook swaps
+    the averaged weights out again, so that what is written is what was measured. A value that is
+    not finite is never the best. After the training the log says each member's (and the
+    ensemble's) best value, its epoch or iteration, where the exports lie, and the time taken.
 
     Args:
-        metric (str): Name of the metric without the member: `coco/bbox_mAP`.
-        rule (str): `greater` or `less` is better. Default: `greater`.
+        metric: Name of the metric without the member: `coco/bbox_mAP`.
+        rule: `greater` or `less` is better. Default: `greater`.
+
+    Raises:
+        ConfigError: If the evaluation gives no such metric.
     """
 
     priority = 'HIGH'
 
-    def __init__(self, metric, rule='greater'):
-        if rule not in ('greater', 'less'):
-            raise ConfigError(f"BestMemberHook.rule: expected 'greater' or 'less', got {rule!r}")
+    def __init__(self, metric: str, rule: str = 'greater') -> None:
+        choose(rule, ('greater', 'less'), 'BestMemberHook.rule')
         self.metric, self.sign = metric, 1 if rule == 'greater' else -1
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock."""
         self.started = time.time()
 
     @master_only
-    def after_val_epoch(self, runner, metrics=None):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Export the evaluated members that are better than ever."""
+        model = distiller_of(runner.model)
         best = dict(runner.message_hub.get_info('best_members', {}))
-        epochs = dict(runner.message_hub.get_info('best_members_epochs', {}))
-        names = [
-            *model.specs,
-            *(['ensemble'] if f'ensemble/{self.metric}' in (metrics or {}) else []),
-        ]
-        for name in names if metrics else ():
-            key = f'{name}/{self.metric}'
-            choose(key, sorted(metrics), 'BestMemberHook.metric')
-            score = float(metrics[key])
-            if name in best and self.sign * score <= self.sign * best[name]:
+        positions = dict(runner.message_hub.get_info('best_members_epochs', {}))
+        evaluated = {key.split('/')[0] for key in metrics or ()}
+        for name in (name for name in (*model.specs, 'ensemble') if name in evaluated):
+            key = choose(f'{name}/{self.metric}', sorted(metrics or ()), 'BestMemberHook.metric')
+            score = float(metrics[key])  # type: ignore[index]
+            worse = not self.sign * score > self.sign * best.get(name, math.nan)
+            if not math.isfinite(score) or (worse and math.isfinite(best.get(name, math.nan))):
                 continue
-            best[name], epochs[name] = score, runner.epoch
+            best[name], positions[name] = score, position_of(runner)[1]
             if name == 'ensemble' or model.specs[name].training == 'frozen':
                 continue
             state = {f'members.{name}.{k}': v for k, v in model.network(name).state_dict().items()}
@@ -63,26 +67,19 @@ class BestMemberHook(Hook):
                 runner.val_dataloader.dataset.metainfo,
             )
         runner.message_hub.update_info('best_members', best)
-        runner.message_hub.update_info('best_members_epochs', epochs)
+        runner.message_hub.update_info('best_members_epochs', positions)
 
     @master_only
-    def after_train(self, runner):
+    def after_train(self, runner: Runner) -> None:
+        """Sum up."""
         best = runner.message_hub.get_info('best_members', {})
-        epochs = runner.message_hub.get_info('best_members_epochs', {})
+        positions = runner.message_hub.get_info('best_members_epochs', {})
         folder = Path(runner.work_dir) / 'best_members'
-        rows = [['member', f'best {self.metric}', 'epoch', 'plain checkpoint']]
+        rows = [['member', f'best {self.metric}', position_of(runner)[0], 'plain checkpoint']]
         for name, score in best.items():
             path = folder / f'{name}.pth'
-            rows.append(
-                [
-                    name,
-                    f'{score:.4f}',
-                    str(epochs.get(name, '-')),
-                    str(path) if path.is_file() else '-',
-                ]
-            )
+            exported = str(path) if path.is_file() else '-'
+            rows.append([name, f'{score:.4f}', str(positions.get(name, '-')), exported])
         taken = datetime.timedelta(seconds=int(time.time() - self.started))
-        runner.logger.info(
-            f'Trained in {taken}'
-            + (f'\n{align(rows, "  ")}' if best else '; nothing was validated')
-        )
+        found = f'\n{align(rows, "  ")}' if best else '; nothing was validated'
+        runner.logger.info(f'Trained in {taken}{found}')

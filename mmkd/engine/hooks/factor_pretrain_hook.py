@@ -1,147 +1,179 @@
-import random
-from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from mmkd.models.connectors import FactorAutoEncoder
+from mmkd.engine.loops.batch_stream import BatchStream, DrawnDataset, seeded
 from mmkd.registry import HOOKS
+from mmkd.utils.checks import build_checked
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.model import distiller_of
+
+
+class Job(NamedTuple):
+    """A connector that is to be fitted to what a source's tap gives (at one of its levels)."""
+
+    name: str
+    place: tuple[str, str]
+    level: int | None
+    connector: Any
 
 
 @HOOKS.register_module()
 class FactorPretrainHook(Hook):
-    """Train the links' `FactorAutoEncoder`s on their frozen sources before the first epoch, then freeze them.
+    """Fit the links' source connectors that say so, on their frozen sources, before training.
 
-    The first stage of IE-KD (arXiv 2107.00181): L1 distance of map and rebuilt map. It reads the training set through its own
-    loader (the same pipeline and batch size, without the preprocessor's batch augmentations) and leaves all random states as
-    they were. The weights are in the checkpoint: a resumed run does not repeat it. Several processes average their gradients.
+    That is the first stage of IE-KD (arXiv 2107.00181), whose `FactorAutoEncoder`s learn to rebuild
+    the source's maps, and of any other connector with `fits_first` (see `Connector`). The hook
+    reads the training set through a loader of its own (the same pipeline and batch size, without
+    the preprocessor's batch augmentations) and leaves all random states as they were. The weights
+    are in the checkpoint: a resumed run does not repeat it, and goes on where a signal stopped it
+    (`PreemptionHook`). Several processes average their gradients.
 
     Args:
-        epochs (int): Default: 30, the authors'.
-        optimizer (dict, optional): Default: SGD with lr 0.1 (the authors'), momentum 0.9 and weight decay 5e-4 (mmkd's choice).
-        max_iters (int, optional): End after so many iterations, for trials. Default: no end but `epochs`.
+        epochs: Default: 30, the authors'.
+        optimizer: Default: SGD with lr 0.1 (the authors'), momentum 0.9 and weight decay 5e-4
+            (mmkd's choice).
+        max_iters: Stop early after this many iterations. Default: None.
+
+    Raises:
+        ConfigError: For numbers below 1, a training set smaller than a batch, or a connector that
+            it cannot fit.
     """
 
-    def __init__(self, epochs=30, optimizer=None, max_iters=None):
+    key = 'mmkd_pretraining'
+
+    def __init__(
+        self,
+        epochs: int = 30,
+        optimizer: dict[str, Any] | None = None,
+        max_iters: int | None = None,
+    ) -> None:
         for name, value in (('epochs', epochs), ('max_iters', max_iters)):
-            if (value is not None or name == 'epochs') and (
-                not isinstance(value, int) or value < 1
-            ):
+            given = value is not None or name == 'epochs'
+            if given and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f'FactorPretrainHook.{name}: expected 1 or more, got {value!r}')
         self.epochs, self.max_iters = epochs, max_iters
-        self.optimizer = dict(
+        self.optimizer_cfg = dict(
             optimizer or dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)
         )
+        self.done = 0
+        self.optimizer: Optimizer | None = None
+        self.resumed: dict[str, Any] | None = None
 
-    def before_train(self, runner):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        jobs = list(self._jobs(model))
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add how far it is, if a signal stops it."""
+        if self.optimizer is not None:
+            checkpoint[self.key] = dict(done=self.done, optimizer=self.optimizer.state_dict())
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep how far an interrupted run was."""
+        self.resumed = checkpoint.get(self.key) if runner._resume else None
+
+    def before_train(self, runner: Runner) -> None:
+        """Fit."""
+        model = distiller_of(runner.model)
+        jobs = list(_jobs(model))
         if not jobs:
             return
-        loader = self._loader(runner)
-        encoders = [encoder for _, _, _, encoder in jobs]
-        with _kept_random_states():
-            for encoder in encoders:
-                encoder.learn(True)
-            parameters = [p for encoder in encoders for p in encoder.parameters()]
-            optimizer = OPTIMIZERS.build(dict(self.optimizer, params=parameters))
-            done = 0
-            for epoch in range(self.epochs):
-                loader.sampler.set_epoch(epoch)
-                sums, count = [0] * len(jobs), 0
-                for batch in loader:
-                    losses = self._losses(model, jobs, batch)
-                    optimizer.zero_grad()
-                    sum(losses).backward()
-                    if get_world_size() > 1:
-                        for p in parameters:
-                            all_reduce(p.grad, 'mean')
-                    optimizer.step()
-                    sums, count = [s + loss.detach() for s, loss in zip(sums, losses)], count + 1
-                    if count + done == self.max_iters:
-                        break
-                done += count
-                said = ', '.join(
-                    f'{link.target} <- {link.source}.{link.source_tap}{level}: {(s / count).item():.4f}'
-                    for s, (link, _, level, _) in zip(sums, jobs)
-                )
-                runner.logger.info(f'Factors, epoch {epoch + 1}/{self.epochs}: L1 of {said}')
-                if done == self.max_iters:
-                    break
-            for encoder in encoders:
-                for buffer in encoder.buffers():
+        with seeded(runner.seed):
+            connectors = [job.connector for job in jobs]
+            for connector in connectors:
+                connector.learn(True)
+            self._fit(runner, model, jobs)
+            for connector in connectors:
+                for buffer in connector.buffers():
                     broadcast(buffer)  # each process has its own running statistics
-                encoder.trained.fill_(True)
-                encoder.learn(False)
+                connector.fitted = True
+                connector.learn(False)
 
-    @staticmethod
-    def _jobs(model):
-        """Yield link, level's index, its name and auto-encoder for each that is to be trained."""
-        for link, module in model.links:
-            for index, chain in enumerate(module.source_connectors):
-                chain = list(chain) if isinstance(chain, torch.nn.ModuleList) else [chain]
-                for place, encoder in enumerate(chain):
-                    if (
-                        not isinstance(encoder, FactorAutoEncoder)
-                        or encoder.joint
-                        or encoder.trained
-                    ):
-                        continue
-                    if place:
-                        raise ConfigError(
-                            f'{link.key}.source_connector[{place}]: FactorPretrainHook trains a FactorAutoEncoder that '
-                            'stands first in its chain'
-                        )
-                    yield (
-                        link,
-                        index,
-                        f'[{index}]' if len(module.source_connectors) > 1 else '',
-                        encoder,
+    def _fit(self, runner: Runner, model: nn.Module, jobs: list[Job]) -> None:
+        stream = _stream(runner)
+        parameters = [p for job in jobs for p in job.connector.parameters()]
+        key = 'FactorPretrainHook.optimizer'
+        optimizer = build_checked(OPTIMIZERS, self.optimizer_cfg, key, params=parameters)
+        self.done, self.optimizer = 0, optimizer
+        if self.resumed is not None:
+            self.done = self.resumed['done']
+            optimizer.load_state_dict(self.resumed['optimizer'])
+        total = self.epochs * len(stream)
+        total = total if self.max_iters is None else min(total, self.max_iters)
+        sums: list[float | Tensor] = [0.0] * len(jobs)
+        counted, batches = 0, stream.endless(self.done)
+        while self.done < total:
+            losses = _losses(model, jobs, next(batches))
+            optimizer.zero_grad()
+            torch.stack(losses).sum().backward()
+            if get_world_size() > 1:
+                for parameter in parameters:
+                    all_reduce(parameter.grad, 'mean')
+            optimizer.step()
+            sums = [s + loss.detach() for s, loss in zip(sums, losses)]
+            self.done, counted = self.done + 1, counted + 1
+            if self.done % len(stream) == 0 or self.done == total:
+                means = (f'{job.name}: {float(s) / counted:.4f}' for s, job in zip(sums, jobs))
+                epoch = (self.done - 1) // len(stream) + 1
+                runner.logger.info(f'Fitting, epoch {epoch}/{self.epochs}: {", ".join(means)}')
+                sums, counted = [0.0] * len(jobs), 0
+            if self.done < total:
+                runner.call_hook('after_pretrain_iter', iteration=self.done)
+        self.optimizer = None
+
+
+def _jobs(model: Any) -> Iterator[Job]:
+    """Yield the connectors that are to be fitted."""
+    for link in model.links:
+        several = len(link.source_connectors) > 1
+        for index, chain in enumerate(link.source_connectors):
+            for place, connector in enumerate(
+                chain if isinstance(chain, nn.ModuleList) else [chain]
+            ):
+                if not getattr(connector, 'fits_first', False) or connector.fitted:
+                    continue
+                if place or len(link.source) > 1:
+                    raise ConfigError(
+                        f'{link.key}.source_connector[{place}]: {type(connector).__name__} is '
+                        'fitted before the training, so it must stand first, with one source'
                     )
-
-    @staticmethod
-    def _losses(model, jobs, batch):
-        data = model.data_preprocessor(batch, False)
-        values = model.read_taps(
-            data['inputs'], data['data_samples'], {link.source for link, _, _, _ in jobs}
-        )
-        losses = []
-        for link, index, _, encoder in jobs:
-            value = values[link.source, link.source_tap]
-            _, terms = encoder(value[index] if isinstance(value, list) else value)
-            losses.append(terms['reconstruction'])
-        return losses
-
-    @staticmethod
-    def _loader(runner):
-        cfg = dict(
-            runner.cfg.train_dataloader,
-            dataset=runner.train_dataloader.dataset,
-            drop_last=True,
-            persistent_workers=False,
-            sampler=dict(type='DefaultSampler', shuffle=True),
-        )
-        cfg.pop('batch_sampler', None)
-        loader = Runner.build_dataloader(cfg, seed=runner.seed)
-        if len(loader) == 0:
-            raise ConfigError(
-                f'FactorPretrainHook: the training set has fewer images than a batch of {cfg["batch_size"]}'
-            )
-        return loader
+                (source,) = link.source
+                level = f'[{index}]' if several else ''
+                yield Job(
+                    f'{link.target} <- {source}.{link.source_tap}{level}',
+                    (source, link.source_tap),
+                    index if several else None,
+                    connector,
+                )
 
 
-@contextmanager
-def _kept_random_states():
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+def _losses(model: Any, jobs: list[Job], batch: dict[str, Any]) -> list[Tensor]:
+    data = model.data_preprocessor(batch, False)
+    sources = {job.place[0] for job in jobs}
+    values = model.read_taps(data['inputs'], data['data_samples'], sources)
+    losses = []
+    for job in jobs:
+        value = values[job.place]
+        if isinstance(value, list):
+            value = value[job.level or 0]
+        losses.append(job.connector.fit_loss(value))
+    return losses
+
+
+def _stream(runner: Runner) -> BatchStream:
+    """Return the training set's batches, drawn apart from those of the training."""
+    dataset = runner.train_dataloader.dataset
+    cfg = dict(
+        runner.cfg.train_dataloader,
+        dataset=dataset.dataset if isinstance(dataset, DrawnDataset) else dataset,
+        drop_last=True,
+        persistent_workers=False,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    )
+    cfg.pop('batch_sampler', None)
+    loader = Runner.build_dataloader(cfg, seed=runner.seed)
+    return BatchStream(loader, 'FactorPretrainHook: train_dataloader', runner.seed, salt=2)

@@ -1,87 +1,167 @@
 import random
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
 
 from mmkd.registry import HOOKS
+from mmkd.utils.model import distiller_of
+
+from .each_member_hook import adapt_hooks
 
 
 @HOOKS.register_module()
 class MemberHook(Hook):
-    """What an `OnlineDistiller` needs of a Runner: ema members' updates, and random states in checkpoints.
+    """What an `OnlineDistiller` needs of a Runner.
 
-    Runs before mmengine's EMAHook, which then averages updated members. With `persistent_workers=False` (or no workers) a
-    resumed run draws what an unbroken one would have drawn: the checkpoint holds torch's, numpy's and Python's random
-    states of rank 0, each member's and the mixer's own, and the size that multi-scale resizing has drawn.
+    - Ema members move after each optimizer step; links learn of each validation's metrics.
+    - Checkpoints hold, by rank, torch's, numpy's and Python's random states, each member's and the
+      mixer's own, and the size that multi-scale resizing has drawn; also the state of the batches
+      (`ResumableTrainLoop`) and gradients that are still accumulating. A resumed run goes on as an
+      unbroken one would have.
+    - Hooks of the toolboxes that reach into the model act on each member (`EachMemberHook`).
+
+    It runs before mmengine's EMAHook, which then averages updated members. With mmengine's own
+    `CheckpointHook` a checkpoint holds rank 0's random states for all ranks.
     """
 
     priority = 'ABOVE_NORMAL'
     key = 'mmkd_random_states'
 
-    @staticmethod
-    def _distiller(runner):
-        return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    def __init__(self) -> None:
+        self.gathered: list[dict[str, Any]] | None = None
+        self.resumed: dict[str, Any] = {}
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._distiller(runner).update_ema_members()
+    def before_run(self, runner: Runner) -> None:
+        """Let toolbox hooks that reach into the model act on each member."""
+        adapt_hooks(runner)
 
-    def before_save_checkpoint(self, runner, checkpoint):
-        model = self._distiller(runner)
-        # Plain values, so that loading with weights_only works.
-        kind, numbers, position, has_gauss, gauss = np.random.get_state()
-        checkpoint[self.key] = dict(
-            torch=torch.get_rng_state(),
-            cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-            numpy=(kind, torch.from_numpy(numbers.astype(np.int64)), position, has_gauss, gauss),
-            python=random.getstate(),
-            members={
-                name: m.stream.state_dict()
-                for name, m in model.specs.items()
-                if m.stream is not None
-            },
-            mixer=None if model.mixer is None else model.mixer.state_dict(),
-            sizes=[getattr(augment, '_input_size', None) for augment in self._augments(model)],
-        )
+    def before_train(self, runner: Runner) -> None:
+        """Go on from the states of the checkpoint; only now, as building draws, too."""
+        model = distiller_of(runner.model)
+        saved = self.resumed.get(self.key)
+        if saved is not None:
+            states = saved.get('ranks', [saved])
+            _restore(model, states[get_rank() if len(states) == get_world_size() else 0])
+        for name, parameter in model.named_parameters():
+            if name in self.resumed.get('mmkd_gradients', {}):
+                parameter.grad = self.resumed['mmkd_gradients'][name].to(parameter)
+        self.resumed = {}
 
-    def after_load_checkpoint(self, runner, checkpoint):
-        # A resumed Runner draws on (the loader's workers, for one) before training starts: restored in before_train.
-        self.states = checkpoint.get(self.key) if runner._resume else None
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Move ema members if the optimizers have stepped; name images that are not finite."""
+        model = distiller_of(runner.model)
+        if runner.optim_wrapper.should_update():
+            model.update_ema_members()
+        else:
+            model._average_is_due = False
+        if getattr(runner.optim_wrapper, 'skipped', ()):
+            for image in _broken_images(data_batch):
+                runner.logger.warning(f'{image}: its pixels are not finite')
 
-    def before_train(self, runner):
-        for buffer in self._distiller(runner).link_modules.buffers():
-            broadcast(buffer)  # a drawn permutation: DDP brings parameters alone to rank 0's
-        self._restore(runner)
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Tell the links how their members do."""
+        if metrics:
+            distiller_of(runner.model).links.after_validation(metrics)
 
-    def after_skipped_batches(self, runner):
-        # The batches that `ResumableTrainLoop` has drawn again have drawn on.
-        self._restore(runner)
+    def before_saving(self, runner: Runner) -> None:
+        """Gather what a checkpoint keeps of each rank; mmkd's hooks call it on all of them."""
+        model = distiller_of(runner.model)
+        states = _random_states(model)
+        self.gathered = all_gather_object(states)
+        if get_world_size() > 1 and not runner.optim_wrapper.should_update():
+            # Each rank has gradients of its own yet: all go on from the mean that is saved.
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    all_reduce(parameter.grad, 'mean')
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.states = None
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the states."""
+        model = distiller_of(runner.model)
+        ranks, self.gathered = self.gathered or [_random_states(model)], None
+        checkpoint[self.key] = dict(ranks=ranks)
+        if hasattr(runner.train_loop, 'state_dict'):
+            checkpoint['mmkd_batches'] = runner.train_loop.state_dict()
+        if 'optimizer' in checkpoint and not runner.optim_wrapper.should_update():
+            checkpoint['mmkd_gradients'] = {
+                name: parameter.grad.cpu()
+                for name, parameter in model.named_parameters()
+                if parameter.grad is not None
+            }
 
-    def _restore(self, runner):
-        states = getattr(self, 'states', None)
-        if states is None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Keep the states of a checkpoint to resume from, until training starts."""
+        if not runner._resume:
             return
-        model = self._distiller(runner)
-        torch.set_rng_state(states['torch'].cpu())
-        if states['cuda'] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(states['cuda'].cpu())
-        kind, numbers, *rest = states['numpy']
-        np.random.set_state((kind, numbers.cpu().numpy().astype(np.uint32), *rest))
-        random.setstate(states['python'])
-        for name, state in states['members'].items():
-            if name in model.specs and model.specs[name].stream is not None:
-                model.specs[name].stream.load_state_dict(state)
-        if model.mixer is not None and states.get('mixer') is not None:
-            model.mixer.load_state_dict(states['mixer'])
-        for augment, size in zip(self._augments(model), states['sizes']):
-            if hasattr(augment, '_input_size'):
-                augment._input_size = size
+        keys = (self.key, 'mmkd_gradients')
+        self.resumed = {key: checkpoint[key] for key in keys if key in checkpoint}
+        if 'mmkd_batches' in checkpoint and hasattr(runner.train_loop, 'load_state_dict'):
+            runner.train_loop.load_state_dict(checkpoint['mmkd_batches'])
 
-    @staticmethod
-    def _augments(model):
-        return list(getattr(model.data_preprocessor, 'batch_augments', None) or [])
+
+def _random_states(model: Any) -> dict[str, Any]:
+    """Return this rank's random states, as plain values: checkpoints load with weights_only."""
+    numpy_state: Any = np.random.get_state()
+    kind, numbers, position, has_gauss, gauss = numpy_state
+    return dict(
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        numpy=(kind, torch.from_numpy(numbers.astype(np.int64)), position, has_gauss, gauss),
+        python=random.getstate(),
+        members={n: s.stream.state_dict() for n, s in model.specs.items() if s.stream is not None},
+        mixer=None if model.mixer is None else model.mixer.state_dict(),
+        views=model.view_stream.state_dict() if hasattr(model, 'view_stream') else None,
+        sizes=[getattr(augment, '_input_size', None) for augment in _batch_augments(model)],
+    )
+
+
+def _restore(model: Any, states: dict[str, Any]) -> None:
+    torch.set_rng_state(states['torch'].cpu())
+    if states['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'].cpu())
+    kind, numbers, *rest = states['numpy']
+    np.random.set_state((kind, numbers.cpu().numpy().astype(np.uint32), *rest))
+    random.setstate(states['python'])
+    for name, state in states['members'].items():
+        if name in model.specs and model.specs[name].stream is not None:
+            model.specs[name].stream.load_state_dict(state)
+    if model.mixer is not None and states.get('mixer') is not None:
+        model.mixer.load_state_dict(states['mixer'])
+    if states.get('views') is not None:
+        model.view_stream.load_state_dict(states['views'])
+    for augment, size in zip(_batch_augments(model), states['sizes']):
+        if hasattr(augment, '_input_size'):
+            augment._input_size = size
+
+
+def _batch_augments(model: Any) -> list[Any]:
+    """Return the shared preprocessor's augmentations of whole batches.
+
+    MMDetection and MMSegmentation have several, MMPretrain one object that draws among its own.
+    """
+    augments = getattr(model.data_preprocessor, 'batch_augments', None) or []
+    return list(augments) if isinstance(augments, (list, tuple, nn.ModuleList)) else [augments]
+
+
+def _broken_images(data_batch: Any) -> list[str]:
+    """Name the images of a batch, labeled or not, with pixels that are not finite."""
+    if not isinstance(data_batch, dict):
+        return []
+    found = _broken_images(data_batch.get('unlabeled'))
+    inputs, samples = data_batch.get('inputs', ()), data_batch.get('data_samples') or ()
+    for index, image in enumerate(inputs):
+        if torch.isfinite(image).all():
+            continue
+        sample = samples[index] if index < len(samples) else None
+        found.append(getattr(sample, 'img_path', None) or f'image {index} of the batch')
+    return found

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.dist import all_gather_object
@@ -10,16 +11,15 @@ from mmkd.registry import HOOKS
 
 @HOOKS.register_module()
 class UnreadableHook(Hook):
-    """Log the images that `SkipUnreadable` replaced: each file once, and a count after each epoch.
+    """Log the images that `SkipUnreadable` replaced: each file once, and a count for each epoch.
 
-    The files of other ranks are logged at the end of the epoch. After a resume in the middle of an
-    epoch the count is that of its rest.
+    Other ranks' files are logged at the end of the epoch. After a resume in the middle of an epoch
+    the count is that of its rest.
     """
 
     def __init__(self) -> None:
         self.named: set[str] = set()
-        self.count = 0
-        self.files: set[str] = set()
+        self.count, self.files = 0, set[str]()
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start counting."""
@@ -30,28 +30,35 @@ class UnreadableHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict | None = None,
+        outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Collect the replaced files of a batch."""
-        samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
-        faults = [fault for sample in samples or () for fault in sample.metainfo.get(KEY, ())]
-        self.count += len(faults)
-        self.files.update(faults)
-        self._name(runner, faults)
+        """Name the files of this batch, labeled or not."""
+        problems = _problems(data_batch)
+        self.count += len(problems)
+        self.files.update(problems)
+        self._name(runner, problems)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Log how often images of this epoch were replaced, on all ranks together."""
+        """Sum up over all ranks."""
         counts = all_gather_object((self.count, sorted(self.files)))
         files = {file for _, files in counts for file in files}
         self._name(runner, sorted(files))
         if files:
             runner.logger.warning(
-                f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another image '
-                f'stood in for one that cannot be used ({len(files)} files)'
+                f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another '
+                f'image stood in for one that cannot be used ({len(files)} files)'
             )
 
-    def _name(self, runner: Runner, faults: list[str]) -> None:
-        for fault in faults:
-            if fault not in self.named:
-                self.named.add(fault)
-                runner.logger.warning(f'{fault}; another image stands in for it')
+    def _name(self, runner: Runner, problems: Iterable[str]) -> None:
+        for problem in problems:
+            if problem not in self.named:
+                self.named.add(problem)
+                runner.logger.warning(f'{problem}; another image stands in for it')
+
+
+def _problems(data_batch: Any) -> list[str]:
+    if not isinstance(data_batch, dict):
+        return []
+    samples = data_batch.get('data_samples') or ()
+    own = [problem for sample in samples for problem in sample.metainfo.get(KEY, ())]
+    return own + _problems(data_batch.get('unlabeled'))

@@ -1,23 +1,31 @@
 import datetime
 import re
+from collections.abc import Iterable
+from typing import Any
 
-from mmengine.model import is_model_wrapper
-from mmengine.runner import LogProcessor
+from mmengine.runner import LogProcessor, Runner
 
 from mmkd.registry import LOG_PROCESSORS
+from mmkd.utils.model import distiller_of
 from mmkd.utils.text import align
+
+# What comes first in a line; the rest follows as it is.
+ORDER = {'lr': 0, 'loss': 1, 'grad_norm': 2, 'eta': 0, 'time': 1, 'data_time': 2, 'memory': 3}
 
 
 @LOG_PROCESSORS.register_module()
 class MemberLogProcessor(LogProcessor):
     """mmengine's LogProcessor with a row for each member in place of one long line.
 
-    In training: epoch, iteration, remaining time and the joint loss, then each member's learning rate, loss, own terms and links'
-    terms. After an evaluation: members and ensemble by metrics. What goes to files and backends (`scalars.json`, TensorBoard,
-    ...) is mmengine's. Arguments as mmengine's.
+    In training: epoch, iteration, remaining time and the joint loss, then each member's learning
+    rate, loss, own terms and links' terms. After an evaluation: members and ensemble by metrics;
+    metrics that are no numbers (class-wise tables, matrices) follow below. What goes to files and
+    backends (`scalars.json`, TensorBoard, ...) is mmengine's. Arguments as mmengine's.
     """
 
-    def get_log_after_iter(self, runner, batch_idx, mode):
+    def get_log_after_iter(
+        self, runner: Runner, batch_idx: int, mode: str
+    ) -> tuple[dict[str, Any], str]:
         """Return the scalars for the backends and the text, as mmengine's."""
         tag, text = super().get_log_after_iter(runner, batch_idx, mode)
         names = self._names(runner)
@@ -26,15 +34,9 @@ class MemberLogProcessor(LogProcessor):
         members, rest = self._split(tag, names, mode)
         if 'eta' in runner.message_hub.runtime_info:
             rest['eta'] = datetime.timedelta(seconds=int(runner.message_hub.get_info('eta')))
-        own = dict.fromkeys(
-            key
-            for terms in members.values()
-            for key in terms
-            if '[' not in key and key != 'base_lr'
-        )
-        own = sorted(own, key=lambda key: {'lr': 0, 'loss': 1, 'grad_norm': 2}.get(key, 3))
-        rows = [['member', *own]]
-        links = ['links']
+        keys = dict.fromkeys(key for terms in members.values() for key in terms)
+        own = _ordered(key for key in keys if '[' not in key and key != 'base_lr')
+        rows, links = [['member', *own]], ['links']
         for name, terms in members.items():
             rows.append([name, *(self._cell(key, terms) for key in own)])
             links.append(
@@ -49,11 +51,15 @@ class MemberLogProcessor(LogProcessor):
             lines = [f'{line}  {link}'.rstrip() for line, link in zip(lines, links)]
         return tag, '\n'.join([self._header(text, rest), *lines])
 
-    def get_log_after_epoch(self, runner, batch_idx, mode, with_non_scalar=False):
+    def get_log_after_epoch(
+        self, runner: Runner, batch_idx: int, mode: str, with_non_scalar: bool = False
+    ) -> tuple[dict[str, Any], str]:
         """Return the scalars for the backends and the text, as mmengine's."""
         tag, text = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
         names = self._names(runner)
-        members, rest = self._split(tag, [*names, 'ensemble'], mode)
+        other = self._collect_non_scalars(runner, mode)
+        numbers = {key: value for key, value in tag.items() if key not in other}
+        members, rest = self._split(numbers, [*names, 'ensemble'], mode)
         if not names or not members:
             return tag, text
         columns = list(dict.fromkeys(key for metrics in members.values() for key in metrics))
@@ -62,43 +68,55 @@ class MemberLogProcessor(LogProcessor):
             [name, *(self._cell(key, metrics) for key in columns)]
             for name, metrics in members.items()
         ]
-        return tag, '\n'.join([self._header(text, rest), align(rows, '  ')])
+        tables = [
+            f'  {self._remove_prefix(key, f"{mode}/")}:\n{_indented(value)}'
+            for key, value in other.items()
+        ]
+        return tag, '\n'.join([self._header(text, rest), align(rows, '  '), *tables])
 
     @staticmethod
-    def _names(runner):
-        model = runner.model
-        while is_model_wrapper(model) or not hasattr(model, 'specs') and hasattr(model, 'module'):
-            model = model.module
-        return list(getattr(model, 'specs', ()))
+    def _names(runner: Runner) -> list[str]:
+        return list(getattr(distiller_of(runner.model), 'specs', ()))
 
-    def _split(self, tag, names, mode):
+    def _split(
+        self, tag: dict[str, Any], names: Iterable[str], mode: str
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
         """Return {member: {term: value}} of those that have any, and what belongs to no member."""
-        members, rest = {name: {} for name in names}, {}
+        members: dict[str, dict[str, Any]] = {name: {} for name in names}
+        rest = {}
         for key, value in tag.items():
             key = self._remove_prefix(key, f'{mode}/')
-            name, mark, term = re.fullmatch(r'(\w*)([/.]?)(.*)', key, re.DOTALL).groups()
+            found = re.fullmatch(r'(\w*)([/.]?)(.*)', key, re.DOTALL)
+            name, mark, term = found.groups() if found else ('', '', key)
             if mark and name in members:
                 members[name][term] = value
             elif key not in ('epoch', 'iter'):
                 rest[key] = value
         return {name: terms for name, terms in members.items() if terms}, rest
 
-    def _header(self, text, values):
-        """The beginning of mmengine's line, `Epoch(train)  [1][20/40]`, and what belongs to no member."""
-        place = re.match(r'\S+(\s*\[[^\]]*\])+', text).group()
-        ordered = sorted(
-            values, key=lambda key: {'eta': 0, 'time': 1, 'data_time': 2, 'memory': 3}.get(key, 4)
+    def _header(self, text: str, values: dict[str, Any]) -> str:
+        """Return the beginning of mmengine's line and what belongs to no member."""
+        place = re.match(r'\S+(\s*\[[^\]]*\])+', text)
+        parts = [] if place is None else [place.group()]
+        return '  '.join(
+            [*parts, *(f'{key}: {self._format(values[key])}' for key in _ordered(values))]
         )
-        return '  '.join([place, *(f'{key}: {self._format(values[key])}' for key in ordered)])
 
-    def _cell(self, key, values):
+    def _cell(self, key: str, values: dict[str, Any]) -> str:
         if key not in values:
             return '-'
-        return (
-            f'{values[key]:.{self.num_digits}e}'
-            if key.endswith('lr')
-            else self._format(values[key])
-        )
+        value = values[key]
+        if key.endswith('lr') and isinstance(value, (int, float)):
+            return f'{value:.{self.num_digits}e}'
+        return self._format(value)
 
-    def _format(self, value):
+    def _format(self, value: Any) -> str:
         return f'{value:.{self.num_digits}f}' if isinstance(value, float) else str(value)
+
+
+def _ordered(keys: Iterable[str]) -> list[str]:
+    return sorted(keys, key=lambda key: ORDER.get(key, len(ORDER)))
+
+
+def _indented(value: Any) -> str:
+    return '\n'.join(f'    {line}' for line in str(value).split('\n'))

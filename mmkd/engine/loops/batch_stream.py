@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.dist import get_dist_info
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import broadcast_object_list, get_dist_info
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmkd.utils.errors import ConfigError
@@ -49,16 +51,16 @@ class DrawnDataset(Dataset):
     """
 
     def __init__(self, dataset: Dataset, seed: int, salt: int) -> None:
-        self.__dict__.update(dataset=dataset, words=(salt, seed))
+        self.__dict__.update(dataset=dataset, seed=seed, salt=salt)
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, Draw):
             return self.dataset[index]
-        with seeded(*self.words, index.epoch, index.position):
+        with seeded(self.salt, self.seed, index.epoch, index.position):
             return self.dataset[index.index]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return _size(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or 'dataset' not in self.__dict__:  # copying, unpickling
@@ -67,6 +69,10 @@ class DrawnDataset(Dataset):
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.dataset, name, value)
+
+
+def _size(dataset: Any) -> int:
+    return len(dataset)
 
 
 class NumberedBatches:
@@ -125,10 +131,10 @@ class BatchStream:
             raise ConfigError(f'{key}: expected a data set with numbered samples, in batches')
         if not len(loader):
             raise ConfigError(
-                f'{key}: {len(loader.dataset)} images give no batch of batch_size='
+                f'{key}: {_size(loader.dataset)} images give no batch of batch_size='
                 f'{loader.batch_size}' + (' with drop_last=True' if loader.drop_last else '')
             )
-        self.loader = loader
+        self.loader, self.key = loader, key
         self.batches = NumberedBatches(loader.batch_sampler)
         self.dataset = DrawnDataset(loader.dataset, seed, salt)
         # A loader refuses to set these because a running iterator would keep the old ones; there
@@ -152,8 +158,70 @@ class BatchStream:
     def endless(self, position: int = 0) -> Iterator[Any]:
         """Yield batches without end, from batch number `position` of the whole stream on."""
         epoch = 0
-        if position >= len(self) and not hasattr(self.batches.sampler, 'skip'):
+        if not isinstance(self.batches.sampler, InfiniteSampler):  # its one epoch has no end
             epoch, position = divmod(position, len(self))
         while True:
             yield from self.epoch(epoch, position)
             epoch, position = epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the batches depend on, for a checkpoint."""
+        return dict(
+            seed=self.dataset.seed,
+            sampler_seed=getattr(self.batches.sampler, 'seed', None),
+            batches=len(self),
+            images=len(self.dataset),
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Draw from now on what the saved stream would have drawn.
+
+        Raises:
+            ConfigError: If the number of batches or images is another one.
+        """
+        for name in ('batches', 'images'):
+            own = self.state_dict()[name]
+            if state[name] != own:
+                raise ConfigError(
+                    f'cannot resume: {self.key} has {own} {name} per epoch, the checkpoint '
+                    f'{state[name]}; batch size, number of processes and data must be those of '
+                    'the checkpoint'
+                )
+        self.dataset.__dict__['seed'] = state['seed']
+        if state['sampler_seed'] is not None and hasattr(self.batches.sampler, 'seed'):
+            self.batches.sampler.seed = state['sampler_seed']
+
+
+def loader_config(loader: Any) -> Any:
+    """Return a loader's config; without workers, none of them is persistent."""
+    if isinstance(loader, dict) and not loader.get('num_workers'):
+        return dict(loader, persistent_workers=False)
+    return loader
+
+
+def training_streams(
+    runner: Runner, labeled: DataLoader, unlabeled: DataLoader | dict[str, Any] | None = None
+) -> dict[str, BatchStream]:
+    """Return the streams of the labeled and, if there are any, of the unlabeled images.
+
+    Args:
+        runner: The Runner, whose seed and top-level `unlabeled_dataloader` they have.
+        labeled: Loader of the labeled images.
+        unlabeled: Loader of the unlabeled ones, or its config, in place of the top-level one.
+
+    Raises:
+        ConfigError: If a loader gives no batch, or if the unlabeled one is no loader's config.
+    """
+    seeds = [runner.seed]  # with diff_rank_seed another on each rank
+    broadcast_object_list(seeds)
+    streams = dict(labeled=BatchStream(labeled, 'train_dataloader', seeds[0]))
+    key = 'unlabeled_dataloader'
+    cfg = runner.cfg.get(key) if unlabeled is None else unlabeled
+    if cfg is None:
+        return streams
+    if not isinstance(cfg, (dict, DataLoader)) or (isinstance(cfg, dict) and 'dataset' not in cfg):
+        raise ConfigError(f"{key}: expected a loader's config with 'dataset', got {cfg!r}")
+    different = runner._randomness_cfg.get('diff_rank_seed', False)
+    loader = Runner.build_dataloader(loader_config(cfg), seed=seeds[0], diff_rank_seed=different)
+    streams['unlabeled'] = BatchStream(loader, key, seeds[0], salt=1)
+    return streams

@@ -1,23 +1,30 @@
 import copy
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import TestLoop, ValLoop
+from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
+from torch.utils.data import DataLoader
 
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import share_buffers
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.model import distiller_of
+
+from .batch_stream import loader_config
 
 # Arguments of metrics that name files: each member's gets the member's name.
 FILE_ARGUMENTS = ('outfile_prefix', 'out_file_path', 'output_dir')
 
 
-def evaluator_config_of(evaluator, name):
-    """Return the config's evaluator for one member: the same metrics, its files named by the member."""
+def evaluator_config_of(evaluator: Any, name: str) -> Any:
+    """Return the config's evaluator for one member: its files are named by the member."""
     if isinstance(evaluator, (list, tuple)):
         return [evaluator_config_of(metric, name) for metric in evaluator]
     cfg = copy.deepcopy(evaluator)
@@ -29,24 +36,30 @@ def evaluator_config_of(evaluator, name):
 
 
 class _MemberLoop:
-    """One pass over the data that evaluates every member and the ensemble with the config's own evaluator.
+    """One pass over the data that evaluates members and ensemble with the config's evaluator."""
 
-    Metrics are prefixed: `student1/coco/bbox_mAP`, `ensemble/coco/bbox_mAP`. Hooks see the last one's predictions (the
-    ensemble's, if evaluated) as the outputs.
+    mode: str
+    runner: Runner
+    dataloader: DataLoader
+    fp16: bool
 
-    Args:
-        members (list[str], optional): What to evaluate. Default: every member and `ensemble`.
-    """
-
-    def __init__(self, runner, dataloader, evaluator, fp16=False, members=None):
-        model = _distiller(runner.model)
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict[str, Any],
+        evaluator: Evaluator | dict[str, Any] | list[Any],
+        fp16: bool = False,
+        members: Sequence[str] | None = None,
+    ) -> None:
+        model = distiller_of(runner.model)
         if not hasattr(model, 'predict_members'):
-            raise TypeError(
-                f'{type(self).__name__} is for an OnlineDistiller, got {type(model).__name__}'
+            raise ConfigError(
+                f'{self.mode}_cfg.type: {type(self).__name__} is for an OnlineDistiller, got a '
+                f'{type(model).__name__}'
             )
         self.names = list(members or model.evaluated)
         for name in self.names:
-            choose(name, model.evaluated, f'{type(self).__name__}.members')
+            choose(name, model.evaluated, f'{self.mode}_cfg.members')
         if isinstance(evaluator, Evaluator):
             self.evaluators = {name: copy.deepcopy(evaluator) for name in self.names}
         else:
@@ -54,11 +67,14 @@ class _MemberLoop:
                 name: runner.build_evaluator(evaluator_config_of(evaluator, name))
                 for name in self.names
             }
-        super().__init__(runner, dataloader, next(iter(self.evaluators.values())), fp16)
-        for evaluator in self.evaluators.values():
-            evaluator.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
+        first = next(iter(self.evaluators.values()))
+        super().__init__(runner, loader_config(dataloader), first, fp16)  # type: ignore[call-arg]
+        # An iterator draws its workers' seed: not from the stream that the training draws from.
+        self.dataloader.generator = torch.Generator()
+        for one in self.evaluators.values():
+            one.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Evaluate once; return the metrics of all."""
         self.runner.call_hook(f'before_{self.mode}')
         self.runner.call_hook(f'before_{self.mode}_epoch')
@@ -67,11 +83,12 @@ class _MemberLoop:
         for idx, data_batch in enumerate(self.dataloader):
             self.run_iter(idx, data_batch)
         results = {}
+        size = len(self.dataloader.dataset)  # type: ignore[arg-type]
         for name, evaluator in self.evaluators.items():
             print_log(f'Evaluating {name}', logger='current')
-            results[name] = evaluator.evaluate(len(self.dataloader.dataset))
-        # mmdet's CocoMetric gives nothing for a member without any detection; `save_best` needs its key all the same.
-        keys = {key for result in results.values() for key in result}
+            results[name] = evaluator.evaluate(size)
+        # CocoMetric gives nothing for a member without any detection; `save_best` needs its key.
+        keys = list(dict.fromkeys(key for result in results.values() for key in result))
         for name, result in results.items():
             if keys and not result:
                 print_log(
@@ -88,7 +105,7 @@ class _MemberLoop:
         return metrics
 
     @torch.no_grad()
-    def run_iter(self, idx, data_batch):
+    def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
         """Evaluate one batch."""
         self.runner.call_hook(f'before_{self.mode}_iter', batch_idx=idx, data_batch=data_batch)
         with autocast(enabled=self.fp16):
@@ -102,9 +119,9 @@ class _MemberLoop:
             outputs=predictions[self.names[-1]],
         )
 
-    def predict(self, data_batch):
-        """dict[str, list]: Predictions by name; under test-time augmentation merged by the toolbox's own TTA model."""
-        model, distiller = self.runner.model, _distiller(self.runner.model)
+    def predict(self, data_batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Return predictions by name; under test-time augmentation the toolbox's model merges."""
+        model, distiller = self.runner.model, distiller_of(self.runner.model)
         tta = model.module if is_model_wrapper(model) else model
         if not isinstance(tta, BaseTTAModel):
             return distiller.predict_members(data_batch, self.names)
@@ -118,32 +135,34 @@ class _MemberLoop:
         try:
             for name in self.names:
                 # mmseg's merging asks its network for channels and threshold.
-                tta.module = distiller.network(
-                    name if name in distiller.specs else distiller.ensemble_members[0]
-                )
+                own = name if name in distiller.specs else distiller.ensemble_members[0]
+                tta.module = distiller.network(own)
                 merged[name] = tta.merge_preds(list(zip(*(view[name] for view in views))))
         finally:
             tta.module = distiller
         return merged
 
 
-def _distiller(model):
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
 @LOOPS.register_module()
 class MemberValLoop(_MemberLoop, ValLoop):
-    """Validation of every member and the ensemble in one pass. See `_MemberLoop`."""
+    """Validation of every member and the ensemble in one pass, with the config's own evaluator.
+
+    Metrics are prefixed: `student1/coco/bbox_mAP`, `ensemble/coco/bbox_mAP`. Hooks see the last
+    one's predictions (the ensemble's, if evaluated) as the outputs.
+
+    Args:
+        runner: The Runner.
+        dataloader: Loader of the data, or its config.
+        evaluator: The evaluator, or its config; each member gets one of its own.
+        fp16: Predict under autocast. Default: False.
+        members: What to evaluate. Default: every member and `ensemble`.
+    """
 
     mode = 'val'
-    __doc__ += _MemberLoop.__doc__
 
 
 @LOOPS.register_module()
 class MemberTestLoop(_MemberLoop, TestLoop):
-    """Test of every member and the ensemble in one pass."""
+    """Test of every member and the ensemble in one pass; arguments as `MemberValLoop`."""
 
     mode = 'test'
-    __doc__ += _MemberLoop.__doc__

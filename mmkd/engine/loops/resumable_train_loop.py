@@ -1,19 +1,46 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.dist import broadcast_object_list
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkd.registry import LOOPS
 from mmkd.utils.errors import ConfigError
 
-from .batch_stream import BatchStream
+from .batch_stream import BatchStream, loader_config, training_streams
+
+
+class _Resumable:
+    """The streams of a training loop, and what a checkpoint keeps of them."""
+
+    runner: Runner
+    dataloader: DataLoader
+    streams: dict[str, BatchStream]
+    _iter: int
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the batches come from, for a checkpoint."""
+        return {name: stream.state_dict() for name, stream in self.streams.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Draw the batches that the saved run would have drawn.
+
+        Raises:
+            ConfigError: If the batches cannot be the same.
+        """
+        for name, saved in state.items():
+            if name in self.streams:
+                self.streams[name].load_state_dict(saved)
+
+    def _unlabeled(self) -> Iterator[Any] | None:
+        """Return the unlabeled batches from the iteration that is due, None without a loader."""
+        stream = self.streams.get('unlabeled')
+        return None if stream is None else stream.endless(self._iter)
 
 
 @LOOPS.register_module()
-class ResumableTrainLoop(EpochBasedTrainLoop):
+class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
     """Epoch-based training that also goes on from a checkpoint in the middle of an epoch.
 
     A resumed run gets the batches of an unbroken one: the batches that the interrupted run has had
@@ -33,19 +60,18 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         **kwargs: As mmengine's `EpochBasedTrainLoop`.
 
     Raises:
-        ConfigError: If a loader gives no batch, or if the checkpoint's iteration lies outside its
-            epoch: it comes from another batch size or data set.
+        ConfigError: If a loader gives no batch, or if a checkpoint cannot go on with these data.
     """
 
     def __init__(
         self,
         runner: Runner,
-        dataloader: DataLoader | dict,
+        dataloader: DataLoader | dict[str, Any],
         max_epochs: int,
-        unlabeled_dataloader: DataLoader | dict | None = None,
+        unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(runner, dataloader, max_epochs, **kwargs)
+        super().__init__(runner, loader_config(dataloader), max_epochs, **kwargs)
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
 
     def run(self) -> nn.Module:
@@ -54,7 +80,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         if self._epoch and self._iter == self._epoch * len(self.dataloader):
             # The run that is resumed may have been killed before its results were safe.
             self._validate()
-        self.unlabeled = unlabeled_batches(self.streams, self._iter)
+        self.unlabeled = self._unlabeled()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._validate()
@@ -86,37 +112,67 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
             )
         batches = self.streams['labeled'].epoch(self._epoch, skip) if skip < length else iter(())
         for idx, batch in zip(range(skip, length), batches):
-            self.run_iter(idx, joined(batch, self.unlabeled))
+            self.run_iter(idx, _joined(batch, self.unlabeled))
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
 
-def training_streams(
-    runner: Runner, labeled: DataLoader, unlabeled: DataLoader | dict | None
-) -> dict[str, BatchStream]:
-    """Return the streams of the labeled and, if the config has any, of the unlabeled images."""
-    (seed,) = seeds = [runner.seed]  # with diff_rank_seed another on each rank
-    broadcast_object_list(seeds)
-    (seed,) = seeds
-    streams = dict(labeled=BatchStream(labeled, 'train_dataloader', seed))
-    key = 'unlabeled_dataloader'
-    cfg = runner.cfg.get(key) if unlabeled is None else unlabeled
-    if cfg is None:
-        return streams
-    if not isinstance(cfg, (dict, DataLoader)) or (isinstance(cfg, dict) and 'dataset' not in cfg):
-        raise ConfigError(f"{key}: expected a loader's config with 'dataset', got {cfg!r}")
-    loader = Runner.build_dataloader(
-        cfg, seed=seed, diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False)
-    )
-    streams['unlabeled'] = BatchStream(loader, key, seed, salt=1)
-    return streams
+@LOOPS.register_module()
+class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
+    """Iteration-based training with the guarantees of `ResumableTrainLoop`.
+
+    For MMSegmentation's convention. It goes on at the exact batch, does a validation that a kill
+    cut off, and takes an `unlabeled_dataloader`. The hooks that count epochs see one epoch, as in
+    mmengine. With a `DefaultSampler` every pass over the data is shuffled anew, as with an
+    `InfiniteSampler`.
+
+    Args:
+        runner: The Runner.
+        dataloader: Loader of the training data, or its config.
+        max_iters: Iterations to train.
+        unlabeled_dataloader: Loader of unlabeled images, or its config. Default: the config's
+            top-level `unlabeled_dataloader`, if it has one.
+        **kwargs: As mmengine's `IterBasedTrainLoop`.
+
+    Raises:
+        ConfigError: If a loader gives no batch, or if a checkpoint cannot go on with these data.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict[str, Any],
+        max_iters: int,
+        unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(runner, loader_config(dataloader), max_iters, **kwargs)
+        self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
+
+    def run(self) -> nn.Module:
+        """Train to the end."""
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        batches, unlabeled = self.streams['labeled'].endless(self._iter), self._unlabeled()
+        if self._iter:
+            # The run that is resumed may have been killed before its results were safe.
+            self._validate()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(_joined(next(batches), unlabeled))
+            self._validate()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _validate(self) -> None:
+        """Validate if it is due after the iterations that are done."""
+        self._decide_current_val_interval()
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
+            self.runner.val_loop.run()
 
 
-def unlabeled_batches(streams: dict[str, BatchStream], position: int) -> Iterator[Any] | None:
-    """Return the unlabeled batches from iteration `position` on, None if there are none."""
-    return streams['unlabeled'].endless(position) if 'unlabeled' in streams else None
-
-
-def joined(batch: dict, unlabeled: Iterator[Any] | None) -> dict:
-    """Return a batch with the next unlabeled one as its `unlabeled`."""
+def _joined(batch: dict[str, Any], unlabeled: Iterator[Any] | None) -> dict[str, Any]:
+    """Return a batch with the next unlabeled one, if there is any, as its `unlabeled`."""
     return batch if unlabeled is None else dict(batch, unlabeled=next(unlabeled))

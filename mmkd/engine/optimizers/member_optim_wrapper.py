@@ -1,35 +1,55 @@
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.logging import MessageHub, print_log
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner.amp import autocast
+from torch import Tensor, nn
 
+from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
 
 class MemberOptimWrapper(OptimWrapperDict):
-    """An optimiser, gradient clip and loss scale for each member; one backward pass for all.
+    """An optimizer, gradient clip and loss scale for each member; one backward pass for all.
 
-    A member whose gradients are not finite skips its step alone; the log says which member and which terms. All ranks of a
-    distributed run see the same reduced gradients, so they skip alike.
+    A member whose gradients are not finite skips its step alone: its weights, optimizer state and
+    buffers (running statistics) are those before the step. The log says which member and which
+    terms. All ranks of a distributed run see the same reduced gradients, so they skip alike.
 
     Args:
-        autocast_dtype (torch.dtype, optional): Autocast without loss scaling (bf16 on CPU); with `AmpOptimWrapper`s the
+        autocast_dtype: Autocast without loss scaling (bf16 on CPU); with `AmpOptimWrapper`s the
             type is theirs.
-        max_skips (int): So many steps that one member skips in a row end the training. Default: 50, mmkd's choice.
-        **wrappers (OptimWrapper): By member, all with the same `accumulative_counts`.
+        max_skips: Stop training after a member has skipped this many consecutive steps. Default:
+            50, mmkd's choice.
+        modules: By member, what it trains, whose buffers are kept. Default: none.
+        **wrappers: By member, all with the same `accumulative_counts`.
     """
 
-    def __init__(self, autocast_dtype=None, max_skips=50, **wrappers):
+    def __init__(
+        self,
+        autocast_dtype: torch.dtype | None = None,
+        max_skips: int = 50,
+        modules: Mapping[str, nn.Module] | None = None,
+        **wrappers: OptimWrapper,
+    ) -> None:
         super().__init__(**wrappers)
         self.max_skips, self.skips = max_skips, dict.fromkeys(wrappers, 0)
+        self.skipped: list[str] = []  # in the last step
         self.autocast_dtype = autocast_dtype
         self.first = next(iter(wrappers.values()))
+        self.buffers = {name: KeptBuffers(module) for name, module in (modules or {}).items()}
+        self._starts = True
 
     @contextmanager
-    def optim_context(self, model):
-        """Autocast, and no gradient synchronisation while gradients accumulate."""
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast, and no gradient synchronization while gradients accumulate."""
+        if self._starts:
+            for buffers in self.buffers.values():
+                buffers.keep()
+            self._starts = False
         with self.first.optim_context(model):
             if self.autocast_dtype is None:
                 yield
@@ -37,84 +57,93 @@ class MemberOptimWrapper(OptimWrapperDict):
                 with autocast(dtype=self.autocast_dtype):
                     yield
 
-    def should_update(self):
+    def should_update(self) -> bool:
+        """Whether the optimizers step in the iteration that is running, or have just stepped."""
         return self.first.should_update()
 
-    def initialize_count_status(self, model, init_counts, max_counts):
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Start counting iterations."""
         for wrapper in self.values():
             wrapper.initialize_count_status(model, init_counts, max_counts)
 
-    def update_params(self, loss, step_kwargs=None, zero_kwargs=None):
+    def update_params(
+        self,
+        loss: dict[str, Tensor],
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
         """Backward, then each member's own step (every `accumulative_counts` calls).
 
         Args:
-            loss (MemberLosses): Each member's loss, from `OnlineDistiller.parse_losses`.
+            loss: Each member's loss, from `OnlineDistiller.parse_losses` (`MemberLosses`).
+            step_kwargs: For the optimizers' `step`.
+            zero_kwargs: For the optimizers' `zero_grad`.
+
+        Raises:
+            ConfigError: If the losses are not those of the members that have an optimizer.
+            FloatingPointError: If a member has skipped too many steps in a row.
         """
         if set(loss) != set(self.keys()):
             raise ConfigError(
-                f'losses of the members {sorted(loss)} for the optimisers of {sorted(self.keys())}'
+                f'losses of the members {sorted(loss)} for the optimizers of {sorted(self.keys())}'
             )
         scaled = []
         for name, wrapper in self.items():
             value = wrapper.scale_loss(loss[name])
             scaler = getattr(wrapper, 'loss_scaler', None)
             scaled.append(value if scaler is None else scaler.scale(value))
-        sum(scaled).backward()
+        sum(scaled[1:], scaled[0]).backward()
         for wrapper in self.values():
             wrapper._inner_count += 1
-        if not self.should_update():
-            return
+        self.skipped = []
+        if self.should_update():
+            self._step(loss, step_kwargs or {}, zero_kwargs or {})
+            self._starts = True
+
+    def _step(self, loss: Any, step_kwargs: dict[str, Any], zero_kwargs: dict[str, Any]) -> None:
         finite = self._finite()
         for name, wrapper in self.items():
             scaler = getattr(wrapper, 'loss_scaler', None)
-            skipped = not finite[name]
+            consequence = 'its weights and optimizer state are unchanged'
             if scaler is not None:
                 before = scaler.get_scale()
-                wrapper.step(**(step_kwargs or {}))
-                skipped = scaler.get_scale() < before
-                if skipped:
-                    self._report(name, loss, f'loss scale {before:g} -> {scaler.get_scale():g}')
-            elif skipped:
-                self._report(name, loss, 'its weights and optimiser state are unchanged')
-            else:
-                wrapper.step(**(step_kwargs or {}))
-            wrapper.zero_grad(**(zero_kwargs or {}))
-            self.skips[name] = self.skips[name] + 1 if skipped else 0
+                wrapper.step(**step_kwargs)  # the scaler skips by itself, and adapts
+                consequence += f', loss scale {before:g} -> {scaler.get_scale():g}'
+            elif finite[name]:
+                wrapper.step(**step_kwargs)
+            wrapper.zero_grad(**zero_kwargs)
+            self.skips[name] = 0 if finite[name] else self.skips[name] + 1
+            if not finite[name]:
+                self.skipped.append(name)
+                self._report(name, loss, consequence)
+                if name in self.buffers:
+                    self.buffers[name].restore()
         stuck = [name for name, count in self.skips.items() if count >= self.max_skips]
         if stuck:
             raise FloatingPointError(
-                f'{", ".join(stuck)}: {self.max_skips} steps in a row with gradients that are not finite '
-                '(optim_wrapper.max_skips); lower the learning rate, or look at the terms named above'
+                f'{", ".join(stuck)}: {self.max_skips} steps in a row with gradients that are not '
+                'finite (optim_wrapper.max_skips); lower the learning rate, or look at the terms '
+                'named above'
             )
 
-    def _finite(self):
-        """dict[str, bool]: Whether all gradients of each member without a loss scaler are finite; one device read."""
-        names, norms = [], []
-        for name, wrapper in self.items():
-            if getattr(wrapper, 'loss_scaler', None) is None:
-                grads = [
-                    p.grad
-                    for group in wrapper.optimizer.param_groups
-                    for p in group['params']
-                    if p.grad is not None
-                ]
-                if grads:
-                    names.append(name)
-                    norms.append(torch.stack([n.float() for n in torch._foreach_norm(grads)]).sum())
+    def _finite(self) -> dict[str, bool]:
+        """Return by member whether all its gradients are finite; one device read."""
         flags = dict.fromkeys(self.keys(), True)
+        norms = {}
+        for name, wrapper in self.items():
+            groups = wrapper.optimizer.param_groups
+            grads = [p.grad for group in groups for p in group['params'] if p.grad is not None]
+            if grads:
+                each = torch._foreach_norm(grads)
+                norms[name] = torch.stack([norm.float() for norm in each]).sum()
         if norms:
-            flags.update(
-                zip(
-                    names,
-                    torch.stack([n.cpu() if n.device != norms[0].device else n for n in norms])
-                    .isfinite()
-                    .tolist(),
-                )
-            )
+            device = next(iter(norms.values())).device
+            total = torch.stack([norm.to(device) for norm in norms.values()])
+            flags.update(zip(norms, total.isfinite().tolist()))
         return flags
 
     @staticmethod
-    def _report(name, loss, consequence):
+    def _report(name: str, loss: Any, consequence: str) -> None:
         bad = [
             key
             for key, value in loss.terms.items()
@@ -127,7 +156,73 @@ class MemberOptimWrapper(OptimWrapperDict):
         )
         step = MessageHub.get_current_instance().get_info('iter', 0) + 1
         print_log(
-            f'{name}: step skipped at iteration {step}, gradients not finite ({why}); {consequence}',
+            f'{name}: step skipped at iteration {step}, gradients not finite ({why}); '
+            f'{consequence}',
             logger='current',
             level=30,
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the members' optimizer states from a checkpoint.
+
+        Raises:
+            ConfigError: If they are of other members, or of another kind of optimizer.
+        """
+        for name, state in state_dict.items():
+            key = f'cannot resume: optim_wrapper of {name!r}'
+            wrapper = self[choose(name, self.keys(), 'cannot resume: optimizer states of')]
+            saved = state['param_groups'][0]
+            own = wrapper.optimizer.param_groups[0]
+            expected = set(wrapper.optimizer.defaults)
+            if not expected <= set(saved) and set(saved) - expected - set(own) - {'initial_lr'}:
+                raise ConfigError(
+                    f'{key}: the checkpoint is of another optimizer than '
+                    f'{type(wrapper.optimizer).__name__}: its options are {sorted(saved)}'
+                )
+            rates = [group.get('initial_lr', group['lr']) for group in (own, saved)]
+            if rates[0] != rates[1]:
+                print_log(
+                    f"{name}: goes on with the checkpoint's learning rate {rates[1]:g}; the "
+                    f"config's {rates[0]:g} has no effect on a resumed run",
+                    logger='current',
+                    level=30,
+                )
+            try:
+                wrapper.load_state_dict(state)
+            except (KeyError, ValueError) as error:
+                raise ConfigError(f'{key}: {error}') from error
+
+
+class KeptBuffers:
+    """A module's buffers as they were, to go back to.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.places = [
+            (child._buffers, name)
+            for child in module.modules()
+            for name, buffer in child._buffers.items()
+            if buffer is not None
+        ]
+        self.kept: list[Tensor] = []
+
+    def _live(self) -> list[Tensor]:
+        return [buffer for places, name in self.places if (buffer := places[name]) is not None]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remember the present values."""
+        live = self._live()
+        if [buffer.shape for buffer in self.kept] != [buffer.shape for buffer in live]:
+            self.kept = [buffer.clone() for buffer in live]
+        elif live:
+            torch._foreach_copy_(self.kept, live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to the values remembered."""
+        if self.kept:
+            torch._foreach_copy_(self._live(), self.kept)

@@ -1,114 +1,213 @@
 import copy
+from typing import Any
 
 import torch
 from mmengine.device import is_cuda_available
 from mmengine.model import is_model_wrapper
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS
 from mmengine.registry import OPTIMIZERS
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmkd.utils.checks import check_arguments, choose
+from mmkd.utils.checks import check_arguments, check_number, choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.optim_config import member_optim_config
 
 from .member_optim_wrapper import MemberOptimWrapper
 
+DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
+# What mmengine's default constructor reads; it passes over anything else in silence.
+PARAMWISE_OPTIONS = (
+    'custom_keys',
+    'bias_lr_mult',
+    'bias_decay_mult',
+    'norm_decay_mult',
+    'flat_decay_mult',
+    'dwconv_decay_mult',
+    'dcn_offset_lr_mult',
+    'bypass_duplicate',
+)
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MemberOptimWrapperConstructor:
-    """Build each online member's own optimiser wrapper from one `optim_wrapper` config.
+    """Build each online member's own optimizer wrapper from one `optim_wrapper` config.
 
-    `optim_wrapper.members` (dict, optional) overrides it by member: `members=dict(teacher=dict(optimizer=dict(lr=1e-3)))`;
-    an `optimizer` with another `type` replaces the shared one. `optim_wrapper.max_skips`: see `MemberOptimWrapper`.
-    `paramwise_cfg` (shared or by member) sees a member's own parameter names. With `AmpOptimWrapper` on a machine without GPU
-    only `dtype='bfloat16'` is possible.
+    `optim_wrapper.members` (dict, optional) overrides it by member:
+    `members=dict(teacher=dict(optimizer=dict(lr=1e-3)))`; an `optimizer` with another `type`
+    replaces the shared one. `optim_wrapper.max_skips`: see `MemberOptimWrapper`.
+    `optim_wrapper.member_constructor` (shared or by member) is the constructor that a plain config
+    of the member has, for layer-wise rates (`LearningRateDecayOptimizerConstructor`).
+    `paramwise_cfg` (shared or by member) sees a member's own parameter names. With
+    `AmpOptimWrapper` on a machine without GPU only `dtype='bfloat16'` is possible.
 
     Args:
-        optim_wrapper_cfg (dict): The config.
-        paramwise_cfg (dict, optional): Options by parameter.
+        optim_wrapper_cfg: The config.
+        paramwise_cfg: Options by parameter.
+
+    Raises:
+        ConfigError: For options that are unknown, or cannot be meant.
     """
 
-    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+    def __init__(
+        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
+    ) -> None:
         self.cfg = copy.deepcopy(dict(optim_wrapper_cfg))
         self.overrides = self.cfg.pop('members', None) or {}
         self.options = {'max_skips': self.cfg.pop('max_skips')} if 'max_skips' in self.cfg else {}
         self.paramwise_cfg = paramwise_cfg
 
-    def __call__(self, model):
+    def __call__(self, model: nn.Module) -> MemberOptimWrapper:
         """Build the `MemberOptimWrapper` of an `OnlineDistiller` (or of its DDP wrapper)."""
-        kind = (
-            type(model).__name__
-            if is_model_wrapper(model)
-            else str(self.cfg.get('type', 'OptimWrapper'))
-        )
-        if (
-            is_model_wrapper(model) and not isinstance(model, DistributedDataParallel)
-        ) or kind.startswith(('DeepSpeed', 'ColossalAI')):
-            raise ConfigError(
-                f'{kind} cannot train an OnlineDistiller, whose members have an optimiser each: it runs on one '
-                'device or in MMDistributedDataParallel, not under FSDP, DeepSpeed or ColossalAI'
-            )
-        distiller = model.module if is_model_wrapper(model) else model
+        self._check_engine(model)
+        distiller: Any = model.module if is_model_wrapper(model) else model
         if not hasattr(distiller, 'trained_module'):
-            raise TypeError(
-                f'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, got '
-                f'{type(distiller).__name__}'
+            raise ConfigError(
+                'optim_wrapper.constructor: MemberOptimWrapperConstructor is for OnlineDistiller, '
+                f'got {type(distiller).__name__}'
             )
-        online = [name for name, member in distiller.specs.items() if member.training == 'online']
+        online = [name for name, spec in distiller.specs.items() if spec.training == 'online']
         for name in self.overrides:
             choose(name, online, 'optim_wrapper.members')
-        wrappers, dtypes = {}, set()
+        wrappers, modules, kinds = {}, {}, {}
         for name in online:
-            cfg, paramwise = self._config_of(name)
-            dtypes.add(self._cpu_dtype(cfg))
-            self._check_optimizer(cfg.get('optimizer'))
-            try:
-                wrappers[name] = DefaultOptimWrapperConstructor(cfg, paramwise)(
-                    distiller.trained_module(name)
-                )
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f'optim_wrapper (of {name}): {dict(cfg)}: {error}') from error
-            wrappers[name].grad_name = f'{name}/grad_norm'
-        counts = {name: wrapper._accumulative_counts for name, wrapper in wrappers.items()}
-        if len(set(counts.values())) > 1:
-            raise ConfigError(
-                f'optim_wrapper.members: accumulative_counts must be the same for all, got {counts}'
+            key = f'optim_wrapper.members.{name}' if name in self.overrides else 'optim_wrapper'
+            cfg, paramwise, constructor = self._config_of(name)
+            kinds[name] = self._amp_dtype(cfg, key)
+            self._check(cfg, key)
+            modules[name] = distiller.trained_module(name)
+            wrappers[name] = _built(
+                modules[name], distiller.network(name), cfg, paramwise, constructor, key
             )
-        if any(hasattr(w, 'loss_scaler') for w in wrappers.values()):
+            wrappers[name].grad_name = f'{name}/grad_norm'
+        self._check_same(
+            'accumulative_counts', {n: w._accumulative_counts for n, w in wrappers.items()}
+        )
+        self._check_same('type and dtype (one autocast is for all)', kinds)
+        if any(hasattr(wrapper, 'loss_scaler') for wrapper in wrappers.values()):
             for link in distiller.links:
                 if not link.spec.detach:
                     raise ConfigError(
-                        f'{link.key}.detach: False cannot be combined with loss scaling, which each member has of '
-                        "its own; use AMP with dtype='bfloat16' on CPU, or detach=True"
+                        f'{link.key}.detach: False cannot be combined with loss scaling, which '
+                        "each member has of its own; use AMP with dtype='bfloat16' on CPU, or "
+                        'detach=True'
                     )
+        dtype = kinds[online[0]]
         return MemberOptimWrapper(
-            dtypes.pop() if len(dtypes) == 1 else None, **self.options, **wrappers
+            dtype if isinstance(dtype, torch.dtype) else None,
+            modules=modules,
+            **self.options,
+            **wrappers,
         )
 
-    def _config_of(self, name):
+    def _check_engine(self, model: nn.Module) -> None:
+        wrapped = is_model_wrapper(model)
+        kind = type(model).__name__ if wrapped else str(self.cfg.get('type', 'OptimWrapper'))
+        if (wrapped and not isinstance(model, DistributedDataParallel)) or kind.startswith(
+            ('DeepSpeed', 'ColossalAI')
+        ):
+            raise ConfigError(
+                f'{kind} cannot train an OnlineDistiller, whose members have an optimizer each: it '
+                'runs on one device or in MMDistributedDataParallel, not under FSDP, DeepSpeed or '
+                'ColossalAI'
+            )
+
+    def _config_of(self, name: str) -> tuple[dict[str, Any], dict[str, Any] | None, str]:
+        """Return a member's wrapper config, its parameter-wise options and its constructor."""
         shared = dict(self.cfg, paramwise_cfg=self.paramwise_cfg)
         cfg = member_optim_config(shared, self.overrides.get(name))
-        return cfg, cfg.pop('paramwise_cfg')
+        paramwise = cfg.pop('paramwise_cfg')
+        return cfg, paramwise, cfg.pop('member_constructor', DEFAULT_CONSTRUCTOR)
 
     @staticmethod
-    def _check_optimizer(cfg):
-        key = 'optim_wrapper.optimizer'
-        if not isinstance(cfg, dict) or 'type' not in cfg:
-            raise ConfigError(f"{key}: expected a config with 'type', got {cfg!r}")
-        arguments = {name: value for name, value in cfg.items() if name not in ('type', '_scope_')}
-        cls = OPTIMIZERS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
+    def _check(cfg: dict[str, Any], key: str) -> None:
+        """Check an optimizer and its gradient clip."""
+        optimizer, clip = cfg.get('optimizer'), cfg.get('clip_grad')
+        if not isinstance(optimizer, dict) or 'type' not in optimizer:
+            raise ConfigError(f"{key}.optimizer: expected a config with 'type', got {optimizer!r}")
+        arguments = {k: v for k, v in optimizer.items() if k not in ('type', '_scope_')}
+        kind = optimizer['type']
+        cls = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
         if cls is None:
-            choose(cfg['type'], OPTIMIZERS.module_dict, f'{key}.type')
-        check_arguments(cls, arguments, key, given=('params',))
+            choose(kind, OPTIMIZERS.module_dict, f'{key}.optimizer.type')
+        check_arguments(cls, arguments, f'{key}.optimizer', given=('params',))
+        for name in ('lr', 'weight_decay'):
+            if isinstance(arguments.get(name, 0.0), (int, float, str)):
+                check_number(arguments.get(name, 0.0), f'{key}.optimizer.{name}')
+        if clip is None:
+            return
+        if not isinstance(clip, dict):
+            raise ConfigError(f"{key}.clip_grad: expected a dict with 'max_norm', got {clip!r}")
+        limit = 'clip_value' if clip.get('type') == 'value' else 'max_norm'
+        if clip.get(limit) != float('inf'):  # no clipping, but the norm is logged
+            check_number(clip.get(limit), f'{key}.clip_grad.{limit}')
+        if clip[limit] == 0:
+            raise ConfigError(f'{key}.clip_grad.{limit}: 0 would leave no gradient')
 
     @staticmethod
-    def _cpu_dtype(cfg):
-        # mmengine's AmpOptimWrapper refuses machines without GPU; bf16 needs no loss scaling, so autocast is enough there.
-        if cfg.get('type', 'OptimWrapper') != 'AmpOptimWrapper' or is_cuda_available():
+    def _check_same(option: str, values: dict[str, Any]) -> None:
+        if len(set(values.values())) > 1:
+            raise ConfigError(
+                f'optim_wrapper.members: {option} must be the same for all, got {values}'
+            )
+
+    @staticmethod
+    def _amp_dtype(cfg: dict[str, Any], key: str) -> torch.dtype | str | None:
+        """Return what the member computes in; None without AMP.
+
+        mmengine's AmpOptimWrapper refuses machines without GPU; bf16 needs no loss scaling, so
+        there the config becomes one without it, and the type is returned for the autocast.
+        """
+        if cfg.get('type', 'OptimWrapper') != 'AmpOptimWrapper':
             return None
+        if is_cuda_available():
+            return f'AMP in {cfg.get("dtype")}'
         if cfg.pop('dtype', None) not in ('bfloat16', torch.bfloat16):
-            raise ConfigError("optim_wrapper.dtype: without a GPU, AMP needs dtype='bfloat16'")
+            raise ConfigError(f"{key}.dtype: without a GPU, AMP needs dtype='bfloat16'")
         cfg.pop('loss_scale', None)
         cfg['type'] = 'OptimWrapper'
         return torch.bfloat16
+
+
+def _built(
+    module: nn.Module,
+    network: nn.Module,
+    cfg: dict[str, Any],
+    paramwise: dict[str, Any] | None,
+    constructor: str,
+    key: str,
+) -> OptimWrapper:
+    """Build the wrapper of a member's network and of its links' parameters."""
+    if constructor != DEFAULT_CONSTRUCTOR:
+        cls = MMENGINE_CONSTRUCTORS.get(constructor)
+        if cls is None:
+            choose(constructor, MMENGINE_CONSTRUCTORS.module_dict, f'{key}.member_constructor')
+        # It may ask the network for its layers: the links' parameters are a group of their own.
+        wrapper = _build(cls, cfg, paramwise, network, f'{key}.member_constructor')
+        own = {id(parameter) for parameter in network.parameters()}
+        others = [p for p in module.parameters() if p.requires_grad and id(p) not in own]
+        if others:
+            wrapper.optimizer.add_param_group(dict(params=others))
+        return wrapper
+    for option in paramwise or ():
+        choose(option, PARAMWISE_OPTIONS, f'{key}.paramwise_cfg')
+    for name, options in (paramwise or {}).get('custom_keys', {}).items():
+        for option in options if isinstance(options, dict) else ():
+            if option.endswith('_mult'):
+                choose(
+                    option,
+                    ('lr_mult', 'decay_mult'),
+                    f'{key}.paramwise_cfg.custom_keys[{name!r}]',
+                )
+    return _build(DefaultOptimWrapperConstructor, cfg, paramwise, module, key)
+
+
+def _build(
+    cls: type, cfg: dict[str, Any], paramwise: dict[str, Any] | None, module: nn.Module, key: str
+) -> OptimWrapper:
+    try:
+        return cls(cfg, paramwise)(module)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ConfigError(f'{key}: {dict(cfg)}: {error}') from error

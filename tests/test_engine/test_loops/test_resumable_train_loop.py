@@ -190,13 +190,29 @@ def test_loading_leaves_the_trainings_random_states_alone(tmp_path):
     assert (random.random(), np.random.rand(), torch.rand(())) == expected
 
 
-@pytest.mark.parametrize('iteration', [4, 6])
-@pytest.mark.parametrize('workers, persistent', [(0, False), (2, False), (2, True)])
+ITERATIONS = dict(type='mmkd.ResumableIterTrainLoop', max_iters=12)
+
+
+@pytest.mark.parametrize(
+    'loop, workers, persistent, iteration',
+    [
+        ('epochs', 0, False, 4),
+        ('epochs', 2, False, 6),
+        ('epochs', 2, True, 6),
+        ('iterations', 0, False, 4),
+        ('iterations', 2, True, 6),
+        ('infinite', 2, True, 6),
+    ],
+)
 def test_a_resumed_run_gets_the_batches_of_an_unbroken_one(
-    tmp_path, workers, persistent, iteration
+    tmp_path, loop, workers, persistent, iteration
 ):
     options = dict(workers=workers, persistent=persistent)
     loaders = dict(unlabeled=loader(7, **options), labeled=loader(**options))
+    if loop != 'epochs':
+        loaders['loop'] = ITERATIONS
+    if loop == 'infinite':
+        loaders['labeled']['sampler'] = dict(type='InfiniteSampler', shuffle=True)
     whole = seen_by(make_runner(tmp_path / 'whole', **loaders))
     broken = make_runner(
         tmp_path / 'broken',
@@ -210,3 +226,58 @@ def test_a_resumed_run_gets_the_batches_of_an_unbroken_one(
     )
     rest = seen_by(resumed)
     assert len(rest) == 12 - iteration and equal(whole, broken.model.seen + rest)
+
+
+def test_iterations_pass_over_the_data_anew_each_time(tmp_path):
+    seen = seen_by(make_runner(tmp_path, loop=ITERATIONS))
+    indices = torch.cat([batches['labeled'][:, 0] for batches in seen]).tolist()
+    passes = [indices[:10], indices[10:20], indices[20:30]]
+    assert all(sorted(one) == list(range(10)) for one in passes)
+    assert passes[0] != passes[1] != passes[2]
+
+
+def test_the_batches_of_a_run_without_a_seed_are_kept_in_its_checkpoint(tmp_path):
+    options = dict(randomness=dict(seed=None))
+    broken = make_runner(
+        tmp_path, **options, custom_hooks=[dict(type='InterruptHook', iteration=4)]
+    )
+    state = None
+
+    def keep(iteration):
+        nonlocal state
+        state = broken.train_loop.state_dict()
+
+    with pytest.raises(Interrupt):
+        broken.train()
+    keep(4)
+    resumed = make_runner(
+        tmp_path, randomness=dict(seed=99), resume=True, load_from=str(tmp_path / 'cut.pth')
+    )
+    resumed.train_loop.load_state_dict(state)
+    rest = seen_by(resumed)
+    first_epoch = torch.cat([b['labeled'][:, 0] for b in broken.model.seen[:4]]).tolist()
+    assert sorted(first_epoch) == list(range(10))
+    assert resumed.train_loop.state_dict() == state and len(rest) == 8
+
+
+@pytest.mark.parametrize('batch_size, size, named', [(5, 10, 'batches'), (3, 11, 'images')])
+def test_other_batches_than_the_checkpoints_are_refused(tmp_path, batch_size, size, named):
+    state = make_runner(tmp_path).train_loop.state_dict()
+    other = make_runner(tmp_path, labeled=loader(size, batch_size=batch_size))
+    with pytest.raises(ValueError, match=f'cannot resume: train_dataloader has .* {named}'):
+        other.train_loop.load_state_dict(state)
+
+
+def test_without_workers_none_is_persistent(tmp_path):
+    assert len(seen_by(make_runner(tmp_path, labeled=loader(workers=0, persistent=True)))) == 12
+
+
+def test_the_data_set_of_the_loader_behaves_as_before(tmp_path):
+    runner = make_runner(tmp_path)
+    dataset = runner.train_dataloader.dataset if runner.train_loop else None
+    inner = dataset.dataset
+    dataset.offset = 50  # hooks that switch pipelines set attributes
+    assert inner.offset == 50 and dataset.metainfo == {} and len(dataset) == 10
+    assert dataset[3]['inputs'][0] == 53
+    with pytest.raises(AttributeError):
+        dataset.nothing
