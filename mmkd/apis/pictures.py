@@ -44,7 +44,7 @@ def visualize(args: argparse.Namespace) -> None:
     with wrong_paths():
         out.mkdir(parents=True, exist_ok=True)
     for index in indices:
-        pictures = {'members': member_panels(model, dataset, index)}
+        pictures: dict[str, np.ndarray | None] = {'members': member_panels(model, dataset, index)}
         if not args.no_features:
             pictures['features'] = feature_panels(model, dataset, index)
         for kind, picture in pictures.items():

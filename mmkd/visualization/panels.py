@@ -180,7 +180,10 @@ def _draw_probability(probability: Tensor, image: np.ndarray) -> np.ndarray:
 
 
 def _load(path: str) -> np.ndarray:
-    image = cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB)
+    found = read_image(path)
+    if found is None:
+        raise ConfigError(f'{path}: no readable image')
+    image = cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
     factor = max(1.0, MIN_SIDE / min(image.shape[:2]))
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -49,8 +50,12 @@ def write_report(plan: Plan, keep_stale: bool = False) -> list[Path]:
     paths = []
     for name, text in texts.items():
         paths.append(plan.folder / name)
-        write_atomically(paths[-1], lambda path, text=text: Path(path).write_text(text))
+        write_atomically(paths[-1], partial(_write_text, text=text))
     return paths
+
+
+def _write_text(path: str | Path, text: str) -> None:
+    Path(path).write_text(text)
 
 
 def report_blocks(summary: Summary) -> list[Block]:

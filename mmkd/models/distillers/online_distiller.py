@@ -102,7 +102,7 @@ class OnlineDistiller(BaseModel):
         self.data_preprocessor.register_forward_hook(preprocess_unlabeled, with_kwargs=True)
         self.members = Members(specs, self.data_preprocessor)
         self.task = task_of(self.members.networks(), task)
-        check_sync_bn(self.members)
+        check_sync_bn(self.members.networks())
         cfg = dict(ensemble or {})
         self.ensemble_members = list(cfg.pop('members', self.students(preset) or list(specs)))
         if not self.ensemble_members:
