@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from mmkd.apis.command_line import load_config
 from mmkd.apis.training import build_runner
