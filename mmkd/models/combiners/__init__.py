@@ -1,4 +1,15 @@
+from .attention import Attention
 from .base import Combiner
+from .gate import Gate
+from .kdcl import LowestLoss, MinLogit
 from .mean import MeanLogits, MeanProbability
 
-__all__ = ['Combiner', 'MeanLogits', 'MeanProbability']
+__all__ = [
+    'Attention',
+    'Combiner',
+    'Gate',
+    'LowestLoss',
+    'MeanLogits',
+    'MeanProbability',
+    'MinLogit',
+]

@@ -68,12 +68,8 @@ class MeanProbability(Combiner):
         logits = stack_sources(sources, target)
         mode = resolve_mode(self.mode, logits.shape[2])
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits / self.tau
-            if mode == 'sigmoid':
-                mean = log_mean_exp(F.logsigmoid(logits)) - log_mean_exp(F.logsigmoid(-logits))
-            else:
-                mean = log_mean_exp(logits.log_softmax(2))
-            return mean * self.tau
+            log_p = log_probabilities(logits / self.tau, mode)
+            return logits_of([log_mean_exp(x) for x in log_p]) * self.tau
 
 
 @MODELS.register_module()
@@ -130,6 +126,18 @@ def stack_sources(sources: Sequence[Tensor], target: Any) -> Tensor:
         shapes = ', '.join(str(tuple(source.shape)) for source in sources)
         raise ConfigError(f'combine: the sources differ in shape: {shapes}')
     return torch.stack([source.float() for source in sources])
+
+
+def log_probabilities(logits: Tensor, mode: str) -> list[Tensor]:
+    """Log-probabilities of stacked logits (n, N, C, ...); with `sigmoid` of yes and of no."""
+    if mode == 'sigmoid':
+        return [F.logsigmoid(logits), F.logsigmoid(-logits)]
+    return [logits.log_softmax(2)]
+
+
+def logits_of(log_p: Sequence[Tensor]) -> Tensor:
+    """The logits of what `log_probabilities` gives."""
+    return log_p[0] if len(log_p) == 1 else log_p[0] - log_p[1]
 
 
 def log_mean_exp(x: Tensor) -> Tensor:

@@ -73,14 +73,15 @@ class Link(nn.Module):
         probe = LinkContext(task=task, target_tap=spec.target_tap, source_tap=spec.source_tap)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
-            self.loss: nn.Module = build_checked(MODELS, loss_cfg, f'{spec.key}.loss')
-            self._loss_names = context_names(self.loss.forward, 2, f'{spec.key}.loss')
+            key, first = f'{spec.key}.loss', (_levels(target)[0], _levels(sources[0])[0])
+            given = self._channels(key, loss_cfg, *first)
+            self.loss: nn.Module = build_checked(MODELS, loss_cfg, key, **given)
+            self._loss_names = context_names(self.loss.forward, 2, key)
             self._check_context()
             self.connectors, self.source_connectors = nn.ModuleList(), nn.ModuleList()
             self.combiner: nn.Module | None = None
             if spec.combine is not None:
                 key = f'{spec.key}.combine'
-                first = _levels(target)[0], _levels(sources[0])[0]
                 given = self._channels(key, spec.combine, *first)
                 self.combiner = build_checked(MODELS, spec.combine, key, **given)
                 self._combiner_names = context_names(self.combiner.forward, 2, key)
@@ -128,7 +129,7 @@ class Link(nn.Module):
             )
 
     def _build_level(self, target: Any, sources: list[Any], probe: LinkContext) -> None:
-        source = self._combined(target, sources, probe)
+        source, _ = self._combined(target, sources, probe)
         cfg, on_source = self.spec.connector, self.spec.source_connector
         if isinstance(source, list) and (on_source is not None or cfg not in ('auto', None)):
             raise ConfigError(
@@ -194,7 +195,9 @@ class Link(nn.Module):
     @staticmethod
     def _channels(key: str, cfg: Any, value: Any, like: Any) -> dict[str, int]:
         """Return `in_channels` and `out_channels` as far as the module's constructor names them."""
-        kind = cfg['type'] if isinstance(cfg, Mapping) else cfg
+        kind = cfg.get('type') if isinstance(cfg, Mapping) else cfg
+        if kind is None:
+            return {}  # for build_checked to refuse
         cls = MODELS.get(kind) if isinstance(kind, str) else kind
         if cls is None:
             choose(kind, MODELS.module_dict, f'{key}.type')
@@ -265,23 +268,27 @@ class Link(nn.Module):
         levels = _levels(target)
         rows = zip(self.connectors, self.source_connectors, levels, zip(*map(_levels, sources)))
         for connector, source_connector, t, level_sources in rows:
-            s = self._combined(t, list(level_sources), context)
+            s, of_combiner = self._combined(t, list(level_sources), context)
             s, own = _through(source_connector, s, t, context)
             t, added = _through(connector, t, s, context)
             value = self.loss(t, s, **context.named(self._loss_names))
             for key, term in (value if isinstance(value, dict) else {'': value}).items():
                 losses.setdefault(key, []).append(term)
-            for key, term in [*own.items(), *added.items()]:
+            for key, term in [*of_combiner.items(), *own.items(), *added.items()]:
                 extra.setdefault(key, []).append(term)
         return LinkTerms(
             {self.spec.term_of(k): torch.stack(v).mean() for k, v in losses.items()},
             {self.spec.term_of(k): torch.stack(v).mean() for k, v in extra.items()},
         )
 
-    def _combined(self, target: Any, sources: list[Any], context: LinkContext) -> Any:
-        if self.combiner is not None:
-            return self.combiner(sources, target, **context.named(self._combiner_names))
-        return sources[0] if len(sources) == 1 else sources
+    def _combined(
+        self, target: Any, sources: list[Any], context: LinkContext
+    ) -> tuple[Any, dict[str, Tensor]]:
+        """Return what the sources make together and the terms that the combiner adds."""
+        if self.combiner is None:
+            return sources[0] if len(sources) == 1 else sources, {}
+        value = self.combiner(sources, target, **context.named(self._combiner_names))
+        return value if isinstance(value, WithTerms) else (value, {})
 
     def measure(
         self, loss: Tensor, reading: Reading, task_loss: Tensor, task_reading: Reading

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.logits import NOWHERE, categorical_kl, check_tau, not_negative
-from mmkd.models.utils.mask import apply_mask, weighted_mean
+from mmkd.models.utils.mask import apply_mask, valid_images, weighted_mean
 from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
 
@@ -45,11 +45,10 @@ class ChannelWise(DistillationLoss):
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
             target, source = (x.flatten(2) / self.tau for x in (target, source))
-            images = None
+            images = valid_images(weight)
             if weight is not None:
                 weight = weight.flatten(1).unsqueeze(1)
                 bias = weight.log().clamp(min=NOWHERE)
                 target, source = target + bias, source + bias
-                images = weight.gt(0).any(2).float().squeeze(1)
             divergence = categorical_kl(target, source, dim=2).mean(1)
             return not_negative(weighted_mean(divergence, images)) * self.tau**2

@@ -49,3 +49,13 @@ def weighted_mean(
         return values.mean()
     total = mean_over_ranks((weight if counted is None else counted).sum())
     return (values * weight).sum() / total.clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def valid_images(weight: Tensor | None) -> Tensor | None:
+    """1 for each image with a position that counts, else 0: (N,) of weights (N, H, W)."""
+    return None if weight is None else weight.flatten(1).gt(0).any(1).to(weight.dtype)
+
+
+def weighted_map(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Flatten maps (N, C, H, W) to (N, C, HW) so that inner products weight the positions."""
+    return x.flatten(2) if weight is None else (x * weight.sqrt().unsqueeze(1)).flatten(2)

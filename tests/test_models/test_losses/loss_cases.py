@@ -1,10 +1,11 @@
 """Each loss with inputs that it takes: the properties in `test_all_losses.py` hold for all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.structures import PixelData
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData, PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 
@@ -18,11 +19,11 @@ class Case:
     cfg: dict[str, Any]
     shape: tuple[int, ...] = (2, 4, 4, 4)
     labels: bool = False
+    boxes: bool = False
     maskable: bool = True
     # Equal sides are at no distance; batch size and resolution leave the value.
     zero_for_equal: bool = True
     resolution: bool = True
-    options: dict[str, Any] = field(default_factory=dict)
 
     def build(self):
         torch.manual_seed(0)
@@ -34,12 +35,14 @@ class Case:
         target = 2 * torch.randn(self.shape, generator=generator)
         return target, torch.randn(self.shape, generator=generator) + 0.5
 
-    def context(self, n=None, repeat=1, size=None):
-        """What the loss names of the context, for n images of height and width `size`."""
-        if not self.labels:
-            return {}
-        n, size = n or self.shape[0], size or self.shape[2:]
-        return dict(data_samples=samples(n, self.shape[1], size) * repeat)
+    def context(self, repeat=1):
+        """What the loss names of the context."""
+        n = self.shape[0]
+        if self.boxes:
+            return dict(data_samples=box_samples(n) * repeat)
+        if self.labels:
+            return dict(data_samples=samples(n, self.shape[1], self.shape[2:]) * repeat)
+        return {}
 
     @property
     def name(self):
@@ -57,6 +60,18 @@ def samples(n, classes, size=(), seed=3):
             made.append(SegDataSample(gt_sem_seg=PixelData(data=labels)))
         else:
             made.append(DataSample().set_gt_label(labels))
+    return made
+
+
+def box_samples(n, size=32, seed=3):
+    """Data samples with one or two boxes each on images of `size` pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for i in range(n):
+        corner = torch.rand(1 + i % 2, 2, generator=generator) * size * 0.5
+        sample = DetDataSample(metainfo=dict(batch_input_shape=(size, size)))
+        sample.gt_instances = InstanceData(bboxes=torch.cat([corner, corner + 0.4 * size], 1))
+        made.append(sample)
     return made
 
 
@@ -100,6 +115,23 @@ CASES = [
     *(Case(dict(type='PearsonFeature'), shape) for shape in (VECTORS, MAPS)),
     Case(dict(type='ChannelWise', tau=2.0)),
     *(Case(dict(type='FeatureMSE', normalize=n)) for n in ('channel', 'spatial', 'none')),
-    Case(dict(type='ChannelCorrelation')),
+    *(Case(dict(type='DIST', tau=2.0), shape) for shape in (VECTORS, MAPS, ONE)),
+    *(
+        Case(dict(type=name))
+        for name in ('AttentionTransfer', 'NeuronSelectivity', 'ChannelCorrelation', 'FitNets')
+    ),
+    *(Case(dict(type='SimilarityPreserving'), shape) for shape in (VECTORS, MAPS)),
+    *(Case(dict(type='RelationalKD'), shape) for shape in (VECTORS, (5, 4, 4, 4))),
+    Case(dict(type='HierarchicalContext'), (2, 4, 8, 8), resolution=False),
+    Case(dict(type='MaskedGenerative', out_channels=4), zero_for_equal=False, resolution=False),
+    # Boxes cover whole cells, the finer ones more exactly.
+    Case(
+        dict(type='FocalGlobal', out_channels=4),
+        (2, 4, 8, 8),
+        boxes=True,
+        maskable=False,
+        resolution=False,
+        zero_for_equal=False,
+    ),
     Case(dict(type='SpatialCorrelation')),
 ]

@@ -165,7 +165,7 @@ def test_value_and_gradient_are_the_references(heads, options):
         if x is None:
             continue
         expected = numerical_gradient(
-            lambda moved: reference(
+            lambda moved, index=index: reference(
                 [*sides[0][:index], moved, *sides[0][index + 1 :]], sides[1], **options
             ),
             sides[0][index],
@@ -291,7 +291,8 @@ def test_extreme_logits(heads, signs):
     for x in (target.cls_logits, target.obj_logits, target.boxes):
         assert x is None or x.grad.isfinite().all()
     if heads == (True, True) and signs[0] != signs[1]:
-        # 2 classes and objectness, 1e4 nats times tau each; weighted mean (0 where the source sees nothing) and plain mean
+        # 2 classes and objectness, 1e4 nats times tau each; weighted mean (0 where the source sees
+        # nothing) and plain mean
         assert value.item() == pytest.approx(3 * 2e4 * (2 if signs[1] > 0 else 1), rel=1e-3)
 
 

@@ -195,7 +195,7 @@ def test_extreme_features(normalize, size):
 
 @pytest.mark.parametrize('normalize', NORMALIZE)
 def test_maps_of_zeros(normalize):
-    """A dead map has no direction: the distance is the other side's mean square alone, without NaN."""
+    """A dead map has no direction: the distance is the other side's mean square alone."""
     _, source = maps()
     target = torch.zeros_like(source, requires_grad=True)
     value = FeatureMSE(normalize)(target, source)

@@ -105,7 +105,7 @@ def test_the_gradient_is_that_of_the_reference(explore, part):
 
 
 def test_the_scale_that_makes_the_weight():
-    """2 / sqrt(D) at most: 0.044 for the 32 x 8 x 8 of the usual networks, so that weight 1 does nothing."""
+    """2 / sqrt(D) at most, 0.044 for the usual 32 x 8 x 8 numbers: weight 1 does nothing."""
     source = torch.ones(2, 32, 8, 8)
     terms = compute(InheritExploreLoss(1, 1), -source, source, source)
     assert (
@@ -137,7 +137,7 @@ def descend(explore, steps=400):
 
 
 def test_where_exploration_ends():
-    """-FT drives far away, to where all numbers are alike in size (no exact opposite); |cos| to orthogonality."""
+    """-FT drives far away, to where all numbers are alike in size; |cos| to orthogonality."""
     x, source = descend('ft')
     assert torch.allclose(x.abs(), torch.tensor(1 / 6), atol=0.01)
     assert -0.99 < x @ source < -0.6
