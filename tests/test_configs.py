@@ -10,7 +10,6 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'mmkd'
-STUDIES = FOLDER.parents[1] / 'docs/studies'
 NAMES = sorted(path.stem for path in FOLDER.glob('*.py'))
 YOLOX = [name for name in NAMES if name.startswith('polyp_yolox_')]
 KDML = [name for name in YOLOX if '_kdml' in name]
@@ -90,12 +89,14 @@ def test_the_model_builds_and_every_student_learns(name):
     assert 'teacher' not in parameters or parameters['teacher'] > 2 * parameters['student1']
 
 
-@pytest.mark.parametrize('path', sorted(STUDIES.glob('*/plan.py')), ids=lambda p: p.parent.name)
-def test_the_arms_of_a_study_build_and_the_control_has_no_links(path):
+@pytest.mark.parametrize(
+    'name', ['iekd', 'metamixer', 'msi_resnet_kdml', 'polyp_unet_mixed', 'student_centric']
+)
+def test_the_arms_of_a_study_build_and_the_control_has_no_links(name):
     from mmkd.apis.study.plan import load_plan
     from mmkd.apis.study.results import check_arms, run_config
 
-    plan = load_plan(path, trial=True)
+    plan = load_plan(FOLDER.parents[1] / f'docs/studies/{name}/plan.py', trial=True)
     load(Path(plan.config).stem)
     counts = {}
     for arm in plan.arms:
@@ -104,7 +105,7 @@ def test_the_arms_of_a_study_build_and_the_control_has_no_links(path):
             len(model.links),
             sum(p.numel() for p in model.network('student1').parameters()),
         )
-        assert set(plan.members_of(arm)) <= set(model.plans)
+        assert set(plan.members_of(arm)) <= set(model.specs)
     assert counts[plan.control][0] == 0 and max(count for count, _ in counts.values()) > 0
     if 'self_taught' in counts:
         assert (

@@ -1637,8 +1637,8 @@ LINES = [
         'study-config',
         'study of a config in place of a plan',
         ('tools/study.py', 'run', 'det.py'),
-        'det.py',
-        'without _base_',
+        'det.py: key: unknown name',
+        'valid: title, config',
     ),
     line(
         'polyp-nothing',
