@@ -38,7 +38,8 @@ YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
 RTMDET = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 PLAIN = dict(type='DetDataPreprocessor', pad_size_divisor=32)
 
-# A plain toolbox's tool, in a process where mmkd can't be imported and torchvision's operators are declared if need be.
+# A plain toolbox's tool, in a process where mmkd can't be imported; torchvision's operators are
+# declared if need be.
 PLAIN_PROCESS = f"""import runpy, sys
 runpy.run_path({str(ROOT / 'mmkd/utils/torchvision_shim.py')!r})['install']()
 sys.modules['mmkd'] = None
@@ -73,7 +74,7 @@ def make_distiller(init=True, **kwargs):
 
 
 def make_batch(n=2, size=64, seed=0):
-    """A loader's batch as mmdet collates it: raw uint8 images and data samples with a box or two."""
+    """A loader's batch as mmdet collates it: raw uint8 images, data samples with a box or two."""
     from mmdet.structures import DetDataSample
 
     generator = torch.Generator().manual_seed(seed)
@@ -163,7 +164,7 @@ def small_config(data, work_dir, **changes):
 
 @pytest.fixture(scope='module')
 def unformatted_configs(tmp_path_factory):
-    """Keep yapf, which takes seconds a config, out of this process and its children; configs say the same unformatted."""
+    """Keep yapf, which takes seconds a config, out of this process and its children."""
     stub = tmp_path_factory.mktemp('stub')
     (stub / 'yapf/yapflib').mkdir(parents=True)
     (stub / 'yapf/__init__.py').write_text("__version__ = '0.43.0'\n")

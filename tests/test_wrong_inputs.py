@@ -1,4 +1,4 @@
-"""Each wrong input of wrong_inputs_table.py ends with one message, a non-zero status and nothing half-written.
+"""Each wrong input of wrong_inputs_table.py ends with one message and nothing half-written.
 
 The table as Markdown, with what the tools say: python tests/wrong_inputs.py
 """

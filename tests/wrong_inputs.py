@@ -1,7 +1,8 @@
-"""Wrong inputs as a user makes them, run with the tools themselves: python tests/wrong_inputs.py [ID ...] [--json FILE]
+"""Wrong inputs as a user makes them, run with the tools: wrong_inputs.py [ID ...] [--json FILE]
 
-Prints a Markdown table of what was wrong and what the tool said. tests/test_wrong_inputs.py checks it against `expected`.
-One process imports the libraries once; each case is a fork of it that runs a tool from its first line.
+Prints a Markdown table of what was wrong and what the tool said. tests/test_wrong_inputs.py checks
+it against `expected`. One process imports the libraries once; each case is a fork of it that runs a
+tool from its first line.
 """
 
 import argparse
@@ -33,7 +34,7 @@ ENVIRONMENT = dict(
 
 
 def without_yapf():
-    """Keep yapf, which takes seconds a config, out of this process: configs say the same unformatted."""
+    """Keep yapf, which takes seconds a config, out of this process."""
     api = types.ModuleType('yapf.yapflib.yapf_api')
     api.FormatCode = lambda text, *args, **kwargs: (text, True)
     for name, module in (
@@ -117,7 +118,7 @@ def files_in(folder):
 
 
 def prepare(folder):
-    """Write what the cases share: `base/` with data, configs of the three tasks, and a trained work folder."""
+    """Write what the cases share: `base/` with data, configs of three tasks, a trained folder."""
     import conftest
     from mmengine.config import Config
 

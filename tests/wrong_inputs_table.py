@@ -575,6 +575,27 @@ CONFIGS = [
         'max_epoch',
     ),
     config(
+        'top-level-key',
+        'misspelt name of a part of the config',
+        'optim_wraper = dict(optimizer=dict(lr=1.0))',
+        "optim_wraper: unknown name; did you mean 'optim_wrapper'",
+    ),
+    config(
+        'val-interval',
+        'validation every 0 epochs',
+        'train_cfg = dict(val_interval=0)',
+        'train_cfg.val_interval',
+        'got 0',
+    ),
+    config(
+        'loader-list',
+        'a loader that is a list',
+        'train_dataloader = [1]',
+        'train_dataloader',
+        '[1]',
+    ),
+    config('no-model', 'a config without model', "model = 'YOLOX'", 'model: expected a dict'),
+    config(
         'loader-key',
         'unknown argument of the loader',
         'train_dataloader = dict(batchsize=4)',

@@ -17,7 +17,7 @@ from mmengine.runner import Runner, set_random_seed
 
 from mmkd.apis.command_line import check_loaders, check_optimizers, merge_options, read_config
 from mmkd.export import member_specs, plain_config
-from mmkd.models.connectors import FactorAutoEncoder
+from mmkd.models.connectors.base import Connector
 from mmkd.utils.config_errors import naming_keys
 
 
@@ -48,7 +48,7 @@ class Step:
     """A model with its optimizers, as the config has them, at full sharing (progress 1).
 
     What hooks do in each step of a training is done, too; what they do before it is left out where
-    it costs no step's time (a FactorAutoEncoder counts as trained).
+    it costs no step's time (connectors that are fitted before count as fitted).
 
     Args:
         cfg: Of an OnlineDistiller, or of a plain model.
@@ -65,8 +65,8 @@ class Step:
         if self.is_distiller:
             self.model.progress = 1.0
         for module in self.model.modules():
-            if isinstance(module, FactorAutoEncoder):
-                module.trained.fill_(True)
+            if isinstance(module, Connector) and module.fits_first:
+                module.fitted = True
         self.model.train()
 
     def __call__(self, batch: dict[str, Any]) -> float:

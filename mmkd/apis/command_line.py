@@ -121,6 +121,7 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     if not isinstance(cfg.get('model'), dict):
         raise ConfigError(f'{path}: model: expected a dict, got {cfg.get("model")!r}')
     check_launcher(args.launcher)
+    check_names(cfg)
     check_loaders(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
@@ -194,8 +195,29 @@ def check_launcher(launcher: str) -> None:
         raise ConfigError(f'--launcher {launcher}: the environment has no {variable}{hint}')
 
 
+def check_names(cfg: Config) -> None:
+    """Raise a ConfigError for a top-level name that is nearly one of the Runner's.
+
+    Configs may have variables of their own, so that mmengine leaves a misspelt name unread.
+    """
+    from difflib import get_close_matches
+    from inspect import signature
+
+    from mmengine.runner import Runner
+
+    known = {*signature(Runner.__init__).parameters, 'unlabeled_dataloader', 'custom_imports'}
+    for name in cfg:
+        nearest = get_close_matches(name, known, n=1, cutoff=0.88)
+        if name not in known and len(name) > 6 and nearest:
+            raise ConfigError(f"{name}: unknown name; did you mean '{nearest[0]}'?")
+
+
 def check_loaders(cfg: Config) -> None:
-    """Raise a ConfigError for what torch or mmengine refuse in a loader without its key."""
+    """Raise a ConfigError for numbers of loops and loaders that cannot be meant, by their keys."""
+    for name in ('max_epochs', 'max_iters', 'val_interval'):
+        value = (cfg.get('train_cfg') or {}).get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 10**9:
+            raise ConfigError(f'train_cfg.{name}: expected an integer in [1, 10**9), got {value!r}')
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader is not None and not isinstance(loader, dict):

@@ -107,9 +107,9 @@ def test_every_other_error_keeps_its_traceback(error):
 
 def test_messages_without_traceback(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(ConfigError, match='file: File exists .a folder is to be made there'):
-        with wrong_paths():
-            (tmp_path / 'file').mkdir()
+    expected = 'file: File exists .a folder is to be made there'
+    with pytest.raises(ConfigError, match=expected), wrong_paths():
+        (tmp_path / 'file').mkdir()
     assert message_of(KeyError('momentum')) == 'KeyError: momentum'
     assert message_of(KeyError('X is not in the registry')) == 'X is not in the registry'
     assert message_of(AssertionError()) == 'AssertionError'

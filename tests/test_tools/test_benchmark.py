@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import torch
+
 
 def test_joint_step_against_plain_steps(toolkit, data, tmp_path):
     cfg = toolkit.small_config(data, tmp_path / 'work')
@@ -28,3 +30,34 @@ def test_joint_step_against_plain_steps(toolkit, data, tmp_path):
         float(rows[name][1]) > 0 and float(rows[name][2]) > 0 for name in ('teacher', 'joint')
     )
     assert 'joint / sum: time' in done.stdout
+
+
+def step_twice(toolkit, cfg):
+    from mmkd.apis.benchmark import Step
+
+    step = Step(cfg, 'cpu')
+    return [step(toolkit.make_batch(n=2)) for _ in range(2)]
+
+
+def test_an_ema_member_is_updated_as_in_training(toolkit, data, tmp_path):
+    cfg = toolkit.small_config(data, tmp_path / 'work')
+    cfg.model.members.pop('student2')
+    cfg.model.members.average = dict(training='ema', of='student1')
+    cfg.model.sharing = dict(type='kd_p', students=['student1'])
+    assert all(seconds > 0 for seconds in step_twice(toolkit, cfg))
+
+
+def test_an_auto_encoder_that_a_hook_would_train_before(toolkit, data, tmp_path):
+    cfg = toolkit.small_config(data, tmp_path / 'work')
+    cfg.model.members = dict(teacher=cfg.model.members.teacher, student1=cfg.model.members.student1)
+    network = toolkit.make_distiller(members=dict(teacher=cfg.model.members.teacher))
+    torch.save(network.network('teacher').state_dict(), tmp_path / 'teacher.pth')
+    cfg.model.members.teacher.update(training='frozen', checkpoint=str(tmp_path / 'teacher.pth'))
+    link = dict(source='teacher', target='student1', tap='backbone.stage4')
+    link.update(
+        source_connector=dict(type='FactorAutoEncoder'),
+        connector=dict(type='ConvConnector'),
+        loss=dict(type='FeatureMSE'),
+    )
+    cfg.model.sharing, cfg.model.links = None, [link]
+    assert all(seconds > 0 for seconds in step_twice(toolkit, cfg))

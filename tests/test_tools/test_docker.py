@@ -1,4 +1,4 @@
-"""What can be checked of the Dockerfiles without an engine; `-m slow` runs the CPU image's setup in a clean folder."""
+"""What can be checked of the Dockerfiles without an engine; `-m slow` makes the CPU image's."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_the_base_is_pinned_and_the_user_is_not_root(name):
 
 @pytest.mark.parametrize('name', FILES)
 def test_everything_that_the_environment_is_made_from_is_copied_before_it(name, tmp_path):
-    """An editable install must find its packages in the early layers; the script's own inputs are there, too."""
+    """An editable install finds its packages in the early layers, the script its own inputs."""
     build_context(name, tmp_path, until='RUN')
     done = subprocess.run(
         [sys.executable, 'setup.py', '--name', '--version'],
@@ -99,7 +99,7 @@ def test_lint(name):
 
 @pytest.mark.slow
 def test_the_cpu_image_s_environment_is_made_in_a_clean_folder(tmp_path):
-    """The RUN line that makes the environment, in the folder that the COPYs before it leave; needs a package index."""
+    """The RUN line that makes the environment, in what the COPYs leave; needs an index."""
     build_context('docker/Dockerfile.cpu', tmp_path / 'mmkd', until='RUN')
     command = [
         arguments

@@ -1,4 +1,4 @@
-"""The shell launchers with real processes; `srun` is stood in for by a script that starts the tasks as Slurm does."""
+"""The shell launchers with real processes; a script stands in for `srun` and starts the tasks."""
 
 import os
 import subprocess
@@ -8,7 +8,9 @@ import pytest
 
 SRUN = """#!/usr/bin/env bash
 echo "srun $*" >> "$SRUN_LOG"
-while [[ "$1" == -* ]]; do case "$1" in -p) shift 2;; --ntasks=*) N="${1#*=}"; shift;; *) shift;; esac; done
+while [[ "$1" == -* ]]; do
+    case "$1" in -p) shift 2;; --ntasks=*) N="${1#*=}"; shift;; *) shift;; esac
+done
 export SLURM_NTASKS=$N SLURM_NODELIST=localhost MASTER_ADDR=127.0.0.1 MASTER_PORT=$TEST_PORT
 for ((i = 0; i < N; i++)); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & PIDS+=($!); done
 STATUS=0; for pid in "${PIDS[@]}"; do wait "$pid" || STATUS=$?; done; exit $STATUS

@@ -126,8 +126,10 @@ def test_exported_ensemble_runs_in_mmdets_inferencer_on_a_folder(toolkit, traine
     )
     assert done.returncode == 0, done.stderr
     code = (
-        "from mmdet.apis import DetInferencer; i = DetInferencer('out/ensemble.py', 'out/ensemble.pth', device='cpu', "
-        f"show_progress=False); r = i({str(data / 'images/val')!r}, no_save_vis=True); print(len(r['predictions']))"
+        'from mmdet.apis import DetInferencer; '
+        "i = DetInferencer('out/ensemble.py', 'out/ensemble.pth', device='cpu', "
+        f'show_progress=False); r = i({str(data / "images/val")!r}, no_save_vis=True); '
+        "print(len(r['predictions']))"
     )
     done = run('-c', code, cwd=trained)
     assert done.returncode == 0 and done.stdout.split()[-1] == '6', done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""On a real Slurm of one node (Debian's slurm-wlm and munge, root): pytest -m slurm tests/test_tools/test_slurm.py"""
+"""On a real Slurm of one node (Debian's slurm-wlm and munge, as root): pytest -m slurm"""
 
 import os
 import re
@@ -133,12 +133,12 @@ def test_a_warned_job_saves_requeues_and_ends_as_an_unbroken_one(toolkit, data, 
         log = folder / 'job.log'
         if folder is tmp_path:
             until(
-                lambda: log.is_file() and re.search(r'Epoch\(train\) +\[ *[2-9]\]', log.read_text())
+                lambda: log.is_file() and re.search(r'Epoch\(train\) +\[ *[2-9]\]', log.read_text())  # noqa: B023
             )
             # What Slurm does at `--signal=TERM@90`.
             assert call(environment, folder, 'scancel', '--signal=TERM', job).returncode == 0
-            until(lambda: list((folder / 'work').glob('preempted_iter_*.pth')))
-        until(lambda: (folder / 'work/epoch_12.pth').is_file(), 600)
+            until(lambda: list((folder / 'work').glob('preempted_iter_*.pth')))  # noqa: B023
+        until(lambda: (folder / 'work/epoch_12.pth').is_file(), 600)  # noqa: B023
     assert (
         'saved preempted_iter_' in log.read_text()
         and '--resume: work/preempted_iter_' in log.read_text()

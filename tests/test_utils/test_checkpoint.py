@@ -108,7 +108,8 @@ def test_home_is_expanded(tmp_path, monkeypatch):
 @pytest.mark.parametrize('share', [0.01, 0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_file_is_named(tmp_path, share):
     path = tmp_path / 'x.pth'
-    data = open(save(network().state_dict(), path), 'rb').read()
+    save(network().state_dict(), path)
+    data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(
         ValueError, match=f'^{KEY}: .*x.pth. is (damaged or )?no (plain )?checkpoint'

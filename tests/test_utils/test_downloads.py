@@ -15,7 +15,7 @@ KEY = 'model.members.a.checkpoint'
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serve `files` (path: content, or (content, length that is said)); `asked` are the requests."""
+    """Serve `files` (by path the content, or content and length said); `asked` are the requests."""
     monkeypatch.setattr(downloads, 'get_dir', lambda: str(tmp_path / 'hub'))
 
     class Handler(BaseHTTPRequestHandler):

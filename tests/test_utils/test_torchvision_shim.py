@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-# What torchvision does when it is imported: it loads its extension if it can, and registers its operators' shapes.
+# What torchvision does when it is imported: it loads its extension if it can, and registers its
+# operators' shapes.
 LIKE_TORCHVISION = """import torch
 from pathlib import Path
 try:
