@@ -647,3 +647,37 @@ def test_members_of_other_classes_cannot_be_fused(toolkit):
 def test_an_option_over_a_value_of_another_kind_names_its_key(toolkit):
     with pytest.raises(ValueError, match='model.members.student1.options'):
         make(toolkit, members=dict(student1=cifar(options={'backbone.type': dict(depth=18)})))
+
+
+def test_a_teacher_without_head_shares_its_features(toolkit, tmp_path):
+    """A feature extractor has no predictions to share, measure or fuse."""
+    teacher = cifar(8, options={'head': None}, seed=10)
+    alone = make(toolkit, members=dict(teacher=cifar(8, seed=10)))
+    state = alone.network('teacher').state_dict()
+    path = tmp_path / 'teacher.pth'
+    torch.save({k: v for k, v in state.items() if not k.startswith('head')}, path)
+    frozen = dict(teacher, training='frozen', checkpoint=str(path))
+    named = dict(teacher=frozen, student1=cifar(seed=1))
+    model = make(toolkit, members=named, sharing='kd_f')
+    (term,) = links_of(losses_of(model, make_batch())).values()
+    assert torch.isfinite(term) and term > 0
+    with pytest.raises(ValueError, match="of 'teacher' has no head for the 'prediction' tap"):
+        make(toolkit, members=named, sharing='kd_p')
+    with pytest.raises(ValueError, match="ensemble.members: 'teacher' has no head and predicts"):
+        make(toolkit, members=named, ensemble=dict(members=['teacher', 'student1']))
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('paths', [['head'], ['backbone.layer2'], ['neck', 'backbone']])
+def test_unlabeled_images_run_through_the_tapped_modules(toolkit, paths, training):
+    model = make(toolkit, members=dict(student1=cifar()))
+    network, outputs = model.network('student1').train(training), {}
+    for path in paths:
+        network.get_submodule(path).register_forward_hook(
+            lambda m, a, out, path=path: outputs.setdefault(path, []).append(out)
+        )
+    model.task.run_for_taps(network, torch.rand(2, 3, 32, 32), None, paths)
+    assert {path: len(runs) for path, runs in outputs.items()} == dict.fromkeys(paths, 1)
+    value = outputs[paths[0]][0]
+    (value[-1] if isinstance(value, tuple) else value).sum().backward()
+    assert any(p.grad is not None for p in network.backbone.parameters())

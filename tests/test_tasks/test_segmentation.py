@@ -166,7 +166,7 @@ def make_batch(n=2, size=64, seed=0, classes=2):
 
     generator = torch.Generator().manual_seed(seed)
     batch = dict(inputs=[], data_samples=[])
-    for i in range(n):
+    for _ in range(n):
         coarse = torch.randint(0, classes, (1, 1, 8, 8), generator=generator)
         labels = torch.nn.functional.interpolate(coarse.float(), (size, size)).long()[0]
         image = torch.randint(0, 256, (3, size, size), generator=generator, dtype=torch.uint8)
@@ -361,7 +361,7 @@ def test_an_auxiliary_head_trains_beside_the_links(toolkit):
     assert len(parts) == 3
 
 
-# ---------------------------------------------------------------- one output channel, two, and mismatches
+# ---------------------------------------------------------------- output channels
 
 
 @pytest.mark.parametrize('loss', [SIGMOID, dict(type='DiceLoss', loss_weight=1.0)])
@@ -454,7 +454,7 @@ def test_what_stands_at_ignored_pixels_changes_no_link(toolkit, tap, loss, forme
                 return None
 
             module = dict(model.network(name).named_modules())[model.members.taps[name, tap].path]
-            # Before the recorder, whose hook stands first: a pre-hook of it is no place for outputs.
+            # Before the recorder, whose hook stands first: a pre-hook is no place for outputs.
             handles.append(module.register_forward_hook(spoil, prepend=True))
         try:
             torch.manual_seed(0)
@@ -789,3 +789,160 @@ def test_members_that_ignore_other_labels_are_refused(toolkit):
     other = unet(options={'decode_head.ignore_index': 7}, seed=2)
     with pytest.raises(ValueError, match='model.members: members differ in ignore_index'):
         make(toolkit, members=dict(student1=unet(seed=1), student2=other))
+
+
+# ---------------------------------------------------------------- other kinds of segmenters
+
+RESNET18 = {
+    'data_preprocessor': dict(PLAIN),
+    'backbone.depth': 18,
+    'backbone.init_cfg': None,
+    'decode_head.in_channels': [64, 128, 256, 512],
+    'decode_head.num_classes': 2,
+    'decode_head.num_queries': 5,
+}
+MASK2FORMER = dict(
+    config='mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
+    options={
+        **RESNET18,
+        'backbone.norm_cfg.type': 'BN',
+        'decode_head.loss_cls.class_weight': [1.0, 1.0, 0.1],
+        'decode_head.pixel_decoder.encoder.num_layers': 1,
+        'decode_head.transformer_decoder.num_layers': 1,
+        'decode_head.train_cfg.num_points': 100,
+    },
+)
+MASKFORMER = dict(
+    config='mmseg::maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512.py',
+    options={
+        **RESNET18,
+        'backbone.norm_cfg.type': 'BN',
+        'decode_head.loss_cls.class_weight': [1.0, 1.0, 0.1],
+        'decode_head.transformer_decoder.num_layers': 1,
+    },
+)
+PIDNET = dict(
+    config='mmseg::pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py',
+    options={
+        'data_preprocessor': dict(PLAIN),
+        'backbone.init_cfg': None,
+        'backbone.channels': 8,
+        'backbone.ppm_channels': 8,
+        'backbone.norm_cfg.type': 'BN',
+        'decode_head.in_channels': 32,
+        'decode_head.channels': 8,
+        'decode_head.norm_cfg.type': 'BN',
+        'decode_head.num_classes': 2,
+        'decode_head.loss_decode.0.class_weight': None,
+        'decode_head.loss_decode.1.class_weight': None,
+        'decode_head.loss_decode.3.class_weight': None,
+    },
+)
+BISENET = dict(
+    config='mmseg::bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024.py',
+    options={
+        'data_preprocessor': dict(PLAIN),
+        'backbone.norm_cfg.type': 'BN',
+        'backbone.backbone_cfg.norm_cfg.type': 'BN',
+        'backbone.out_channels': 32,
+        'decode_head.in_channels': 32,
+        'decode_head.channels': 8,
+        'decode_head.norm_cfg.type': 'BN',
+        'decode_head.num_classes': 2,
+        'auxiliary_head.0.num_classes': 2,
+        'auxiliary_head.0.norm_cfg.type': 'BN',
+        'auxiliary_head.1.num_classes': 2,
+        'auxiliary_head.1.norm_cfg.type': 'BN',
+    },
+)
+
+
+def with_edges(batch):
+    for sample in batch['data_samples']:
+        sample.gt_edge_map = PixelData(data=torch.zeros_like(sample.gt_sem_seg.data))
+    return batch
+
+
+@pytest.mark.parametrize('member', [MASK2FORMER, MASKFORMER], ids=['mask2former', 'maskformer'])
+def test_query_based_segmenters_train_and_are_measured(toolkit, member):
+    """They have no threshold and no layer of logits: features are what they share."""
+    pair = dict(student1=dict(member, seed=1), student2=dict(member, seed=2))
+    link = dict(source='student1', target='student2', tap='feature')
+    model = make(toolkit, members=pair, links=[link])
+    terms = losses_of(model, make_batch())
+    assert all(torch.isfinite(v).all() for v in terms.values() if isinstance(v, torch.Tensor))
+    results = model.eval().predict_members(make_batch())
+    assert list(results) == ['student1', 'student2', 'ensemble']
+    assert results['ensemble'][0].pred_sem_seg.data.shape == (1, 64, 64)
+    with pytest.raises(ValueError, match="no layer 'conv_seg' for the 'prediction' tap.*'feature'"):
+        model.task.resolve_tap('prediction', model.network('student1'), 'x.tap')
+    network, runs = model.network('student1').train(), []
+    network.decode_head.register_forward_hook(lambda *args: runs.append(args))
+    model.task.run_for_taps(network, torch.rand(2, 3, 64, 64), None, ['decode_head'])
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize('member', [PIDNET, BISENET], ids=['pidnet', 'bisenet'])
+def test_the_feature_of_networks_with_branches_is_the_decoded_map_in_both_modes(toolkit, member):
+    """In training their backbones give the auxiliary heads' maps as well."""
+    model = make(toolkit, members=dict(student1=dict(member, seed=1)))
+    network = model.network('student1').double()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    path, reader = model.task.resolve_tap('feature', network, 'x')
+    inputs = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    values = {}
+    network.get_submodule(path).register_forward_hook(
+        lambda module, args, output: values.update({module.training: reader(module, output)})
+    )
+    for training in (True, False):
+        network.train(training)
+        model.task.run_for_taps(network, inputs, None, [path])
+    torch.testing.assert_close(values[True], values[False])
+    assert values[True].shape[1] == 32
+
+
+def test_members_with_branches_distill_features_and_predictions(toolkit):
+    pair = dict(student1=dict(PIDNET, seed=1), student2=dict(PIDNET, seed=2))
+    model = make(toolkit, members=pair, sharing='ml_mixed')
+    log = model.train_step(with_edges(make_batch()), toolkit.optim_wrapper(model))
+    assert sum('[' in key for key in log) == 2
+    assert all(torch.isfinite(value) for value in log.values())
+
+
+@pytest.mark.parametrize('kind', ['unet', 'cascade', 'auxiliary', 'bisenet'])
+@pytest.mark.parametrize('training', [True, False])
+def test_unlabeled_images_run_through_the_tapped_modules(toolkit, kind, training):
+    paths = {
+        'unet': ['decode_head.conv_seg', 'backbone'],
+        'cascade': ['decode_head.1.conv_seg'],
+        'auxiliary': ['auxiliary_head.conv_seg'],
+        'bisenet': ['auxiliary_head.1.conv_seg', 'decode_head.conv_seg'],
+    }[kind]
+    member = {
+        'unet': unet(),
+        'cascade': cascade(),
+        'auxiliary': unet(options={'auxiliary_head': fcn()}),
+        'bisenet': BISENET,
+    }[kind]
+    model = make(toolkit, members=dict(student1=member))
+    network, outputs = model.network('student1').train(training), {}
+    for path in paths:
+        network.get_submodule(path).register_forward_hook(
+            lambda m, a, out, path=path: outputs.setdefault(path, []).append(out)
+        )
+    model.task.run_for_taps(network, torch.rand(2, 3, 64, 64), None, paths)
+    assert {path: len(runs) for path, runs in outputs.items()} == dict.fromkeys(paths, 1)
+    outputs[paths[0]][0].sum().backward()
+    assert any(p.grad is not None for p in network.backbone.parameters())
+    assert model.task.valid_mask(None) is None
+
+
+def test_logits_for_taps_are_not_resized_to_the_image(toolkit, monkeypatch):
+    model = make(toolkit, members=members(teacher=False))
+    network = model.network('student1')
+    monkeypatch.setattr(network.decode_head, 'predict_by_feat', None)
+    model.task.run_for_taps(
+        network.eval(), torch.rand(1, 3, 64, 64), None, ['decode_head.conv_seg']
+    )

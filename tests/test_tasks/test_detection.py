@@ -1,0 +1,286 @@
+"""Detection: taps of each kind of detector, members alone, ensembles through a distiller."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.structures import InstanceData
+
+from mmkd.tasks import task_of
+from mmkd.utils.errors import ConfigError
+
+RESNET = {
+    'backbone.init_cfg': None,
+    'backbone.depth': 18,
+    'neck.in_channels': [64, 128, 256, 512],
+    'neck.out_channels': 16,
+}
+FASTER = dict(
+    config='mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    options={
+        **RESNET,
+        'rpn_head.in_channels': 16,
+        'rpn_head.feat_channels': 16,
+        'roi_head.bbox_roi_extractor.out_channels': 16,
+        'roi_head.bbox_head.in_channels': 16,
+        'roi_head.bbox_head.fc_out_channels': 16,
+        'roi_head.bbox_head.num_classes': 1,
+        'test_cfg.rpn.nms_pre': 50,
+        'test_cfg.rpn.max_per_img': 20,
+        'train_cfg.rpn_proposal.nms_pre': 50,
+        'train_cfg.rpn_proposal.max_per_img': 20,
+    },
+)
+TRANSFORMER = {
+    'backbone.init_cfg': None,
+    'backbone.depth': 18,
+    'encoder.num_layers': 1,
+    'decoder.num_layers': 2,
+    'bbox_head.num_classes': 1,
+}
+DETR = dict(
+    config='mmdet::detr/detr_r50_8xb2-150e_coco.py',
+    options={**TRANSFORMER, 'neck.in_channels': [512], 'num_queries': 6},
+)
+DINO = dict(
+    config='mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    options={**TRANSFORMER, 'neck.in_channels': [128, 256, 512], 'num_queries': 6},
+)
+RTMDET_INS = dict(
+    config='mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
+    options={
+        'backbone.widen_factor': 0.125,
+        'backbone.init_cfg': None,
+        'backbone.norm_cfg.type': 'BN',
+        'neck.in_channels': [32, 64, 128],
+        'neck.out_channels': 32,
+        'neck.norm_cfg.type': 'BN',
+        'bbox_head.in_channels': 32,
+        'bbox_head.feat_channels': 32,
+        'bbox_head.norm_cfg.type': 'BN',
+        'bbox_head.num_classes': 1,
+        'data_preprocessor.batch_augments': None,
+    },
+)
+RETINANET = dict(
+    config='mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    options={
+        **RESNET,
+        'bbox_head.in_channels': 16,
+        'bbox_head.feat_channels': 16,
+        'bbox_head.stacked_convs': 1,
+        'bbox_head.num_classes': 1,
+    },
+)
+
+
+def link(tap, **more):
+    return dict(dict(source='a', target='b', tap=tap, loss=dict(type='FeatureMSE')), **more)
+
+
+def pair(member):
+    return dict(a=dict(member, seed=1), b=dict(member, seed=2))
+
+
+def losses_of(model, batch):
+    return model(**model.data_preprocessor(copy.deepcopy(batch), True), mode='loss')
+
+
+# ---------------------------------------------------------------- taps in every kind of detector
+
+
+@pytest.mark.parametrize(
+    'member, tap',
+    [
+        (FASTER, 'feature'),
+        (FASTER, 'backbone.layer3'),
+        (FASTER, 'rpn_head[0]'),
+        (DETR, 'feature'),
+        (DETR, 'encoder'),
+        (DINO, 'feature'),
+        (DINO, 'encoder'),
+    ],
+)
+def test_taps_of_two_stage_detectors_and_transformers_train(toolkit, member, tap):
+    model = toolkit.make_distiller(members=pair(member), links=[link(tap)])
+    terms = losses_of(model, toolkit.make_batch(size=128))
+    (name,) = (key for key in terms if '[' in key)
+    assert torch.isfinite(terms[name]) and terms[name] > 0
+    terms[name].backward()
+    assert any(p.grad is not None for p in model.network('b').backbone.parameters())
+    assert all(p.grad is None for p in model.network('a').parameters())
+
+
+@pytest.mark.parametrize(
+    'member, tap, message',
+    [
+        (
+            FASTER,
+            'roi_head.bbox_head.fc_cls',
+            "'roi_head.bbox_head.fc_cls' of 'a': FasterRCNN runs",
+        ),
+        (DETR, 'decoder', "'decoder' of 'a': DETR runs it on its own queries"),
+        (DINO, 'decoder.layers.0', "'decoder.layers.0' of 'a': DINO runs it on its own queries"),
+        (
+            DINO,
+            'bbox_head',
+            "'bbox_head' of 'a': DINO runs .* what works: the features .*'encoder'",
+        ),
+        (FASTER, 'prediction', 'links.0..source_tap: FasterRCNN has no dense head for the'),
+        (
+            DINO,
+            'prediction',
+            "links.0..source_tap: DINO has no dense head for the 'prediction' tap",
+        ),
+    ],
+)
+def test_taps_that_cannot_be_compared_are_refused_by_name(toolkit, member, tap, message):
+    with pytest.raises(ConfigError, match=message):
+        toolkit.make_distiller(members=pair(member), links=[link(tap)], init=False)
+
+
+def built(toolkit, member):
+    """A member's network and its task."""
+    model = toolkit.make_distiller(members=dict(a=member))
+    return model.network('a'), model.task
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+@pytest.mark.parametrize(
+    'kind, paths',
+    [
+        ('faster', ['neck', 'rpn_head']),
+        ('detr', ['neck', 'encoder']),
+        ('dino', ['encoder']),
+        ('yolox', ['neck', 'bbox_head']),
+        ('rtmdet_ins', ['bbox_head']),
+        ('retinanet', ['bbox_head', 'backbone.layer2']),
+    ],
+)
+def test_unlabeled_images_run_through_the_tapped_modules_with_gradients(toolkit, kind, paths, mode):
+    members = dict(
+        faster=FASTER,
+        detr=DETR,
+        dino=DINO,
+        yolox=toolkit.yolox(),
+        rtmdet_ins=RTMDET_INS,
+        retinanet=RETINANET,
+    )
+    network, task = built(toolkit, members[kind])
+    outputs = {}
+    for path in paths:
+        network.get_submodule(path).register_forward_hook(
+            lambda m, a, out, path=path: outputs.setdefault(path, []).append(out)
+        )
+    network.train(mode == 'train')
+    task.run_for_taps(network, torch.rand(2, 3, 96, 128), None, paths)
+    assert {path: len(runs) for path, runs in outputs.items()} == dict.fromkeys(paths, 1)
+    value = outputs[paths[0]][0]
+    while isinstance(value, (list, tuple)):
+        value = value[0]
+    value.sum().backward()
+    assert any(p.grad is not None for p in network.backbone.parameters())
+
+
+def test_a_network_that_cannot_run_without_losses_is_named(toolkit):
+    network, task = built(toolkit, toolkit.yolox())
+
+    def broken(*args, **kwargs):
+        raise TypeError('needs texts')
+
+    network._forward = broken
+    with pytest.raises(
+        ConfigError,
+        match=r"taps at mask_head.conv of 'a': YOLOX cannot run without losses .TypeError: needs "
+        'texts.; what works: taps in the backbone and the neck',
+    ):
+        task.run_for_taps(network, torch.rand(1, 3, 64, 64), None, ['mask_head.conv'])
+
+
+# ---------------------------------------------------------------- predictions
+
+
+@pytest.mark.parametrize('kind', ['yolox', 'rtmdet_ins', 'retinanet'])
+def test_identical_members_have_a_prediction_link_of_zero(toolkit, kind):
+    member = dict(yolox=toolkit.yolox(), rtmdet_ins=RTMDET_INS, retinanet=RETINANET)[kind]
+    model = toolkit.make_distiller(
+        members=pair(member), links=[dict(source='a', target='b')], data_preprocessor=toolkit.PLAIN
+    )
+    batch = toolkit.make_batch()
+    if kind == 'rtmdet_ins':
+        with_masks(batch)
+    key = 'b/loss_kd[a:prediction]'
+    assert losses_of(model, batch)[key] > 1e-6
+    model.network('b').load_state_dict(model.network('a').state_dict())
+    assert losses_of(model, batch)[key].abs() < 1e-5
+
+
+def with_masks(batch):
+    """Give each box of a batch a mask."""
+    from mmdet.structures.mask import BitmapMasks
+
+    for image, sample in zip(batch['inputs'], batch['data_samples']):
+        masks = torch.zeros(len(sample.gt_instances), *image.shape[1:], dtype=torch.uint8)
+        for mask, (x1, y1, x2, y2) in zip(masks, sample.gt_instances.bboxes.int().tolist()):
+            mask[y1:y2, x1:x2] = 1
+        sample.gt_instances.masks = BitmapMasks(masks.numpy(), *image.shape[1:])
+    return batch
+
+
+@pytest.mark.parametrize('members', [('a',), ('a', 'b')])
+def test_the_ensembles_boxes_beside_the_members(toolkit, members):
+    """One member's are that member's, over the image's border too."""
+    networks = {name: toolkit.yolox(seed=i) for i, name in enumerate('ab')}
+    ensemble = dict(members=list(members), score_thr=0.0)
+    model = toolkit.make_distiller(members=networks, ensemble=ensemble).eval()
+    for name in 'ab':
+        network = model.network(name)
+        network.test_cfg.score_thr = network.bbox_head.test_cfg.score_thr = 0.0
+        for conv in network.bbox_head.multi_level_conv_reg:
+            conv.bias.data[2:] = 1.5  # boxes of 4.5 strides
+    results = model.predict_members(toolkit.make_batch())
+    for index in range(2):
+        own = [results[name][index].pred_instances for name in members]
+        fused = results['ensemble'][index].pred_instances
+        assert min(p.bboxes.min() for p in own) < -4
+        if len(own) == 1:
+            assert fused.bboxes.equal(own[0].bboxes) and fused.scores.equal(own[0].scores)
+            assert fused.labels.equal(own[0].labels)
+        else:
+            assert fused.bboxes.min() < -4 and len(fused)
+
+
+def test_an_ensemble_of_instance_segmenters_keeps_the_masks(toolkit):
+    model = toolkit.make_distiller(members=pair(RTMDET_INS), data_preprocessor=toolkit.PLAIN)
+    for name in 'ab':
+        model.network(name).bbox_head.test_cfg.score_thr = 0.0
+        model.network(name).bbox_head.test_cfg.nms_pre = 20
+    results = model.eval().predict_members(toolkit.make_batch())
+    fused = results['ensemble'][0].pred_instances
+    assert len(fused) and fused.masks.shape == (len(fused), 64, 64)
+    assert fused.masks.dtype == torch.bool
+
+
+def test_members_of_other_classes_cannot_be_fused(toolkit):
+    members = dict(a=toolkit.yolox(), b=copy.deepcopy(FASTER))
+    members['b']['options']['roi_head.bbox_head.num_classes'] = 2
+    with pytest.raises(ConfigError, match="members differ in classes: {'a': 1, 'b': 2}"):
+        toolkit.make_distiller(members=members, init=False)
+
+
+def test_a_copy_of_a_distiller_shares_its_task(toolkit):
+    """mmengine's EMAHook makes a copy: a task's networks would be copied once more with it."""
+    model = toolkit.make_distiller(members=dict(a=toolkit.yolox()))
+    assert copy.deepcopy(model).task is model.task
+    assert task_of(model.task.networks).fits(model.network('a'))
+
+
+def test_boxes_of_another_network_in_the_samples_are_left_alone(toolkit):
+    """`run_for_taps` only makes samples up where it gets none."""
+    network, task = built(toolkit, DETR)
+    data = toolkit.make_batch(size=96)
+    sample = data['data_samples'][0]
+    sample.set_metainfo(dict(batch_input_shape=(96, 96), pad_shape=(96, 96)))
+    sample.proposals = InstanceData(bboxes=torch.ones(3, 4))
+    task.run_for_taps(network, torch.rand(1, 3, 96, 96), [sample], ['encoder'])
+    assert sample.proposals.bboxes.equal(torch.ones(3, 4)) and len(sample.gt_instances) == 1
