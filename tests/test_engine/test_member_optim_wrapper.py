@@ -146,3 +146,174 @@ def test_wrong_optimiser_configs(toolkit, cfg, message):
     model = toolkit.make_distiller(sharing='individual')
     with pytest.raises(ValueError, match=message):
         toolkit.optim_wrapper(model, **cfg)
+
+
+def poisoned(batch):
+    return dict(batch, inputs=[image.float() * float('nan') for image in batch['inputs']])
+
+
+def test_a_skipped_step_leaves_running_statistics_as_they_were(toolkit):
+    """One batch with NaN must not poison every later validation."""
+    model = toolkit.make_distiller(sharing='individual', members=toolkit.members(students=1))
+    wrapper = toolkit.optim_wrapper(model)
+    step(model, wrapper, toolkit)
+    before = snapshot(model)
+    head = model.network('student1').bbox_head
+    original = head.loss_by_feat
+    # SimOTA cannot assign outputs that are NaN: a loss that is NaN stands for it.
+    head.loss_by_feat = lambda *args, **kwargs: {
+        key: value * float('nan') for key, value in original(*args, **kwargs).items()
+    }
+    norm = model.network('student1').backbone.stem.conv.bn
+
+    def poison(module, args):
+        norm.running_mean.add_(float('nan'))
+
+    model.network('student1').backbone.stem.register_forward_pre_hook(poison)
+    step(model, wrapper, toolkit, seed=1)
+    after = model.network('student1').state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before['student1'].items())
+    assert wrapper.skipped == ['student1']
+    teacher = model.network('teacher').state_dict()
+    assert not all(torch.equal(value, teacher[key]) for key, value in before['teacher'].items())
+
+
+def test_accumulated_steps_go_back_to_the_first_of_them(toolkit):
+    model = toolkit.make_distiller(sharing='individual', members=toolkit.members(students=1))
+    wrapper = toolkit.optim_wrapper(model, accumulative_counts=2)
+    before = snapshot(model)['student1']
+    step(model, wrapper, toolkit)
+    next(model.members['student1'].parameters()).register_hook(lambda grad: grad * float('nan'))
+    step(model, wrapper, toolkit)
+    after = model.network('student1').state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def scaled_wrappers(model, **options):
+    """The members' wrappers with loss scalers that run on a CPU."""
+    from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+    from mmkd.engine.optimizers import MemberOptimWrapper
+
+    class ScaledWrapper(AmpOptimWrapper):
+        def __init__(self, optimizer, static):
+            OptimWrapper.__init__(self, optimizer)
+            self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=512.0)
+            self._scale_update_param = 512.0 if static else None
+
+        optim_context = OptimWrapper.optim_context
+
+    static = options.pop('static', False)
+    return MemberOptimWrapper(
+        **options,
+        **{
+            name: ScaledWrapper(torch.optim.SGD(model.members[name].parameters(), lr=0.01), static)
+            for name in model.members.online
+        },
+    )
+
+
+def test_loss_scalers_leave_the_step_as_it_is(toolkit):
+    """By powers of two, whose scaling is exact."""
+    results = []
+    for make in (
+        scaled_wrappers,
+        lambda m: toolkit.optim_wrapper(m, optimizer=dict(type='SGD', lr=0.01)),
+    ):
+        model = toolkit.make_distiller(sharing='kdml_p')
+        step(model, make(model), toolkit)
+        results.append(snapshot(model))
+    for name, weights in results[0].items():
+        for key, value in weights.items():
+            torch.testing.assert_close(value, results[1][name][key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('static', [False, True])
+def test_steps_that_a_loss_scaler_skips_are_counted(toolkit, static):
+    model = toolkit.make_distiller(sharing='individual', members=toolkit.members(students=1))
+    wrapper = scaled_wrappers(model, static=static, max_skips=2)
+    next(model.members['student1'].parameters()).register_hook(lambda grad: grad * float('nan'))
+    before = snapshot(model)
+    step(model, wrapper, toolkit)
+    assert wrapper.skipped == ['student1'] and wrapper.skips['student1'] == 1
+    scales = {name: one.loss_scaler.get_scale() for name, one in wrapper.items()}
+    assert scales == dict(teacher=512.0, student1=512.0 if static else 256.0)
+    parameters = dict(model.network('student1').named_parameters())
+    assert all(torch.equal(before['student1'][key], value) for key, value in parameters.items())
+    with pytest.raises(FloatingPointError, match='student1: 2 steps in a row'):
+        step(model, wrapper, toolkit)
+
+
+def test_members_of_different_amp_types_are_refused(toolkit):
+    model = toolkit.make_distiller(sharing='individual')
+    amp = dict(type='AmpOptimWrapper', dtype='bfloat16')
+    with pytest.raises(ValueError, match='type and dtype .* must be the same for all'):
+        toolkit.optim_wrapper(model, members=dict(teacher=amp))
+
+
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (dict(optimizer=dict(type='SGD', lr=float('nan'))), r'optim_wrapper.optimizer.lr'),
+        (dict(optimizer=dict(type='SGD', lr=-0.1)), r'optim_wrapper.optimizer.lr: .* -0.1'),
+        (dict(optimizer=dict(type='SGD', lr=float('inf'))), r'optim_wrapper.optimizer.lr'),
+        (dict(clip_grad=dict(max_norm=-1)), r'optim_wrapper.clip_grad.max_norm: .* -1'),
+        (dict(clip_grad=dict(max_norm=float('nan'))), r'optim_wrapper.clip_grad.max_norm'),
+        (dict(clip_grad=dict(max_norm=0)), 'clip_grad.max_norm: 0 would leave no gradient'),
+        (dict(clip_grad=35), "clip_grad: expected a dict with 'max_norm', got 35"),
+        (
+            dict(members=dict(student2=dict(optimizer=dict(lr=-1)))),
+            'optim_wrapper.members.student2.optimizer.lr',
+        ),
+        (dict(paramwise_cfg=dict(norm_decay=0)), "norm_decay.*did you mean 'norm_decay_mult'"),
+        (
+            dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mul_mult=0.1)})),
+            r"custom_keys\['backbone'\]: unknown name 'lr_mul_mult'; did you mean 'lr_mult'",
+        ),
+    ],
+)
+def test_rates_and_clips_that_cannot_be_meant_are_refused(toolkit, cfg, message):
+    model = toolkit.make_distiller(init=False, sharing='individual')
+    with pytest.raises(ValueError, match=message):
+        toolkit.optim_wrapper(model, **cfg)
+
+
+def test_a_member_may_have_layer_wise_rates(toolkit):
+    """A toolbox's own constructor asks the network for its layers; connectors keep the rate."""
+    from mmengine.optim import DefaultOptimWrapperConstructor
+    from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+    @OPTIM_WRAPPER_CONSTRUCTORS.register_module(force=True)
+    class HalvedBackboneConstructor(DefaultOptimWrapperConstructor):
+        def add_params(self, params, module, **kwargs):
+            assert type(module).__name__ == 'YOLOX'
+            params.append(dict(params=list(module.backbone.parameters()), lr=self.base_lr / 2))
+            for part in (module.neck, module.bbox_head):
+                params.append(dict(params=list(part.parameters())))
+
+    model = toolkit.make_distiller(init=False, sharing='kdml_f')
+    wrapper = toolkit.optim_wrapper(
+        model,
+        members=dict(
+            student1=dict(
+                member_constructor='HalvedBackboneConstructor', paramwise_cfg=dict(decay_rate=0.5)
+            )
+        ),
+    )
+    groups = wrapper['student1'].optimizer.param_groups
+    assert [group['lr'] for group in groups] == [0.005, 0.01, 0.01, 0.01]
+    trained = {id(p) for group in groups for p in group['params']}
+    assert trained == {id(p) for p in model.trained_module('student1').parameters()}
+    with pytest.raises(ValueError, match=r"member_constructor: unknown name 'HalvedBackbone"):
+        toolkit.optim_wrapper(model, member_constructor='HalvedBackboneConstruct')
+
+
+def test_the_states_of_another_optimizer_are_refused(toolkit, caplog):
+    model = toolkit.make_distiller(init=False, sharing='individual')
+    state = toolkit.optim_wrapper(model).state_dict()
+    other = toolkit.optim_wrapper(model, optimizer=dict(type='AdamW', lr=0.01))
+    with pytest.raises(ValueError, match="cannot resume: optim_wrapper of 'teacher': .* AdamW"):
+        other.load_state_dict(copy.deepcopy(state))
+    state['nobody'] = state['teacher']
+    with pytest.raises(ValueError, match="optimizer states of: unknown name 'nobody'"):
+        toolkit.optim_wrapper(model).load_state_dict(copy.deepcopy(state))

@@ -280,4 +280,4 @@ def test_the_data_set_of_the_loader_behaves_as_before(tmp_path):
     assert inner.offset == 50 and dataset.metainfo == {} and len(dataset) == 10
     assert dataset[3]['inputs'][0] == 53
     with pytest.raises(AttributeError):
-        dataset.nothing
+        getattr(dataset, 'nothing')  # noqa: B009

@@ -1,0 +1,92 @@
+import types
+from pathlib import Path
+
+import pytest
+from mmengine.logging import MessageHub
+
+from mmkd.engine.hooks import BestMemberHook
+
+NAN = float('nan')
+
+
+@pytest.fixture
+def runner(tmp_path):
+    spec = types.SimpleNamespace(training='online')
+    network = types.SimpleNamespace(state_dict=lambda: {})
+    messages = []
+    return types.SimpleNamespace(
+        model=types.SimpleNamespace(specs=dict(a=spec, b=spec), network=lambda name: network),
+        message_hub=MessageHub.get_instance('best'),
+        epoch=0,
+        iter=0,
+        _train_loop=None,
+        cfg={},
+        work_dir=str(tmp_path),
+        val_dataloader=types.SimpleNamespace(dataset=types.SimpleNamespace(metainfo={})),
+        logger=types.SimpleNamespace(info=messages.append),
+        messages=messages,
+    )
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """The epoch (or iteration) and member of each export, in place of writing them."""
+    found = []
+
+    def export(cfg, state, name, path, metainfo):
+        found.append(name)
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_bytes(b'')
+
+    monkeypatch.setattr('mmkd.engine.hooks.best_member_hook.export_member', export)
+    return found
+
+
+def validate(runner, hook, **scores):
+    runner.epoch += 1
+    hook.after_val_epoch(runner, {f'{name}/top1': score for name, score in scores.items()})
+
+
+@pytest.mark.parametrize('rule, scores', [('greater', (0.9, NAN, 0.1)), ('less', (0.1, NAN, 0.9))])
+def test_nan_is_never_the_best(runner, exported, rule, scores):
+    hook = BestMemberHook('top1', rule)
+    for score in (NAN, *scores):
+        validate(runner, hook, a=score)
+    best = runner.message_hub.get_info('best_members')
+    assert best == dict(a=scores[0]) and exported == ['a']
+    assert runner.message_hub.get_info('best_members_epochs') == dict(a=2)
+
+
+def test_a_nan_that_an_earlier_version_took_for_the_best_is_replaced(runner, exported):
+    runner.message_hub.update_info('best_members', dict(a=NAN))
+    validate(runner, BestMemberHook('top1'), a=0.1)
+    assert runner.message_hub.get_info('best_members') == dict(a=0.1)
+
+
+def test_members_that_are_not_evaluated_are_left_out(runner, exported):
+    validate(runner, BestMemberHook('top1'), b=0.5, ensemble=0.6)
+    assert runner.message_hub.get_info('best_members') == dict(b=0.5, ensemble=0.6)
+    assert exported == ['b']
+
+
+def test_a_metric_that_the_evaluation_does_not_give_is_named(runner, exported):
+    with pytest.raises(ValueError, match="BestMemberHook.metric: .*'a/top5'.* mean 'a/top1'"):
+        validate(runner, BestMemberHook('top5'), a=0.5)
+
+
+def test_iteration_based_training_counts_iterations(runner, exported):
+    from mmengine.runner import IterBasedTrainLoop
+
+    runner._train_loop, runner.iter = object.__new__(IterBasedTrainLoop), 400
+    hook = BestMemberHook('top1')
+    hook.before_train(runner)
+    validate(runner, hook, a=0.5)
+    hook.after_train(runner)
+    rows = [line.split() for line in runner.messages[-1].split('\n')[1:]]
+    assert rows[0] == ['member', 'best', 'top1', 'iteration', 'plain', 'checkpoint']
+    assert rows[1][:3] == ['a', '0.5000', '400']
+
+
+def test_a_wrong_rule_is_refused():
+    with pytest.raises(ValueError, match='BestMemberHook.rule'):
+        BestMemberHook('top1', 'bigger')

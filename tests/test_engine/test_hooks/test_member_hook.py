@@ -1,0 +1,118 @@
+import types
+
+import pytest
+import torch
+
+from mmkd.engine.hooks import MemberHook
+
+
+@pytest.fixture
+def runner(toolkit):
+    members = toolkit.members(students=1, mean=dict(training='ema', of='student1', momentum=0.5))
+    model = toolkit.make_distiller(members=members)
+    warnings = []
+    return types.SimpleNamespace(
+        model=model,
+        optim_wrapper=toolkit.optim_wrapper(model, accumulative_counts=2),
+        hooks=[],
+        logger=types.SimpleNamespace(warning=warnings.append),
+        warnings=warnings,
+        train_loop=None,
+        _resume=True,
+    )
+
+
+def average(runner):
+    return next(runner.model.members['mean'].parameters()).clone()
+
+
+def test_averages_move_once_per_optimizer_step(runner, toolkit):
+    hook, seen = MemberHook(), [average(runner)]
+    for index in range(4):
+        runner.model.train_step(toolkit.make_batch(seed=index), runner.optim_wrapper)
+        hook.after_train_iter(runner, index)
+        seen.append(average(runner))
+    moved = [not torch.equal(one, other) for one, other in zip(seen, seen[1:])]
+    assert moved == [False, True, False, True]
+
+
+def test_accumulating_gradients_are_kept_in_a_checkpoint(runner, toolkit):
+    runner.model.train_step(toolkit.make_batch(), runner.optim_wrapper)
+    hook, checkpoint = MemberHook(), dict(optimizer={})
+    hook.before_saving(runner)
+    hook.before_save_checkpoint(runner, checkpoint)
+    expected = {n: p.grad.clone() for n, p in runner.model.named_parameters() if p.grad is not None}
+    assert expected and checkpoint['mmkd_gradients'].keys() == expected.keys()
+    runner.model.zero_grad()
+    resumed = MemberHook()
+    resumed.after_load_checkpoint(runner, checkpoint)
+    resumed.before_train(runner)
+    for name, parameter in runner.model.named_parameters():
+        assert name not in expected or torch.equal(parameter.grad, expected[name]), name
+
+
+def test_a_checkpoint_between_steps_holds_no_gradients(runner):
+    checkpoint = dict(optimizer={})
+    MemberHook().before_save_checkpoint(runner, checkpoint)
+    assert 'mmkd_gradients' not in checkpoint
+
+
+def test_mmpretrains_one_augmentation_object_is_taken(runner):
+    """Its preprocessor keeps `RandomBatchAugment`, which is no list."""
+    from mmpretrain.models import RandomBatchAugment
+
+    runner.model.data_preprocessor.batch_augments = RandomBatchAugment(
+        dict(type='Mixup', alpha=1.0)
+    )
+    checkpoint = {}
+    MemberHook().before_save_checkpoint(runner, checkpoint)
+    assert checkpoint[MemberHook.key]['ranks'][0]['sizes'] == [None]
+
+
+def test_each_rank_goes_on_from_its_own_random_states(runner, monkeypatch):
+    hook, states = MemberHook(), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        checkpoint = {}
+        hook.before_save_checkpoint(runner, checkpoint)
+        states.append(checkpoint[hook.key]['ranks'][0])
+    saved = {hook.key: dict(ranks=states)}
+    for rank, seed in ((0, 1), (1, 2)):
+        monkeypatch.setattr('mmkd.engine.hooks.member_hook.get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr('mmkd.engine.hooks.member_hook.get_world_size', lambda: 2)
+        hook.after_load_checkpoint(runner, saved)
+        hook.before_train(runner)
+        expected = torch.rand(3, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_checkpoint_with_the_states_of_rank_0_alone_is_taken(runner):
+    hook, checkpoint = MemberHook(), {}
+    torch.manual_seed(4)
+    hook.before_save_checkpoint(runner, checkpoint)
+    expected = torch.rand(3)
+    old = {hook.key: {k: v for k, v in checkpoint[hook.key]['ranks'][0].items() if k != 'views'}}
+    hook.after_load_checkpoint(runner, old)
+    hook.before_train(runner)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_images_that_are_not_finite_are_named(runner, toolkit):
+    batch = toolkit.make_batch()
+    batch['inputs'] = [batch['inputs'][0].float(), batch['inputs'][1].float() * float('nan')]
+    batch['data_samples'][1].set_metainfo(dict(img_path='images/broken.png'))
+    batch['unlabeled'] = dict(inputs=[torch.tensor([float('inf')])])
+    runner.optim_wrapper.skipped = ['student1']
+    MemberHook().after_train_iter(runner, 0, batch)
+    assert runner.warnings == [
+        'image 0 of the batch: its pixels are not finite',
+        'images/broken.png: its pixels are not finite',
+    ]
+
+
+def test_links_learn_of_a_validation(runner, monkeypatch):
+    told = []
+    monkeypatch.setattr(runner.model.links, 'after_validation', told.append)
+    MemberHook().after_val_epoch(runner, {'student1/coco/bbox_mAP': 0.5})
+    MemberHook().after_val_epoch(runner, {})
+    assert told == [{'student1/coco/bbox_mAP': 0.5}]

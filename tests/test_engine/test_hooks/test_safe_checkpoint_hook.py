@@ -1,0 +1,108 @@
+import multiprocessing
+import types
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+
+from mmkd.engine.hooks import SafeCheckpointHook
+from mmkd.engine.hooks.safe_checkpoint_hook import locked
+
+
+class Saver:
+    """As much of a Runner as saving needs; a checkpoint holds the message hub, as mmengine's do."""
+
+    def __init__(self, work_dir, **options):
+        self.work_dir, self.epoch, self.iter = str(work_dir), 0, 0
+        self.message_hub = MessageHub.get_instance('saver')
+        self.logger = types.SimpleNamespace(info=print, warning=print)
+        self.max_epochs, self.calls = 99, []
+        self.hook = SafeCheckpointHook(interval=1, max_keep_ckpts=2, **options)
+        self.hook.before_train(self)
+
+    def call_hook(self, name):
+        self.calls.append(name)
+
+    def save_checkpoint(self, out_dir, filename, *args, **kwargs):
+        info = dict(self.message_hub.runtime_info)
+        torch.save(info, f'{out_dir}/{filename}')
+
+    def train_epoch(self):
+        self.hook.after_train_epoch(self)
+        self.epoch += 1
+
+    def epochs(self):
+        return sorted(int(p.stem.split('_')[1]) for p in Path(self.work_dir).glob('epoch_*.pth'))
+
+
+@pytest.fixture
+def saver(tmp_path):
+    return Saver(tmp_path)
+
+
+def resumed(saver, epoch):
+    """A new process that goes on from the checkpoint of an epoch."""
+    saver.hook.after_run(saver)
+    MessageHub._instance_dict.clear()
+    again = Saver(saver.work_dir)
+    info = torch.load(f'{saver.work_dir}/epoch_{epoch}.pth', weights_only=True)
+    for key, value in info.items():
+        again.message_hub.update_info(key, value)
+    again.epoch = epoch
+    again.hook.before_train(again)
+    return again
+
+
+def test_no_checkpoint_is_left_over_after_a_resume(saver):
+    for _ in range(3):
+        saver.train_epoch()
+    assert saver.epochs() == [2, 3]
+    for epoch in (3, 4, 5):  # killed after each epoch
+        saver = resumed(saver, epoch)
+        saver.train_epoch()
+        assert saver.epochs() == [epoch, epoch + 1]
+
+
+def test_a_kill_between_saving_and_removing_leaves_nothing_either(saver, monkeypatch):
+    for _ in range(2):
+        saver.train_epoch()
+    with monkeypatch.context() as patch:
+        patch.setattr('os.remove', lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            saver.train_epoch()
+    assert saver.epochs() == [1, 2, 3]
+    assert resumed(saver, 3).epochs() == [2, 3]
+
+
+def test_all_ranks_tell_what_a_checkpoint_keeps_of_them(saver):
+    saver.train_epoch()
+    assert saver.calls == ['before_saving']
+
+
+def hold(folder, ready, done):
+    lock = locked(folder)
+    ready.set()
+    done.wait(60)
+    lock.close()
+
+
+def test_two_trainings_do_not_write_to_one_folder(tmp_path):
+    context = multiprocessing.get_context('fork')
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(tmp_path), ready, done))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(ValueError, match='work_dir: another training writes to'):
+            Saver(tmp_path)
+    finally:
+        done.set()
+        other.join()
+    Saver(tmp_path)  # free again
+
+
+def test_a_metric_without_a_member_is_refused_with_the_valid_names(tmp_path):
+    saver = Saver(tmp_path, save_best='coco/bbox_mAP', rule='greater')
+    with pytest.raises(ValueError, match="save_best.*did you mean 'ensemble/coco/bbox_mAP'"):
+        saver.hook.after_val_epoch(saver, {'ensemble/coco/bbox_mAP': 0.5})
