@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_batch_size_is_refused_in_the_middle_of_an_epoch
 def broken_link_model(toolkit):
     """The teacher's prediction is NaN for its links alone; its own loss is sound."""
     model = toolkit.make_distiller(sharing='kdml_p')
-    tap = model.taps['teacher', 'prediction']
+    tap = model.members.taps['teacher', 'prediction']
     reader = tap.reader
 
     def damaged(module, output):
