@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.tasks.base import Task
 from mmkd.utils.checkpoint import load_member
@@ -32,6 +33,22 @@ class FrozenNetworks(dict[str, nn.Module]):
                 for hook in module._forward_hooks.values():
                     memo[id(hook)] = hook
         return self
+
+
+@contextmanager
+def kept_statistics(network: nn.Module) -> Iterator[None]:
+    """Normalize by each batch's own statistics inside, without moving the running ones.
+
+    Strong views (jitter, CutMix) are unlike the images that the network is evaluated on.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def check_members(specs: Mapping[str, MemberSpec]) -> None:

@@ -19,7 +19,7 @@ from mmkd.utils.samples import clone_samples
 from .link_spec import LinkSpec
 from .links import Batch, Links
 from .member_spec import MemberSpec, derived_seed
-from .members import Members, check_members
+from .members import Members, check_members, kept_statistics
 from .preprocessing import pixel_statistics, preprocess_unlabeled, shared_preprocessor_config
 from .sharing import sharing_links, sharing_members
 
@@ -324,7 +324,8 @@ class OnlineDistiller(BaseModel):
             )
         strong = Batch(changed.inputs, unlabeled.get('data_samples'))
         for name, taps in needed['strong'].items():
-            with torch.set_grad_enabled(torch.is_grad_enabled() and name in self.members.online):
+            learns = torch.is_grad_enabled() and name in self.members.online
+            with torch.set_grad_enabled(learns), kept_statistics(self.network(name)):
                 strong.readings.update(
                     self.members.outputs(
                         self.task, name, strong.inputs, strong.data_samples, sorted(taps)

@@ -1,0 +1,13 @@
+# kvasir_kd.py on the tuning split: 100 of the training images are held out, the test list is not touched.
+_base_ = './kvasir_kd.py'
+_images = _base_.train_dataloader.dataset
+_held_out = dict(type='mmkd.LabeledSubset', count=100, seed=2026)
+train_dataloader = dict(dataset=dict(_delete_=True, **_held_out, complement=True, dataset=_images))
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        **_held_out,
+        dataset=dict(_images, pipeline=_base_.val_dataloader.dataset.pipeline, test_mode=True),
+    )
+)
+test_dataloader = val_dataloader
