@@ -22,6 +22,8 @@ from mmkd.utils.roles import ensemble_of, students_of
 OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_value', 'pad_val')
 # What belongs to one run, or to the training of several members.
 LEFT_OUT = ('work_dir', 'launcher', 'resume', 'load_from', 'variants', 'unlabeled_dataloader')
+# What stands around a data set and has no plain counterpart: the data set itself is left.
+DATASET_WRAPPERS = ('mmkd.SkipUnreadable', 'mmkd.LabeledSubset')
 REGISTRIES = [value for value in vars(mmkd.registry).values() if isinstance(value, Registry)]
 
 
@@ -189,7 +191,7 @@ def _make_plain(node: Any) -> None:
     registered base class, with the arguments that the base class has.
     """
     if isinstance(node, dict):
-        if node.get('type') == 'mmkd.SkipUnreadable':
+        while node.get('type') in DATASET_WRAPPERS:
             inner = node.pop('dataset')
             node.clear()
             node.update(inner)

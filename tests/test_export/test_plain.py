@@ -136,6 +136,18 @@ def test_averages_that_a_preset_adds_can_be_exported(cfg):
     assert plain_config(cfg, average).model == plain_config(cfg, 'student1').model
 
 
+def test_wrapped_data_sets_are_unwrapped(cfg):
+    inner = cfg.train_dataloader.dataset.to_dict()
+    for kind in ('mmkd.LabeledSubset', 'mmkd.SkipUnreadable', 'mmkd.LabeledSubset'):
+        options = dict(share=0.1) if 'Subset' in kind else {}
+        cfg.train_dataloader.dataset = dict(
+            type=kind, dataset=cfg.train_dataloader.dataset, **options
+        )
+    exported = plain_config(cfg, 'student1').train_dataloader.dataset
+    cfg.train_dataloader.dataset = inner
+    assert exported == plain_config(cfg, 'student1').train_dataloader.dataset
+
+
 def test_what_has_no_plain_counterpart_is_refused(cfg):
     cfg.model.members.student1 = dict(config=dict(type='YOLOX', neck=dict(type='mmkd.FeatureMSE')))
     with pytest.raises(ConfigError, match="still need mmkd: .'mmkd.FeatureMSE'"):

@@ -1,0 +1,129 @@
+import itertools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+
+for package in ('mmseg', 'mmpretrain', 'timm'):
+    pytest.importorskip(package)
+
+FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'mmkd' / 'studies'
+CONFIGS = {path.stem: Config.fromfile(path) for path in sorted(FOLDER.glob('*.py'))}
+STUDIES = [name for name, cfg in CONFIGS.items() if 'model' in cfg]
+TUNING = [name for name in STUDIES if name.endswith('_tune')]
+LOADERS = ('train', 'unlabeled', 'val')
+IMAGES = dict(train=120, val=3)
+COUNTER = itertools.count()
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with small images where the configs look for Kvasir-SEG."""
+    root = tmp_path_factory.mktemp('studies')
+    mask = np.zeros((30, 40), np.uint8)
+    mask[10:20, 10:25] = 1
+    image = np.stack([mask * 150 + 50] * 3, -1)
+    for kind, folder in itertools.product(IMAGES, ('images', 'masks')):
+        place = root / 'data' / 'kvasir' / folder / kind
+        place.mkdir(parents=True)
+        suffix, content = ('jpg', image) if folder == 'images' else ('png', mask)
+        for i in range(IMAGES[kind]):
+            cv2.imwrite(str(place / f'{kind}{i:03}.{suffix}'), content)
+    return root
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    DefaultScope.get_instance(f'study-{next(COUNTER)}', scope_name='mmseg')
+
+
+def build_model(name):
+    """The study's model with encoders from scratch, and a checkpoint for a frozen member."""
+    members = CONFIGS[name].model.copy().members
+    for member in members.values():
+        if member.config.backbone.type == 'mmkd.EfficientNetLite':
+            member.config.backbone.pretrained = False
+        if member.get('training') == 'frozen':
+            backbone = {k.split('.')[1]: v for k, v in member.options.items()}
+            network = dict(member.config, backbone=dict(member.config.backbone, **backbone))
+            path = Path(member.checkpoint)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(MODELS.build(network).state_dict(), path)
+    return MODELS.build(dict(CONFIGS[name].model.copy(), members=members))
+
+
+def datasets(name):
+    return {
+        kind: DATASETS.build(CONFIGS[name][f'{kind}_dataloader'].dataset)
+        for kind in LOADERS
+        if f'{kind}_dataloader' in CONFIGS[name]
+    }
+
+
+def files(dataset):
+    return {Path(dataset.get_data_info(i)['img_path']).stem for i in range(len(dataset))}
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_a_step_of_training_and_a_prediction(name, here):
+    model, sets = build_model(name), datasets(name)
+    model.init_weights()
+    batch = pseudo_collate([sets['train'][i] for i in range(2)])
+    data = model.data_preprocessor(batch, True)
+    model.train()
+    losses, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
+    for member, loss in losses.items():
+        loss.backward()
+        head = model.network(member).decode_head.conv_seg.weight
+        assert head.grad is not None and torch.isfinite(head.grad).all(), member
+    predicted = model.predict_members(pseudo_collate([sets['val'][0]]))
+    assert predicted['ensemble'][0].pred_sem_seg.shape == (30, 40)
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_evaluation_is_at_the_original_size(name, here):
+    sample = datasets(name)['val'][0]['data_samples']
+    assert sample.gt_sem_seg.shape == sample.ori_shape == (30, 40)
+    assert any(metric.type == 'mmkd.PolypSegMetric' for metric in CONFIGS[name].val_evaluator)
+
+
+@pytest.mark.parametrize('name', STUDIES)
+def test_images_are_not_shared(name, here):
+    """Neither the labeled and the unlabeled images nor those of training and evaluation overlap."""
+    found = {kind: files(dataset) for kind, dataset in datasets(name).items()}
+    for one, other in itertools.combinations(found.values(), 2):
+        assert not one & other
+    used = found['train'] | found.get('unlabeled', set())
+    if name in TUNING:  # of the training list alone
+        assert all(stem.startswith('train') for stem in used | found['val'])
+        assert len(found['val']) == 100 and len(used) == 20
+    else:
+        assert len(used) == 120 and all(stem.startswith('val') for stem in found['val'])
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in STUDIES if 'unlabeled_dataloader' in CONFIGS[name]]
+)
+def test_a_tenth_is_labeled_and_unlabeled_images_have_no_labels(name, here):
+    sets = datasets(name)
+    assert len(sets['train']) == pytest.approx(0.1 * (len(sets['train']) + len(sets['unlabeled'])))
+    assert 'gt_sem_seg' not in sets['unlabeled'][0]['data_samples']
+
+
+def test_tuning_differs_from_its_study_in_the_images_alone():
+    for name in TUNING:
+        cfg, study = (CONFIGS[n].to_dict() for n in (name, name.removesuffix('_tune')))
+        for key in study:
+            if key.endswith('_dataloader') or key.startswith('_'):
+                continue
+            if key == 'model':
+                for member in cfg['model']['members'].values(), study['model']['members'].values():
+                    for entry in member:
+                        entry.pop('checkpoint', None)
+            assert cfg[key] == study[key], (name, key)
