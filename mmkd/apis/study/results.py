@@ -118,6 +118,11 @@ def write_config(cfg: Config, path: Path) -> None:
                 f'{key}: a study needs a config of plain values, got {value!r}'
             ) from error
     text = ''.join(f'{key} = {value!r}\n' for key, value in values.items())
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is whole or not there."""
     write_atomically(path, lambda temporary: Path(temporary).write_text(text))
 
 
@@ -177,7 +182,9 @@ def is_stale(plan: Plan, result: dict, hashed: str) -> str:
     return 'plan' if result['plan_hash'] != plan.hash else ''
 
 
-def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run: dict) -> Path:
+def write_result(
+    plan: Plan, arm: str, seed: int, hashed: str, commits: list[str], run: dict
+) -> Path:
     """Write a finished run's result beside the plan.
 
     Args:
@@ -185,7 +192,7 @@ def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run:
         arm: Name of the arm.
         seed: Seed of the run.
         hashed: The config's hash.
-        commit: Commit of the sources that the run was started with.
+        commits: Commits of the sources that the run was started and gone on with.
         run: What `StudyResultHook` wrote.
 
     Raises:
@@ -201,7 +208,7 @@ def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run:
         plan_hash=plan.hash,
         config_hash=hashed,
         mmkd=mmkd.__version__,
-        commit=commit,
+        commits=commits,
         versions=_versions(),
         finished=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
         iterations=run['iterations'],
@@ -211,7 +218,7 @@ def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run:
     )
     path = result_path(plan, arm, seed)
     text = json.dumps(result, indent=1) + '\n'
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text))
+    write_text(path, text)
     return path
 
 
