@@ -16,6 +16,7 @@ from mmengine.config import Config
 import mmkd
 from mmkd.apis.command_line import merge_options, read_config
 from mmkd.apis.study.plan import Plan
+from mmkd.models.distillers.member_spec import derived_seed
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.files import write_atomically
@@ -35,14 +36,6 @@ DISTRIBUTIONS = (
     'mmpretrain',
 )
 RESULT_KEYS = ('study', 'arm', 'seed', 'plan_hash', 'config_hash', 'metrics', 'minutes')
-
-
-def member_seed(seed: int, name: str) -> int:
-    """Return a member's 32-bit seed: by SHA-256 of the run's seed and the member's name.
-
-    It does not depend on the arm, so that a member starts from the same weights in each.
-    """
-    return int.from_bytes(hashlib.sha256(f'{seed}/{name}'.encode()).digest()[:4], 'big')
 
 
 def run_config(plan: Plan, arm: str, seed: int, options: dict[str, Any] | None = None) -> Config:
@@ -69,7 +62,7 @@ def run_config(plan: Plan, arm: str, seed: int, options: dict[str, Any] | None =
         seeds['default_hooks.checkpoint.max_keep_ckpts'] = 1
     for name, member in ((cfg.get('model') or {}).get('members') or {}).items():
         if member is not None:
-            seeds[f'model.members.{name}.seed'] = member_seed(seed, name)
+            seeds[f'model.members.{name}.seed'] = derived_seed(seed, name)
     seeds.update({key: seed for key in plan.seed_keys if _has(cfg, key)})
     cfg.merge_from_dict(seeds)
     return cfg
