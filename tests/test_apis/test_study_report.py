@@ -43,7 +43,7 @@ def results(study, plan, figures, **changes):
                 iterations=10,
                 parameters=dict(student1=123456),
                 mmkd='0.1.0',
-                commit='abc',
+                commits=['abc'],
                 versions=dict(torch='2'),
             )
             result.update(changes)

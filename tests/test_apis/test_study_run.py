@@ -129,6 +129,28 @@ def test_a_result_without_the_primary_metric_is_none(study):
     assert not (study.folder / 'results').exists()
 
 
+def test_an_old_result_does_not_hide_that_a_run_failed(study):
+    plan = study.write()()
+    run_study(plan, ['alone'], [0], say=silent)
+    (study.folder / 'results/alone_seed0.json').unlink()
+    (study.root / 'train.py').write_text("raise SystemExit('error: no luck')")
+    (failed,) = run_study(plan, ['alone'], [0], say=silent)
+    assert failed.startswith('alone, seed 0')
+
+
+def test_a_result_names_all_commits_that_trained_it(study, monkeypatch):
+    plan = study.write()()
+    train = study.root / 'train.py'
+    text = train.read_text()
+    train.write_text("raise SystemExit('error: no luck')")
+    for commit in ('first', 'second', 'second'):
+        monkeypatch.setattr(run, 'source_commit', lambda commit=commit: commit)
+        run_study(plan, ['alone'], [0], say=silent)
+    train.write_text(text)
+    run_study(plan, ['alone'], [0], say=silent)
+    assert study.result('alone', 0)['commits'] == ['first', 'second']
+
+
 def test_a_trial_may_change_the_config_and_leaves_docs_alone(study):
     plan = study.write(commit=False)(trial=True)
     run_study(plan, ['alone'], [0], options={'gain': 5.0}, say=silent)

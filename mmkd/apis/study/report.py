@@ -3,15 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from html import escape
 from pathlib import Path
 
 from mmkd.apis.study.figure import draw
 from mmkd.apis.study.plan import Plan
+from mmkd.apis.study.results import write_text
 from mmkd.apis.study.statistics import EXACT
 from mmkd.apis.study.summary import Row, Summary, mean_sd, summarize
-from mmkd.utils.files import write_atomically
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;
 color:#222;background:#fff}
@@ -50,12 +49,8 @@ def write_report(plan: Plan, keep_stale: bool = False) -> list[Path]:
     paths = []
     for name, text in texts.items():
         paths.append(plan.folder / name)
-        write_atomically(paths[-1], partial(_write_text, text=text))
+        write_text(paths[-1], text)
     return paths
-
-
-def _write_text(path: str | Path, text: str) -> None:
-    Path(path).write_text(text)
 
 
 def report_blocks(summary: Summary) -> list[Block]:
@@ -294,7 +289,7 @@ def _controls(plan: Plan) -> list[str]:
 def _provenance(summary: Summary) -> list[str]:
     plan, results = summary.plan, list(summary.results.values())
     plans = sorted({result['plan_hash'] for result in results} | {plan.hash})
-    commits = sorted({result['commit'] or 'unknown' for result in results})
+    commits = sorted({commit or 'unknown' for result in results for commit in result['commits']})
     versions = Counter(
         ', '.join(f'{name} {version}' for name, version in sorted(result['versions'].items()))
         for result in results

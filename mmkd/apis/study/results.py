@@ -16,6 +16,7 @@ from mmengine.config import Config
 import mmkd
 from mmkd.apis.command_line import merge_options, read_config
 from mmkd.apis.study.plan import Plan
+from mmkd.models.distillers.member_spec import derived_seed
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.files import write_atomically
@@ -35,14 +36,6 @@ DISTRIBUTIONS = (
     'mmpretrain',
 )
 RESULT_KEYS = ('study', 'arm', 'seed', 'plan_hash', 'config_hash', 'metrics', 'minutes')
-
-
-def member_seed(seed: int, name: str) -> int:
-    """Return a member's 32-bit seed: by SHA-256 of the run's seed and the member's name.
-
-    It does not depend on the arm, so that a member starts from the same weights in each.
-    """
-    return int.from_bytes(hashlib.sha256(f'{seed}/{name}'.encode()).digest()[:4], 'big')
 
 
 def run_config(plan: Plan, arm: str, seed: int, options: dict[str, Any] | None = None) -> Config:
@@ -69,7 +62,7 @@ def run_config(plan: Plan, arm: str, seed: int, options: dict[str, Any] | None =
         seeds['default_hooks.checkpoint.max_keep_ckpts'] = 1
     for name, member in ((cfg.get('model') or {}).get('members') or {}).items():
         if member is not None:
-            seeds[f'model.members.{name}.seed'] = member_seed(seed, name)
+            seeds[f'model.members.{name}.seed'] = derived_seed(seed, name)
     seeds.update({key: seed for key in plan.seed_keys if _has(cfg, key)})
     cfg.merge_from_dict(seeds)
     return cfg
@@ -118,6 +111,11 @@ def write_config(cfg: Config, path: Path) -> None:
                 f'{key}: a study needs a config of plain values, got {value!r}'
             ) from error
     text = ''.join(f'{key} = {value!r}\n' for key, value in values.items())
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is whole or not there."""
     write_atomically(path, lambda temporary: Path(temporary).write_text(text))
 
 
@@ -177,7 +175,9 @@ def is_stale(plan: Plan, result: dict, hashed: str) -> str:
     return 'plan' if result['plan_hash'] != plan.hash else ''
 
 
-def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run: dict) -> Path:
+def write_result(
+    plan: Plan, arm: str, seed: int, hashed: str, commits: list[str], run: dict
+) -> Path:
     """Write a finished run's result beside the plan.
 
     Args:
@@ -185,7 +185,7 @@ def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run:
         arm: Name of the arm.
         seed: Seed of the run.
         hashed: The config's hash.
-        commit: Commit of the sources that the run was started with.
+        commits: Commits of the sources that the run was started and gone on with.
         run: What `StudyResultHook` wrote.
 
     Raises:
@@ -201,7 +201,7 @@ def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run:
         plan_hash=plan.hash,
         config_hash=hashed,
         mmkd=mmkd.__version__,
-        commit=commit,
+        commits=commits,
         versions=_versions(),
         finished=datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
         iterations=run['iterations'],
@@ -211,7 +211,7 @@ def write_result(plan: Plan, arm: str, seed: int, hashed: str, commit: str, run:
     )
     path = result_path(plan, arm, seed)
     text = json.dumps(result, indent=1) + '\n'
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text))
+    write_text(path, text)
     return path
 
 

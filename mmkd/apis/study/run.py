@@ -25,11 +25,11 @@ from mmkd.apis.study.results import (
     run_folder,
     write_config,
     write_result,
+    write_text,
 )
 from mmkd.engine.hooks import StudyResultHook
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
-from mmkd.utils.files import write_atomically
 
 TRAIN = Path(__file__).resolve().parents[3] / 'tools' / 'train.py'
 if not TRAIN.is_file():
@@ -46,7 +46,7 @@ class Training:
     arm: str
     seed: int
     hash: str
-    commit: str
+    commits: list[str]
     folder: Path
     process: subprocess.Popen
     lock: IO
@@ -89,7 +89,6 @@ def run_study(
     for seed in seeds:
         choose(str(seed), [str(s) for s in plan.seeds], '--seeds')
     hashes = check_arms(plan, options)
-    commit = source_commit()
     queue = []
     results = _usable(plan, read_results(plan), hashes, stale)
     for seed in seeds or plan.seeds:
@@ -110,9 +109,7 @@ def run_study(
                     if arm in hopeless:
                         say(f'{arm}, seed {seed}: left out, for another seed of this arm failed')
                         continue
-                    training = _start(
-                        plan, arm, seed, hashes[arm, seed], commit, stale, options, say
-                    )
+                    training = _start(plan, arm, seed, hashes[arm, seed], stale, options, say)
                     if training is not None:
                         running.append(training)
                 time.sleep(0.2)
@@ -156,7 +153,6 @@ def _start(
     arm: str,
     seed: int,
     hashed: str,
-    commit: str,
     stale: str,
     options: dict[str, Any] | None,
     say: Callable[[str], None],
@@ -177,7 +173,7 @@ def _start(
         aside = folder.with_name(f'{folder.name}_old_{int(time.time())}')
         folder.rename(aside)
         say(f'{arm}, seed {seed}: a run of another plan or config, moved to {aside.name}')
-        return _start(plan, arm, seed, hashed, commit, stale, options, say)
+        return _start(plan, arm, seed, hashed, stale, options, say)
     result = read_results(plan).get((arm, seed))
     if result is not None and not is_stale(plan, result, hashed):
         lock.close()
@@ -191,9 +187,10 @@ def _start(
     if 'mmkd' not in imports:
         cfg.custom_imports = dict(imports=[*imports, 'mmkd'], allow_failed_imports=False)
     write_config(cfg, folder / 'config.py')
-    if not state.is_file():
-        text = json.dumps(dict(config_hash=hashed, plan_hash=plan.hash, commit=commit))
-        write_atomically(state, lambda path: Path(path).write_text(text))
+    # The sources may change while a study runs, or before it goes on.
+    commits = dict.fromkeys([*known.get('commits', []), source_commit()])
+    known = dict(config_hash=hashed, plan_hash=plan.hash, commits=list(commits))
+    write_text(state, json.dumps(known))
     command = [sys.executable, str(TRAIN), str(folder / 'config.py'), '--work-dir', str(folder)]
     with open(folder / 'train.log', 'a') as log:
         process = subprocess.Popen(
@@ -208,8 +205,7 @@ def _start(
             pass_fds=(lock.fileno(),),  # a training that outlives this process keeps the lock
         )
     say(f'{arm}, seed {seed}: started, log {folder / "train.log"}')
-    first = json.loads(state.read_text())['commit']
-    return Training(arm, seed, hashed, first, folder, process, lock, time.monotonic())
+    return Training(arm, seed, hashed, list(commits), folder, process, lock, time.monotonic())
 
 
 def _lock(folder: Path) -> IO | None:
@@ -260,14 +256,14 @@ def _collect(plan: Plan, training: Training, say: Callable[[str], None]) -> str:
     training.lock.close()
     name = f'{training.arm}, seed {training.seed}'
     file = training.folder / StudyResultHook.file
-    if not file.is_file():
-        status = training.process.returncode
+    status = training.process.returncode
+    if status != 0 or not file.is_file():
         log = training.folder / 'train.log'
         say(f'{name}: exit status {status}{_last_error(log)}')
         return f'{name}, see {log}'
     run = json.loads(file.read_text())
     try:
-        path = write_result(plan, training.arm, training.seed, training.hash, training.commit, run)
+        path = write_result(plan, training.arm, training.seed, training.hash, training.commits, run)
     except ConfigError as error:
         say(f'{name}: {error}')
         return f'{name}: {error}'
