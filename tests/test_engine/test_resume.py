@@ -1,0 +1,33 @@
+"""Resumed runs against unbroken ones, where epochs end in the middle of accumulated gradients."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
+WORKER = Path(__file__).parents[1] / 'resume_worker.py'
+spec = importlib.util.spec_from_file_location('resume_worker', WORKER)
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+
+
+@pytest.mark.parametrize('options', [{}, dict(workers=2, accumulate=1)])
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path, options):
+    assert worker.unequal(tmp_path, **options) == []
+
+
+def test_a_resumed_run_equals_an_unbroken_one_on_two_ranks(tmp_path):
+    """With another seed on each rank (`diff_rank_seed`), and draws that depend on the image."""
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+    done = subprocess.run(
+        [*command, str(WORKER), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
