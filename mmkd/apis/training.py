@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.apis.command_line import check_optimizers, load_config
-from mmkd.export import self_contained
+from mmkd.export import readable, self_contained
 from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file
 from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError
@@ -193,7 +193,7 @@ def train(args: argparse.Namespace) -> None:
         check_start(cfg)
     if 'members' in cfg.model:
         self_contained(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(readable(cfg))
     with traceback_in_log(runner):
         if checkpoint is not None:
             check_resumed(runner, checkpoint, f'--resume: {cfg.load_from!r}')

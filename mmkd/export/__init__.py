@@ -1,4 +1,4 @@
-from .config_text import ReadableConfig, config_text
+from .config_text import ReadableConfig, config_text, readable
 from .export import export_member
 from .plain import member_specs, plain_config, self_contained
 
@@ -8,5 +8,6 @@ __all__ = [
     'export_member',
     'member_specs',
     'plain_config',
+    'readable',
     'self_contained',
 ]

@@ -49,3 +49,8 @@ class ReadableConfig(Config):
     def pretty_text(self) -> str:
         """The config file's text."""
         return config_text(self)
+
+
+def readable(cfg: Config) -> ReadableConfig:
+    """Return the same config, to be dumped as `config_text` writes it."""
+    return ReadableConfig(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename)

@@ -147,10 +147,20 @@ def plain_config(cfg: Config, name: str) -> Config:
         member, _, metric = best.partition('/')
         checkpoint.save_best = metric if member in (*specs, 'ensemble') else best
     _make_plain(plain._cfg_dict)
+    _name_test_pipeline(plain)
     left = sorted(_own_names(plain._cfg_dict))
     if left:
         raise ConfigError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')
     return plain
+
+
+def _name_test_pipeline(plain: Config) -> None:
+    """Give MMSegmentation's `inference_model` the top-level `test_pipeline` that it reads."""
+    dataset = (plain.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset and 'pipeline' not in dataset:
+        dataset = dataset['dataset']
+    if 'test_pipeline' not in plain and dataset.get('pipeline') is not None:
+        plain.test_pipeline = copy.deepcopy(dataset['pipeline'])
 
 
 def _keep_ensemble(plain: Config, cfg: Config, specs: dict[str, MemberSpec]) -> None:

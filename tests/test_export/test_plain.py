@@ -7,11 +7,11 @@ from mmengine.registry import MODELS as ALL_MODELS
 from torch import nn
 
 from mmkd.export import (
-    ReadableConfig,
     config_text,
     export_member,
     member_specs,
     plain_config,
+    readable,
     self_contained,
 )
 from mmkd.registry import MODELS
@@ -163,6 +163,14 @@ def test_loops_and_hooks_of_mmkd_become_those_they_inherit_from(cfg):
     assert 'mmkd' not in config_text(plain)
 
 
+def test_the_test_pipeline_is_named_for_inferencers(cfg):
+    cfg.pop('test_pipeline', None)
+    plain = plain_config(cfg, 'student1')
+    assert plain.test_pipeline == plain.test_dataloader.dataset.pipeline
+    cfg.test_pipeline = [dict(type='LoadImageFromFile')]
+    assert plain_config(cfg, 'student1').test_pipeline == cfg.test_pipeline
+
+
 def test_batch_augmentations_of_a_classifier_are_the_shared_ones(cfg):
     mixup = dict(augments=dict(type='Mixup', alpha=0.8))
     own = dict(
@@ -192,9 +200,8 @@ def test_the_text_gives_the_config_back(cfg, tmp_path):
 
 
 def test_names_that_are_keywords_and_numbers_without_literal(tmp_path):
-    cfg = ReadableConfig(
-        dict(model=dict(members={'lambda': dict(seed=1), 'class': dict(lr=float('inf'))}), a=(1,))
-    )
+    members = {'lambda': dict(seed=1), 'class': dict(lr=float('inf'))}
+    cfg = readable(Config(dict(model=dict(members=members), a=(1,))))
     again = reloaded(cfg.pretty_text, tmp_path)
     assert again.model.members['lambda'].seed == 1
     assert again.model.members['class'].lr == float('inf') and again.a == (1,)
