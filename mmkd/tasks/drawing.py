@@ -82,9 +82,20 @@ class TaskDrawing(ABC):
         """Return the colors that stand for classes, by the classes' names; empty without such."""
         return {}
 
-    def verdict(self, sample: BaseDataElement, gt: BaseDataElement) -> bool | None:
-        """Whether a prediction is right as a whole, None where that cannot be said."""
-        return None
+    def remark(
+        self, sample: BaseDataElement, gt: BaseDataElement, metainfo: Mapping[str, Any]
+    ) -> tuple[str, bool | None]:
+        """Judge a prediction for the title of its picture.
+
+        Args:
+            sample: A member's prediction.
+            gt: What `gt_of` gave.
+            metainfo: The data set's, with `classes`.
+
+        Returns:
+            A word or a score, and whether the prediction is right as a whole (None: neither).
+        """
+        return '', None
 
     def probability_map(self, prediction: Any) -> Tensor | None:
         """Return a `prediction` tap's value as probabilities (N, 1, H, W), None if it is no map.

@@ -72,15 +72,10 @@ def member_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarra
         lambda size: drawing.draw(canvas, size, gt, GT, metainfo),
     )
     for (name, sample), color in zip(samples.items(), cycle(COLORS)):
-        right = drawing.verdict(sample, gt)
-        verdict, ink = {None: ('', BLACK), True: (': right', RIGHT), False: (': wrong', WRONG)}[
-            right
-        ]
-        panel(
-            f'{name}{verdict}',
-            partial(drawing.draw, canvas, sample=sample, color=color, metainfo=metainfo),
-            ink,
-        )
+        remark, right = drawing.remark(sample, gt, metainfo)
+        ink = {None: BLACK, True: RIGHT, False: WRONG}[right]
+        draw = partial(drawing.draw, canvas, sample=sample, color=color, metainfo=metainfo)
+        panel(f'{name}: {remark}' if remark else name, draw, ink)
     members = {name: sample for name, sample in samples.items() if name != 'ensemble'}
     if len(members) > 1:
         colors = list(islice(cycle(COLORS), len(members)))

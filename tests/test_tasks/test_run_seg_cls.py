@@ -1,4 +1,4 @@
-"""Segmentation and classification as a user runs them: the demo configs, made small, through Runner and tools."""
+"""Segmentation and classification as a user runs them: small demo configs, Runner and tools."""
 
 import copy
 import itertools
@@ -113,7 +113,7 @@ def metrics_of(folder):
 
 @pytest.fixture(scope='module')
 def runs(data, tmp_path_factory):
-    """Folders with config.py and work/ by kind, trained by tools/train.py when they are asked for."""
+    """Folders with config.py and work/ by kind, trained by tools/train.py when asked for."""
     folders = {}
 
     def trained(kind):

@@ -53,5 +53,8 @@ class ClassificationDrawing(TaskDrawing):
             canvas.draw_texts(text, np.array([6, 6]), colors=WRONG, font_sizes=9, bboxes=BOX)
 
     @override
-    def verdict(self, sample: DataSample, gt: DataSample) -> bool | None:
-        return set(sample.pred_label.tolist()) == set(gt.pred_label.tolist())
+    def remark(
+        self, sample: DataSample, gt: DataSample, metainfo: Mapping[str, Any]
+    ) -> tuple[str, bool | None]:
+        right = set(sample.pred_label.tolist()) == set(gt.pred_label.tolist())
+        return 'right' if right else 'wrong', right

@@ -67,6 +67,25 @@ class SegmentationDrawing(TaskDrawing):
             canvas.draw_binary_masks(differ, colors=WRONG, alphas=0.8)
 
     @override
+    def remark(
+        self, sample: BaseDataElement, gt: BaseDataElement, metainfo: Mapping[str, Any]
+    ) -> tuple[str, bool | None]:
+        # IoU of the foreground, or the mean over the classes that the image or the prediction has.
+        size = tuple(gt.pred_sem_seg.data.shape[-2:])
+        own, true = _map_of(sample.pred_sem_seg, size), _map_of(gt.pred_sem_seg, size)
+        valid = true != self.task.ignore_index
+        if len(metainfo['classes']) == 2:
+            labels = [1]
+        else:
+            labels = np.unique([true[valid], own[valid]]).tolist()
+        overlaps = []
+        for label in labels:
+            one, other = (own == label) & valid, (true == label) & valid
+            if (one | other).any():
+                overlaps.append((one & other).sum() / (one | other).sum())
+        return (f'IoU {np.mean(overlaps):.2f}' if overlaps else '', None)
+
+    @override
     def legend(self, metainfo: Mapping[str, Any]) -> dict[str, Color]:
         if len(metainfo['classes']) == 2 or not metainfo.get('palette'):
             return {}
