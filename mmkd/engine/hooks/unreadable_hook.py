@@ -46,8 +46,8 @@ class UnreadableHook(Hook):
         self._name(runner, sorted(files))
         if files:
             runner.logger.warning(
-                f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another image '
-                f'stood in for one that cannot be used ({len(files)} files)'
+                f'Epoch {runner.epoch + 1}: {sum(count for count, _ in counts)} times another '
+                f'image stood in for one that cannot be used ({len(files)} files)'
             )
 
     def _name(self, runner: Runner, faults: list[str]) -> None:
