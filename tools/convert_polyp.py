@@ -33,8 +33,8 @@ def parse_args() -> argparse.Namespace:
         action='append',
         default=[],
         metavar='NAME=LIST.txt',
-        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; repeat '
-        'for each (default: the published split, or a random cut into train and val)',
+        help='a split (train, val or test) and its list of file stems, e.g. train=train.txt; '
+        'repeat for each (default: the published split, or a random cut into train and val)',
     )
     parser.add_argument(
         '--one-split', metavar='NAME', help='put all images into one split: train, val or test'
@@ -49,9 +49,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--sequence',
         metavar='RULE',
-        help='what stays together in the random cut, so that neighboring frames of a video or images '
-        'of a patient are not in train and in val: folder, a regular expression, or FILE.csv:COLUMN '
-        '(default: each image for itself)',
+        help='what stays together in the random cut, so that neighboring frames of a video or '
+        'images of a patient are not in train and in val: folder, a regular expression, or '
+        'FILE.csv:COLUMN (default: each image for itself)',
     )
     parser.add_argument(
         '--train-ratio',
@@ -69,8 +69,8 @@ def parse_args() -> argparse.Namespace:
         '--min-area',
         type=float,
         metavar='SHARE_OR_PIXELS',
-        help="components below it are specks and dropped: below 1 a share of the image's area, else "
-        'pixels (default: 0.0002 of the area, and 16 pixels at least)',
+        help="components below it are specks and dropped: below 1 a share of the image's area, "
+        'else pixels (default: 0.0002 of the area, and 16 pixels at least)',
     )
     parser.add_argument(
         '--strict',

@@ -48,7 +48,7 @@ class FolderClassification(CheckedData, CustomDataset):
     def _check_list(self) -> None:
         try:
             with open(self.ann_file, encoding='utf-8') as file:
-                lines = file.read().splitlines()
+                lines = list(file)  # as the toolbox splits it, and not at every kind of line end
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f'{self.ann_file}: cannot read this list: {error}') from error
         if not lines:

@@ -43,8 +43,8 @@ class SkipUnreadable:
         self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         if getattr(self.dataset, 'test_mode', False):
             raise ConfigError(
-                'mmkd.SkipUnreadable: the data set has test_mode=True; an evaluation must not leave '
-                'out images'
+                'mmkd.SkipUnreadable: the data set has test_mode=True; an evaluation must not '
+                'leave out images'
             )
         check_files(self.dataset)
 

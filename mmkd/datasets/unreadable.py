@@ -26,18 +26,26 @@ class WholeImageBackend(BaseStorageBackend):
 
     Args:
         inner: `backend_args` of the other backend. Default: None (by the path's prefix).
+        labels: Refuse PNG files of 16 bits: the toolboxes read label maps as 8 bits, and label 256
+            would become 0. Default: False.
     """
 
-    def __init__(self, inner: dict | None = None) -> None:
-        self.inner = inner
+    def __init__(self, inner: dict | None = None, labels: bool = False) -> None:
+        self.inner, self.labels = inner, labels
 
     def get(self, filepath: Any) -> bytes:
         """Return a file's bytes.
 
         Raises:
             UnreadableImage: If the file cannot be read, is empty, or is an image without its end.
+            ConfigError: If it is a label map of 16 bits.
         """
-        return _read(str(filepath), self.inner)
+        data = _read(str(filepath), self.inner)
+        if self.labels and data.startswith(b'\x89PNG') and data[24] == 16:
+            raise ConfigError(
+                f'{printable(str(filepath))}: a label map of 16 bits, expected 8 bits'
+            )
+        return data
 
     def get_text(self, filepath: Any, encoding: str = 'utf-8') -> str:
         """Return a file's text."""
@@ -70,7 +78,8 @@ def _check_steps(step: Any) -> None:
     if not hasattr(step, 'backend_args') or getattr(step, 'file_client_args', None) is not None:
         return
     if not (args and args.get('backend') == BACKEND):
-        step.backend_args = dict(backend=BACKEND, inner=args)
+        labels = 'Annotations' in type(step).__name__
+        step.backend_args = dict(backend=BACKEND, inner=args, labels=labels)
 
 
 def load_whole(dataset: Any, index: int, load: Callable[[int], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What mmkd's data sets share: one read per file, checks while loading, the cache of the first steps."""
+"""What mmkd's data sets share: one read per file, checks while loading, the cache."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Training on sets with cut image files, for the three tasks: stop at the first, or put others in their place."""
+"""Training on sets with cut image files: stop at the first, or put others in their place."""
 
 import copy
 import itertools

@@ -196,7 +196,7 @@ def check_names(pairs: list[Pair]) -> None:
     """Raise a ConfigError if two pairs of one split would be written under one name."""
     seen: dict[tuple[str, str, str], str] = {}
     for pair in pairs:
-        key = pair.split, pair.part if pair.split else '', pair.name.lower()
+        key = pair.split, pair.part if pair.split else '', pair.name
         if key in seen:
             raise ConfigError(
                 f'{printable(seen[key])} and {printable(pair.path)} would have one name, '

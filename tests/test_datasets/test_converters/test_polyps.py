@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmkd.datasets.converters.masks import binary_mask, components
+from mmkd.datasets.converters.masks import binary_mask, components, outline
+from mmkd.datasets.converters.output import MARKER
 from mmkd.datasets.converters.polyp_options import PolypOptions
 from mmkd.datasets.converters.polyps import convert_polyps
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,7 +33,7 @@ def blob(*boxes, size=(60, 80)):
 
 @pytest.fixture
 def source(tmp_path):
-    """Folders images/ and masks/ with four good pairs: jpg, an accented name, a negative, upper-case suffixes."""
+    """Folders images/ and masks/ with four good pairs: jpg, accents, a negative, upper case."""
     folder = tmp_path / 'source'
     for kind in ('images', 'masks'):
         (folder / kind).mkdir(parents=True)
@@ -306,3 +308,117 @@ def test_kvasir_gives_the_known_boxes():
         masks = [read_mask(SHARED / 'kvasir' / 'masks' / f'{name}.png') for name in names]
         counts[split] = sum(len(components(mask)[0]) for mask in masks)
     assert counts == dict(train=943, test=120)
+
+
+def test_one_split_alone(tmp_path, source):
+    assert convert(source, tmp_path / 'out', one_split='test').images == dict(test=4)
+    assert [path.name for path in (tmp_path / 'out/annotations').iterdir()] == ['test.json']
+    for options, message in (
+        (dict(one_split='tests'), "--one-split: unknown name 'tests'; did you mean 'test'"),
+        (dict(one_split='test', sequence='folder'), '--one-split and --sequence cannot be given'),
+        (dict(splits=dict(train='a'), sequence='folder'), '--split and --sequence cannot be given'),
+        (dict(test=['a']), '--test: names sets in FOLDER'),
+        (dict(seed=-1), '--seed: expected 0 or more'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            convert(source, tmp_path / 'other', **options)
+
+
+def test_swapped_folders_are_noticed(tmp_path, source):
+    with pytest.raises(ConfigError, match='look like photographs.* are IMAGES and MASKS swapped'):
+        convert_polyps(source / 'masks', source / 'images', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_only_a_folder_that_a_converter_made_is_replaced(tmp_path, source):
+    mine = tmp_path / 'mine'
+    (mine / 'annotations').mkdir(parents=True)
+    (mine / 'annotations/thesis.txt').write_text('text')
+    with pytest.raises(FileExistsError, match='was not made by a converter'):
+        convert(source, mine, overwrite=True)
+    assert (mine / 'annotations/thesis.txt').exists()
+    convert(source, tmp_path / 'out', one_split='train')
+    assert (tmp_path / 'out' / MARKER).is_file()
+    convert(source, tmp_path / 'out', one_split='val', overwrite=True)
+    assert (tmp_path / 'out' / MARKER).is_file() and not (tmp_path / 'out/images/train').exists()
+
+
+def test_outlines_cover_their_components(tmp_path):
+    coco_mask = pytest.importorskip('pycocotools.mask')
+    generator = np.random.default_rng(0)
+    mask = cv2.GaussianBlur(generator.random((120, 160)).astype(np.float32), (0, 0), 6)
+    mask = (mask > mask.mean() + 0.01).astype(np.uint8)
+    found, kept = components(mask)
+    assert len(found) > 3
+    for polyp in found:
+        (polygon,) = polyp.outline
+        xs, ys = polygon[::2], polygon[1::2]
+        assert (min(xs), min(ys)) == (polyp.x, polyp.y)
+        assert (max(xs), max(ys)) == (polyp.x + polyp.width, polyp.y + polyp.height)
+    drawn = sum(
+        coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polyp.outline, 120, 160)))
+        for polyp in found
+    )
+    assert drawn.max() == 1 and (drawn != kept).sum() < 0.01 * kept.sum()
+    assert outline(np.ones((1, 1), bool), 3, 4) == [[3, 4, 3, 5, 4, 5, 4, 4]]
+
+
+def test_masks_are_trained_on(tmp_path, source):
+    pytest.importorskip('mmdet')
+    from mmengine.registry import DATASETS, init_default_scope
+
+    convert(source, tmp_path / 'out', one_split='train')
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(
+        dict(
+            type='mmkd.PolypDetection',
+            data_root=str(tmp_path / 'out'),
+            ann_file='annotations/train.json',
+            data_prefix=dict(img='images/train/'),
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            ],
+        )
+    )
+    areas = [item['gt_masks'].areas.tolist() for item in dataset]
+    assert sorted(areas) == [[], [180], [200, 72], [4800]]
+
+
+def test_masks_without_a_bright_value_are_told(tmp_path, source):
+    for path in (source / 'masks').iterdir():
+        write_image(path, read_image(path, -1) // 85)  # labels 0 and 3
+    with pytest.raises(ConfigError, match='no mask has a value above half of its scale'):
+        convert(source, tmp_path / 'out', one_split='train')
+    write_image(source / 'masks/a.png', blob((10, 20, 15, 12)))
+    report = convert(source, tmp_path / 'out', one_split='train')
+    assert report.dim == ['d.TIF', 'pólipo 2.png'] and report.boxes == dict(train=1)
+
+
+def test_images_of_too_many_pixels_are_left_out(tmp_path, source, monkeypatch):
+    large = np.zeros((90, 100, 3), np.uint8)
+    write_image(source / 'images/large.png', large)
+    write_image(source / 'masks/large.png', blob(size=(90, 100)))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 4000)
+    report = convert(source, tmp_path / 'out', one_split='train')
+    problem = '(has more than 0 million pixels, the most that Pillow reads)'
+    assert report.unreadable == [f'image large.png {problem} and mask large.png {problem}']
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other file systems refuse such names')
+def test_names_that_are_not_utf8_are_left_out(tmp_path, source):
+    for kind in ('images', 'masks'):
+        with open(os.fsencode(source / kind) + b'/\xff.png', 'wb') as file:
+            file.write((source / 'masks/a.png').read_bytes())
+    report = convert(source, tmp_path / 'out', one_split='train')
+    assert report.images == dict(train=4) and report.unlistable == [r"'\udcff.png'"]
+    report.table().encode()
+
+
+def test_gray_images_and_images_with_alpha_are_converted(tmp_path, source):
+    image = np.random.default_rng(0).integers(0, 255, (60, 80, 4), np.uint8)
+    write_image(source / 'images/alpha.png', image)
+    write_image(source / 'images/gray.png', image[..., 0])
+    for name in ('alpha', 'gray'):
+        write_image(source / f'masks/{name}.png', blob((10, 20, 15, 12)))
+    assert convert(source, tmp_path / 'out', one_split='train').boxes == dict(train=6)

@@ -268,7 +268,8 @@ def test_published_splits_that_are_wrong(tmp_path, published):
     fails("no folder 'MSS' in '.*Test'; did you mean 'mss'")
     (published / 'Test').rename(published / 'other')
     fails(
-        r'has TRAIN but not both TRAIN and TEST \(folders found: TRAIN, other\); for a random cut name TRAIN'
+        r'has TRAIN but not both TRAIN and TEST \(folders found: TRAIN, other\); '
+        'for a random cut name TRAIN'
     )
     assert left_in(tmp_path) == ['source']
     add_tiles(published / 'TRAIN' / 'MSIMUT', {code(6): 1})

@@ -1,0 +1,195 @@
+"""Polyp data sets in the layouts that they are published in, as small fixtures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmkd.datasets.converters.polyp_options import PolypOptions
+from mmkd.datasets.converters.polyps import convert_polyp_folder
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import read_image, write_image
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+MASK = np.zeros((40, 50), np.uint8)
+MASK[8:20, 10:30] = 255
+
+
+def add(folder, images, masks, count=4, name='{}.png', mask='{}.png', first=1):
+    """Write `count` pairs to folder/images and folder/masks."""
+    for place in (images, masks):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    for i in range(first, first + count):
+        write_image(folder / images / name.format(i), IMAGE)
+        write_image(folder / masks / mask.format(i), MASK)
+
+
+def names(out, split):
+    content = json.loads((out / 'annotations' / f'{split}.json').read_text())
+    assert sorted(path.name for path in (out / 'images' / split).iterdir()) == sorted(
+        image['file_name'] for image in content['images']
+    )
+    assert sorted(path.stem for path in (out / 'masks' / split).iterdir()) == sorted(
+        Path(image['file_name']).stem for image in content['images']
+    )
+    assert [a['bbox'] for a in content['annotations']] == [[10, 8, 20, 12]] * len(content['images'])
+    return [image['file_name'] for image in content['images']]
+
+
+def convert(tmp_path, **options):
+    report = convert_polyp_folder(tmp_path / 'in', tmp_path / 'out', PolypOptions(**options))
+    assert not report.left_out and not report.without_image
+    return report
+
+
+def test_kvasir_seg_with_and_without_its_boxes(tmp_path):
+    add(tmp_path / 'in/Kvasir-SEG', 'images', 'masks', name='cju{}.jpg', mask='cju{}.jpg', count=10)
+    boxes = {
+        f'cju{i}': dict(
+            width=50,
+            height=40,
+            bbox=[dict(label='polyp', xmin=9, ymin=8, xmax=31, ymax=20)],
+        )
+        for i in range(1, 11)
+    }
+    path = tmp_path / 'in/Kvasir-SEG/kavsir_bboxes.json'
+    path.write_text(json.dumps(boxes))
+    report = convert(tmp_path)
+    assert report.images == report.boxes == dict(train=9, val=1)
+    assert [(part.name, part.split, part.pairs) for part in report.parts] == [
+        ('Kvasir-SEG', '', 10)
+    ]
+    assert 'Kvasir-SEG' in report.table().splitlines()[1]
+    assert len(names(tmp_path / 'out', 'train')) == 9
+    convert(tmp_path, boxes=path, overwrite=True)
+    (entry,) = json.loads((tmp_path / 'out/annotations/val.json').read_text())['annotations']
+    assert entry['bbox'] == [9, 8, 22, 12] and entry['area'] == 240  # the mask in the box
+    for change, message in (
+        (
+            dict(boxes, cju1=dict(boxes['cju1'], width=51)),
+            'has 50 x 40 pixels, the file says 51 x 40',
+        ),
+        ({'cju1': boxes['cju1']}, "no entry for 'cju"),
+        (dict(boxes, cju1=dict(width=50)), 'not in the form of Kvasir-SEG'),
+        ([1], 'not in the form of Kvasir-SEG'),
+    ):
+        path.write_text(json.dumps(change))
+        with pytest.raises(ConfigError, match=f'--boxes: .*{message}'):
+            convert(tmp_path, boxes=path, overwrite=True)
+
+
+def test_clinic_db_is_read_once_and_cut_by_sequence(tmp_path):
+    for kind in ('PNG', 'TIF'):
+        add(
+            tmp_path / f'in/CVC-ClinicDB/{kind}',
+            'Original',
+            'Ground Truth',
+            count=24,
+            name='{}.' + kind.lower(),
+            mask='{}.' + kind.lower(),
+        )
+    rows = [f'{i},{(i - 1) // 6},PNG/Original/{i}.png' for i in range(1, 25)]
+    table = tmp_path / 'in/CVC-ClinicDB/metadata.csv'
+    table.write_text('\n'.join(['frame_id,sequence_id,png_image_path', *rows]))
+    report = convert(tmp_path)
+    assert report.images == dict(train=22, val=2)
+    assert 'WARNING: the names are numbered like frames of videos' in report.table()
+    report = convert(
+        tmp_path, overwrite=True, sequence=f'{table}:sequence_id', train_ratio=0.75, seed=3
+    )
+    assert report.images == dict(train=18, val=6) and not report.warnings
+    assert report.sequences == dict(train=3, val=1)
+    numbers = sorted(int(Path(name).stem) for name in names(tmp_path / 'out', 'val'))
+    assert numbers == list(range(numbers[0], numbers[0] + 6)) and numbers[0] % 6 == 1
+
+
+def test_pranet_keeps_its_split_and_names_each_test_set(tmp_path):
+    add(tmp_path / 'in/TrainDataset', 'image', 'mask', count=6)
+    for name in ('CVC-300', 'Kvasir'):
+        add(tmp_path / 'in/TestDataset' / name, 'images', 'masks', count=2)
+    report = convert(tmp_path)
+    assert report.images == {'train': 6, 'test_CVC-300': 2, 'test_Kvasir': 2}
+    assert names(tmp_path / 'out', 'test_Kvasir') == ['1.png', '2.png']
+    report = convert(tmp_path, overwrite=True, train_ratio=0.5)  # asked for: a val of its own
+    assert report.images == {'train': 3, 'val': 3, 'test_CVC-300': 2, 'test_Kvasir': 2}
+
+
+@pytest.mark.parametrize(
+    'images, masks, mask',
+    [
+        ('ETIS-LaribPolypDB', 'Ground Truth', 'p{}.png'),
+        ('CVC-ColonDB', 'masks', 'p{}.png'),
+        ('bbdd', 'gtpolyp', '{}.png'),
+        ('Images', 'GT', '{}_mask.png'),
+    ],
+)
+def test_sets_with_names_of_their_own(tmp_path, images, masks, mask):
+    add(tmp_path / 'in/set', images, masks, mask=mask)
+    report = convert(tmp_path, one_split='test')
+    assert report.images == dict(test=4)
+    assert names(tmp_path / 'out', 'test') == ['1.png', '2.png', '3.png', '4.png']
+
+
+def test_polypgen_centers_can_be_held_out(tmp_path):
+    for i in (1, 2, 6):
+        add(
+            tmp_path / f'in/data_C{i}',
+            f'images_C{i}',
+            f'masks_C{i}',
+            count=3,
+            name='100H00{}.jpg',
+            mask='100H00{}_mask.jpg',
+        )
+    report = convert(tmp_path, test=['data_C6'], sequence='folder')
+    assert report.images == {'train': 3, 'val': 3, 'test_data_C6': 3}
+    assert {name[:8] for name in names(tmp_path / 'out', 'train')} | {
+        name[:8] for name in names(tmp_path / 'out', 'val')
+    } == {'data_C1_', 'data_C2_'}
+    with pytest.raises(ConfigError, match="--test: unknown name 'data_C7'; did you mean 'data_C6'"):
+        convert(tmp_path, test=['data_C7'], overwrite=True)
+
+
+def test_videos_in_folders_stay_together(tmp_path):
+    for case in ('case1', 'case2', 'case3', 'case4'):
+        add(tmp_path / 'in', f'Frame/{case}', f'GT/{case}', count=5, name='f{}.jpg', mask='f{}.png')
+    report = convert(tmp_path, sequence='folder', train_ratio=0.75)
+    assert report.images == dict(train=15, val=5) and report.sequences == dict(train=3, val=1)
+    assert len({name.split('_')[0] for name in names(tmp_path / 'out', 'val')}) == 1
+    with pytest.raises(ConfigError, match='two sequences at least, got 1'):
+        convert(tmp_path, sequence='case', overwrite=True)
+
+
+def test_folders_without_a_layout(tmp_path):
+    (tmp_path / 'in/pictures').mkdir(parents=True)
+    with pytest.raises(ConfigError, match='has no folder of images .* name both: IMAGES MASKS OUT'):
+        convert(tmp_path)
+    with pytest.raises(FileNotFoundError, match='FOLDER: no folder'):
+        convert_polyp_folder(tmp_path / 'nowhere', tmp_path / 'out')
+    add(tmp_path / 'in', 'images', 'masks')
+    add(tmp_path / 'in', 'images', 'masks', count=1, mask='{}.bmp')
+    with pytest.raises(ConfigError, match='1.bmp and 1.png have the same stem'):
+        convert(tmp_path)
+    with pytest.raises(ConfigError, match='OUT: .* must lie apart from FOLDER'):
+        convert_polyp_folder(tmp_path / 'in', tmp_path / 'in/out')
+
+
+def test_links_in_a_circle_are_read_once(tmp_path):
+    add(tmp_path / 'in', 'images', 'masks', count=10)
+    (tmp_path / 'in/images/again').symlink_to(tmp_path / 'in/images')
+    (tmp_path / 'in/again').symlink_to(tmp_path / 'in')
+    assert sum(convert(tmp_path).images.values()) == 10
+    (tmp_path / 'loop').symlink_to('loop')
+    with pytest.raises(ConfigError, match='OUT: .*loop'):
+        convert_polyp_folder(tmp_path / 'in', tmp_path / 'loop')
+
+
+def test_images_of_two_formats_are_warned_of(tmp_path):
+    add(tmp_path / 'in', 'images', 'masks')
+    add(tmp_path / 'in', 'images', 'masks', name='{}.jpg', count=2, first=8)
+    report = convert(tmp_path, one_split='train')
+    assert report.warnings == [
+        "split 'train' has images of several suffixes (.jpg, .png); mmkd.PolypSegmentation reads "
+        'those of its img_suffix alone'
+    ]
+    assert read_image(tmp_path / 'out/masks/train/1.png', -1).sum() == 240
