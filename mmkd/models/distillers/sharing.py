@@ -88,6 +88,7 @@ def sharing_links(
     connector: Any = 'auto',
     guard: Any = None,
     only_if_better: str | None = None,
+    on: str = 'labeled',
     ema_momentum: float = 0.01,
     task: Any = None,
 ) -> list[dict[str, Any]]:
@@ -114,6 +115,9 @@ def sharing_links(
         connector: Connector of feature links (see `LinkSpec`).
         guard: Guard of every link (see `LinkSpec`).
         only_if_better: Of every link (see `LinkSpec`).
+        on: The images that every link of the first twelve presets acts on: `labeled`, `unlabeled`
+            or `both`. Of unlabeled ones the teacher sees the weak view, peers the same strong view
+            as their target.
         ema_momentum: See `sharing_members`.
         task: The members' task, which has the default losses.
 
@@ -134,7 +138,7 @@ def sharing_links(
 
     def link(source: Any, target: str, kind: str, name: str, factor: float) -> dict[str, Any]:
         cfg = dict(source=source, target=target, name=name, schedule=schedule, guard=guard)
-        cfg['only_if_better'] = only_if_better
+        cfg.update(only_if_better=only_if_better, on=on)
         if kind == 'F':
             cfg.update(tap=feature_tap, loss=feature or task.default_loss('feature'))
             cfg['connector'] = connector
@@ -160,7 +164,8 @@ def sharing_links(
             if peer != student:
                 for kind in kinds_for(from_peers, position):
                     factor = ml_weight / (len(students) - 1)
-                    links.append(link(peer, student, kind, 'ml', factor))
+                    cfg = link(peer, student, kind, 'ml', factor)
+                    links.append(dict(cfg, source_view='strong'))
     return links
 
 
@@ -194,7 +199,7 @@ def _unlabeled_links(
     loss = prediction or task.default_loss('prediction')
     if prediction is None and loss['type'] == 'KLDivergence':
         loss = dict(type='PseudoLabel')
-    return [dict(cfg, tap='prediction', on='unlabeled', loss=loss) for cfg in links]
+    return [{**cfg, 'tap': 'prediction', 'on': 'unlabeled', 'loss': loss} for cfg in links]
 
 
 def _scaled(weight: float | dict[str, Any], factor: float) -> Any:
