@@ -1,6 +1,6 @@
 # Two narrow U-Nets from scratch on Kvasir-SEG at 96 px, and a frozen teacher with an ImageNet encoder
 # (docs/studies/kvasir_kd). The teacher first:
-#   python tools/train.py configs/mmkd/studies/kvasir_teacher_96.py --work-dir work_dirs/kvasir_teacher
+#   python tools/train.py configs/mmkd/studies/kvasir_teacher_96.py --work-dir work_dirs/studies/kvasir_teacher
 _base_ = './kvasir_teacher_96.py'
 _epochs = 24
 _unet = dict(
@@ -37,7 +37,7 @@ _unet = dict(
 model = dict(
     members=dict(
         teacher=dict(
-            training='frozen', seed=None, checkpoint='work_dirs/kvasir_teacher/epoch_20.pth'
+            training='frozen', seed=None, checkpoint='work_dirs/studies/kvasir_teacher/epoch_16.pth'
         ),
         student1=dict(config=_unet),
         student2=dict(config=_unet),

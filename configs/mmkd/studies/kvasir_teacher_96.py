@@ -11,3 +11,9 @@ train_dataloader = dict(dataset=dict(pipeline=_train))
 val_dataloader = dict(dataset=dict(pipeline=_val))
 test_dataloader = val_dataloader
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=1.0)}))
+_epochs = 16
+train_cfg = dict(max_epochs=_epochs, val_interval=_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
+    dict(type='CosineAnnealingLR', T_max=_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),
+]
