@@ -74,6 +74,7 @@ def files(dataset):
 def test_a_step_of_training_and_a_prediction(name, here):
     model, sets = build_model(name), datasets(name)
     model.init_weights()
+    assert not model.members.renormalize  # all see the images that ImageNet's weights expect
     batch = pseudo_collate([sets['train'][i] for i in range(2)])
     data = model.data_preprocessor(batch, True)
     model.train()

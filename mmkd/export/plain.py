@@ -90,7 +90,7 @@ def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> 
     own = model.get('data_preprocessor') or {}
     shared = shared_preprocessor(cfg, specs)
     shared.pop('_scope_', None)
-    for key in OWN_PREPROCESSING:
+    for key in OWN_PREPROCESSING if own else ():  # without its own, the shared one's were measured
         shared.pop(key, None)
         if key in own:
             shared[key] = own[key]

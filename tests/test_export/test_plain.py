@@ -191,6 +191,12 @@ def test_batch_augmentations_of_a_classifier_are_the_shared_ones(cfg):
     assert model.data_preprocessor.num_classes == 3
 
 
+def test_a_network_without_preprocessing_of_its_own_takes_the_shared_one(cfg):
+    cfg.model.members.student1 = dict(config=dict(type='YOLOX'))
+    cfg.model.data_preprocessor = dict(type='DetDataPreprocessor', mean=[1.0] * 3, std=[2.0] * 3)
+    assert plain_config(cfg, 'student1').model.data_preprocessor == cfg.model.data_preprocessor
+
+
 # ------------------------------------------------------------------ config text
 
 

@@ -21,6 +21,7 @@ polyp_losses = [
 ]
 lite0_fpn = dict(
     type='EncoderDecoder',
+    data_preprocessor=lite_preprocessor,
     backbone=dict(
         type='mmkd.EfficientNetLite', arch='lite0', out_indices=(1, 2, 3, 4), channels_last=True
     ),

@@ -48,9 +48,7 @@ model = dict(
     strong_view=dict(type='StrongView', cutmix=0.5),
 )
 train_cfg = dict(max_epochs=_epochs, val_interval=_epochs)
-optim_wrapper = dict(
-    optimizer=dict(lr=4e-3), members=dict(teacher=dict(optimizer=dict(lr=1e-3)))
-)
+optim_wrapper = dict(optimizer=dict(lr=4e-3), members=dict(teacher=dict(optimizer=dict(lr=1e-3))))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
     dict(type='CosineAnnealingLR', T_max=_epochs, eta_min_ratio=0.01, convert_to_iter_based=True),

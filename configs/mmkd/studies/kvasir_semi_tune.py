@@ -9,7 +9,12 @@ unlabeled_dataloader = dict(
     dataset=dict(
         dataset=dict(
             _delete_=True,
-            **dict(_kept, dataset=dict(_base_.train_images, pipeline=_base_.unlabeled_pipeline, test_mode=True)),
+            **dict(
+                _kept,
+                dataset=dict(
+                    _base_.train_images, pipeline=_base_.unlabeled_pipeline, test_mode=True
+                ),
+            ),
         )
     )
 )

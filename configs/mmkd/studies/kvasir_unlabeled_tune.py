@@ -15,9 +15,7 @@ val_dataloader = dict(
     dataset=dict(
         _delete_=True,
         **_held_out,
-        dataset=dict(
-            _images, pipeline=_base_.val_dataloader.dataset.pipeline, test_mode=True
-        ),
+        dataset=dict(_images, pipeline=_base_.val_dataloader.dataset.pipeline, test_mode=True),
     )
 )
 test_dataloader = val_dataloader

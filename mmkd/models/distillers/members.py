@@ -101,6 +101,9 @@ class Members(nn.ModuleDict):
             self[name] = copy.deepcopy(averaged).eval().requires_grad_(False)
         self.renormalize: dict[str, Renormalize] = {}
         for name, network in self.networks().items():
+            config = self.specs[self.specs[name].of or name].config
+            if config is None or config.get('data_preprocessor') is None:
+                continue  # it takes the shared images as they are
             conversion = Renormalize(preprocessor, network.get_submodule('data_preprocessor'))
             if not conversion.is_identity:
                 self.renormalize[name] = conversion

@@ -247,6 +247,21 @@ def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
         )
 
 
+def test_a_member_without_preprocessing_of_its_own_sees_the_shared_images(toolkit):
+    shared = dict(
+        toolkit.PLAIN, mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], bgr_to_rgb=True
+    )
+    plain = toolkit.yolox(options=dict(toolkit.NARROW, data_preprocessor=None))
+    members = dict(a=plain, a_ema=dict(training='ema', of='a'))
+    model = toolkit.make_distiller(members=members, data_preprocessor=shared)
+    assert not model.members.renormalize
+    seen = []
+    model.network('a').backbone.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    batch = toolkit.make_batch()
+    losses_of(model, batch)
+    assert torch.equal(seen[0], model.data_preprocessor(copy.deepcopy(batch), True)['inputs'])
+
+
 def test_multi_scale_size_is_drawn_once_for_all(toolkit):
     from mmengine.logging import MessageHub
 
