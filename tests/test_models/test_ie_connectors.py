@@ -59,7 +59,7 @@ def layers(module):
 
 
 def test_the_networks_are_the_methods():
-    """c -> c -> k -> k with k = rate * c, the mirrored decoder; each with batch norm and a leaky rectifier of slope 0.1."""
+    """c -> c -> k -> k with k = rate * c, and mirrored; batch norm, leaky rectifier (0.1)."""
     auto_encoder = FactorAutoEncoder(8, rate=0.5, joint=True)
     assert layers(auto_encoder.encoder) == [(8, 8, 3, 3), (4, 8, 3, 3), (4, 4, 3, 3)]
     assert layers(auto_encoder.decoder) == [(4, 4, 3, 3), (8, 4, 3, 3), (8, 8, 3, 3)]

@@ -28,7 +28,7 @@ class DKD(DistillationLoss):
     part; a single logit is the two classes 0 and 1.
 
     Labels are `gt_label` (one per image) or `gt_sem_seg` (at the logits' size by nearest
-    neighbors); positions without a class count as little as masked ones.
+    neighbors); positions without a class do not count.
 
     Args:
         alpha: Factor of the label's part.

@@ -23,9 +23,9 @@ class RelationalKD(DistillationLoss):
 
     where h compares target and source by the Huber loss, d_ij = || x_i - x_j ||, and angle_ijk is
     the one at x_j between x_i and x_k. The paper has 25 and 50 for classification, 1 and 2
-    otherwise. The mean distance is that of different images; below 1e-3 it is not stretched.
-    The networks may differ in channels. Maps are averaged over their positions (mmkd's choice).
-    Each process compares its own images; a batch of one has no relations: 0.
+    otherwise. The mean distance is that of different images; one below 1e-3 is taken as that. The
+    networks may differ in channels. Maps are averaged over their positions (mmkd's choice). Each
+    process compares its own images; a batch of one image has no relations: the loss is 0.
 
     Args:
         distance_weight: Factor of the distances' part.

@@ -21,9 +21,9 @@ class SimilarityPreserving(DistillationLoss):
         G = A A^T with rows to length 1,   loss = || G_t - G_s ||_F^2 / N,   in [0, 4]
 
     The paper divides by N^2, which makes the value shrink as the batch grows; hence its weight of
-    3000. The networks may differ in channels and sizes. Rows of A are first brought to length 1 at
-    most by the largest of the batch, which leaves G; G's rows shorter than 1e-3 are divided by
-    that. A batch of one image has no similarities: 0. Each process compares its own images.
+    3000. The networks may differ in channels and sizes. A is first divided by the length of its
+    longest row, which does not change G; rows of G shorter than 1e-3 are then divided by that. A
+    batch of one image has no similarities: the loss is 0. Each process compares its own images.
     """
 
     any_channels: ClassVar[bool] = True

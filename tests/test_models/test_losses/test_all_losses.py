@@ -65,15 +65,15 @@ def test_the_resolution_leaves_the_value(case):
 
 
 @named(CASES)
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision_is_compared_in_float32(case, dtype):
-    loss, (target, source) = case.build(), case.sides()
-    target, source = target.to(dtype).requires_grad_(), source.to(dtype)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        value = loss(target, source, **case.context())
-    value.backward()
-    assert value.dtype == torch.float32 and target.grad.isfinite().all()
-    assert torch.equal(value, loss(target.float(), source.float(), **case.context()))
+def test_half_precision_is_compared_in_float32(case):
+    for dtype in (torch.bfloat16, torch.float16):
+        loss, (target, source) = case.build(), case.sides()
+        target, source = target.to(dtype).requires_grad_(), source.to(dtype)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            value = loss(target, source, **case.context())
+        value.backward()
+        assert value.dtype == torch.float32 and target.grad.isfinite().all()
+        assert torch.equal(value, loss(target.float(), source.float(), **case.context()))
 
 
 @named(MASKABLE)
@@ -117,16 +117,16 @@ def test_a_mask_over_a_half_is_the_other_half_alone(case):
 
 
 @named(CASES)
-@pytest.mark.parametrize('scales', [(0, 1), (1e-4, 0), (1e4, 1e4), (1, 0)])
-def test_dead_and_extreme_sides_are_finite_and_never_negative(case, scales):
-    target, source = (x * scale for x, scale in zip(case.sides(seed=1), scales))
-    target.requires_grad_()
-    value = case.build()(target, source, **case.context())
-    value.backward()
-    assert 0 <= value.item() < float('inf') and target.grad.isfinite().all()
+def test_dead_and_extreme_sides_are_finite_and_never_negative(case):
+    for scales in [(0, 1), (1e-4, 0), (1e4, 1e4), (1, 0)]:
+        target, source = (x * scale for x, scale in zip(case.sides(seed=1), scales))
+        target.requires_grad_()
+        value = case.build()(target, source, **case.context())
+        value.backward()
+        assert 0 <= value.item() < float('inf') and target.grad.isfinite().all(), scales
 
 
-@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize('iou', ['iou', 'giou'])
 @pytest.mark.parametrize('side', ['target', 'source', 'both'])
 def test_inverted_and_degenerate_boxes_stay_in_bounds(seed, iou, side):
