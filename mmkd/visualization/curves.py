@@ -33,13 +33,7 @@ def read_scalars(work_dir: str | Path) -> tuple[Scalars, Scalars]:
     return train, val
 
 
-def draw_curves(
-    work_dir: str | Path,
-    out: str | Path,
-    members: Sequence[str],
-    metric: str,
-    by_epoch: bool = True,
-) -> None:
+def draw_curves(work_dir: str | Path, out: str | Path, members: Sequence[str], metric: str) -> None:
     """Draw losses, links' terms and the metric of each member over training into a PNG.
 
     Args:
@@ -47,7 +41,6 @@ def draw_curves(
         out: The picture.
         members: Members, then `ensemble`.
         metric: Metric without the member, e.g. `coco/bbox_mAP`.
-        by_epoch: Whether validations are numbered by epochs, not by iterations.
     """
     train, val = read_scalars(work_dir)
     panels = [
@@ -59,7 +52,7 @@ def draw_curves(
         ("links' terms", 'iteration', {n: v for n, v in train.items() if '[' in n}),
         (
             metric,
-            'epoch' if by_epoch else 'iteration',
+            'epoch' if 'epoch' in train else 'iteration',  # as the training counts
             {n: val[f'{n}/{metric}'] for n in members if f'{n}/{metric}' in val},
         ),
     ]

@@ -394,9 +394,7 @@ def test_single_and_multi_label_members_are_refused(toolkit):
 def test_the_form_of_the_prediction_loss(toolkit, several):
     build = multi_label if several else cifar
     model = make(toolkit, members=dict(a=build(seed=1), b=build(seed=2)), sharing='ml_p')
-    assert [module.loss.mode for module in model.links] == [
-        'sigmoid' if several else 'softmax'
-    ] * 2
+    assert [module.loss.mode for module in model.links] == ['sigmoid' if several else 'softmax'] * 2
     assert model.ensemble.multi_label is several
 
 

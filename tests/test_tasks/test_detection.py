@@ -284,3 +284,15 @@ def test_boxes_of_another_network_in_the_samples_are_left_alone(toolkit):
     sample.proposals = InstanceData(bboxes=torch.ones(3, 4))
     task.run_for_taps(network, torch.rand(1, 3, 96, 96), [sample], ['encoder'])
     assert sample.proposals.bboxes.equal(torch.ones(3, 4)) and len(sample.gt_instances) == 1
+
+
+def test_unlabeled_samples_without_ground_truth_run_through_denoising(toolkit):
+    """A loader of unlabeled images gives samples; DINO makes queries of their ground truth."""
+    network, task = built(toolkit, DINO)
+    sample = toolkit.make_batch(size=96)['data_samples'][0]
+    sample.set_metainfo(dict(batch_input_shape=(96, 96), pad_shape=(96, 96)))
+    del sample.gt_instances
+    seen = []
+    network.encoder.register_forward_hook(lambda module, args, output: seen.append(output))
+    task.run_for_taps(network.train(), torch.rand(1, 3, 96, 96), [sample], ['encoder'])
+    assert len(seen) == 1 and 'gt_instances' not in sample

@@ -1,4 +1,4 @@
-"""IE-KD and student-centric learning on real networks of each task: training, presets, resuming, export."""
+"""IE-KD and student-centric learning on networks of each task: training, resuming, export."""
 
 import copy
 import itertools
@@ -232,8 +232,8 @@ def test_bfloat16_on_cpu(toolkit):
 def test_an_auto_encoder_to_be_trained_before_needs_a_frozen_source(toolkit):
     with pytest.raises(
         ValueError,
-        match=r"links\[0\].source_connector: FactorAutoEncoder is trained before .* but 'teacher' is "
-        'not frozen: set joint=True',
+        match=r'links\[0\].source_connector: FactorAutoEncoder is trained before .* but '
+        "'teacher' is not frozen: set joint=True",
     ):
         classification(toolkit, links=[ie('teacher', 'student1', joint=False)])
 
@@ -273,11 +273,11 @@ def test_wrong_configs(toolkit, change, message):
         classification(toolkit, links=[dict(ie('teacher', 'student1'), **change)])
 
 
-# ---------------------------------------------------------------- a Runner: frozen source, hook, resume, export
+# ---------------------------------------------------------------- a Runner
 
 
 def small(data, work_dir, teacher, **changes):
-    """Two epochs of three steps on 32 px frames: IE-KD from a frozen teacher, a random split, correlations beside it."""
+    """Two epochs of three steps on 32 px: IE-KD from a frozen teacher, correlations beside it."""
     cfg = Config.fromfile(conftest.ROOT / 'configs/mmkd/msi_resnet_kdml_demo.py')
     for name in ('train_dataloader', 'val_dataloader'):
         cfg[name].dataset = cfg[name].dataset.get(
@@ -386,7 +386,7 @@ def test_the_auto_encoder_is_trained_before_and_a_resumed_run_equals_an_unbroken
 
 
 def test_pretraining_leaves_the_students_random_numbers_alone(data, tmp_path, teacher):
-    """With a link of weight 0 the student is the one of a run without link and hook, bit for bit."""
+    """With a link of weight 0 the student is that of a run without link and hook, bit for bit."""
     runs = {}
     for name in ('with', 'without'):
         cfg = small(data, tmp_path / name, teacher, **{'train_cfg.max_epochs': 1})

@@ -515,7 +515,10 @@ def test_whole_sets_load(data):
 )
 def test_segmentation_without_a_folder(broken, missing, what):
     shutil.rmtree(broken / missing)
-    advice = rf'no {what} {broken}/{missing}/train\. Prepare it: `python tools/convert_polyp.py IMAGES MASKS {broken}/'
+    advice = (
+        rf'no {what} {broken}/{missing}/train\. '
+        rf'Prepare it: `python tools/convert_polyp.py IMAGES MASKS {broken}/'
+    )
     with pytest.raises(FileNotFoundError, match=advice):
         segmentation_set(broken)
 

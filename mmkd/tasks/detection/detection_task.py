@@ -94,7 +94,7 @@ class DetectionTask(Task):
         if isinstance(network, TwoStageDetector) and roots <= {'backbone', 'neck', 'rpn_head'}:
             network.rpn_head(network.extract_feat(inputs))
         elif isinstance(network, DetectionTransformer):
-            samples = list(data_samples or _empty_samples(inputs))
+            samples = _with_instances(inputs, data_samples)  # DINO's denoising asks for them
             network.forward_transformer(network.extract_feat(inputs), samples)
         elif (
             roots <= {'backbone', 'neck', 'bbox_head'}
@@ -122,7 +122,7 @@ class DetectionTask(Task):
         paths: Sequence[str],
     ) -> None:
         try:
-            network(inputs, list(data_samples or _empty_samples(inputs)), mode='tensor')
+            network(inputs, _with_instances(inputs, data_samples), mode='tensor')
         except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
             raise ConfigError(
                 f'taps at {", ".join(paths)} of {self.name_of(network)!r}: '
@@ -154,22 +154,27 @@ def _num_classes(network: Network) -> int | None:
     return None
 
 
-def _empty_samples(inputs: Tensor) -> list[DetDataSample]:
-    """Return data samples without objects for images (N, 3, H, W)."""
+def _with_instances(
+    inputs: Tensor, data_samples: Sequence[DetDataSample] | None
+) -> list[DetDataSample]:
+    """Return data samples that all have ground truth, without objects where they had none.
+
+    Args:
+        inputs: Images (N, 3, H, W).
+        data_samples: One per image, of labeled or unlabeled images; None: made up.
+    """
     shape = tuple(inputs.shape[-2:])
+    sizes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), shape)
+    if data_samples is None:
+        data_samples = [
+            DetDataSample(metainfo=dict(sizes, scale_factor=(1.0, 1.0))) for _ in inputs
+        ]
     samples = []
-    for _ in inputs:
-        sample = DetDataSample(
-            metainfo=dict(
-                img_shape=shape,
-                ori_shape=shape,
-                pad_shape=shape,
-                batch_input_shape=shape,
-                scale_factor=(1.0, 1.0),
+    for sample in data_samples:
+        if 'gt_instances' not in sample:
+            sample = sample.clone()
+            sample.gt_instances = InstanceData(
+                bboxes=inputs.new_zeros((0, 4)), labels=inputs.new_zeros((0,), dtype=torch.long)
             )
-        )
-        sample.gt_instances = InstanceData(
-            bboxes=inputs.new_zeros((0, 4)), labels=inputs.new_zeros((0,), dtype=torch.long)
-        )
         samples.append(sample)
     return samples

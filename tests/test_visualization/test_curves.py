@@ -1,0 +1,55 @@
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from mmkd.visualization import draw_curves
+from mmkd.visualization.curves import read_scalars
+
+
+def write(work_dir, run, *records):
+    folder = work_dir / run / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)))
+
+
+def trained(step, value, **more):
+    return {
+        'loss': value,
+        'a/loss': value,
+        'a/loss_kd[b:prediction]': value / 2,
+        'step': step,
+    } | more
+
+
+def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
+    write(tmp_path, '20260101', trained(10, 3.0), trained(20, 2.0), {'a/m': 0.1, 'step': 1})
+    write(tmp_path, '20260102', trained(20, 1.5), {'a/m': 0.2, 'step': 2, 'a/table': 'x'})
+    train, val = read_scalars(tmp_path)
+    assert train['a/loss'] == {10: 3.0, 20: 1.5} and val == {'a/m': {1: 0.1, 2: 0.2}}
+
+
+def test_a_folder_without_logs_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='was it trained with LocalVisBackend'):
+        draw_curves(tmp_path, tmp_path / 'x.png', ['a'], 'm')
+
+
+@pytest.mark.parametrize('unit, more', [('epoch', dict(epoch=1)), ('iteration', {})])
+def test_validations_are_counted_as_the_training_counts(tmp_path, monkeypatch, unit, more):
+    """Iteration-based logs have no epochs. Legends stand below the axes, not over curves."""
+    figures = []
+    original = Figure.savefig
+
+    def savefig(figure, out, **kwargs):
+        figures.append(figure)
+        original(figure, out, **kwargs)
+
+    monkeypatch.setattr(Figure, 'savefig', savefig)
+    write(tmp_path, 'run', trained(10, 3.0, **more), {'a/m': 0.1, 'step': 7})
+    draw_curves(tmp_path, tmp_path / 'x.png', ['a', 'ensemble'], 'm')
+    (figure,) = figures
+    assert [axes.get_xlabel() for axes in figure.axes] == ['iteration', 'iteration', unit]
+    figure.canvas.draw()
+    for axes in figure.axes:
+        assert axes.get_legend().get_window_extent().y1 <= axes.get_window_extent().y0
+    assert (tmp_path / 'x.png').stat().st_size > 1000
