@@ -1,5 +1,4 @@
-"""Images and masks of polyps to COCO boxes and label maps: IMAGES MASKS OUT, or FOLDER OUT
-[options]
+"""Images and masks of polyps to COCO boxes and label maps.
 
 FOLDER is a data set as it is published: Kvasir-SEG, CVC-ClinicDB, CVC-300, CVC-ColonDB, ETIS,
 PolypGen, SUN-SEG, PraNet's TrainDataset and TestDataset/<set>, or several of them.

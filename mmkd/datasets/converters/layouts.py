@@ -109,6 +109,7 @@ def find_parts(folder: Path) -> list[Part]:
         MissingData: If there is no such folder.
         ConfigError: If no pair of folders is found.
     """
+    folder = folder.absolute()
     if not folder.is_dir():
         raise MissingData(f'FOLDER: no folder {str(folder)!r} (from {Path.cwd()})')
     parts = []
@@ -127,7 +128,7 @@ def find_parts(folder: Path) -> list[Part]:
             f'FOLDER: {str(folder)!r} has no folder of images ({", ".join(IMAGE_FOLDERS)}) beside '
             f'one of masks ({", ".join(MASK_FOLDERS)}); name both: IMAGES MASKS OUT'
         )
-    return _without_copies(parts)
+    return _without_copies(parts, folder)
 
 
 def _pairs_of_folders(folders: list[str]) -> list[tuple[str, str]]:
@@ -155,12 +156,12 @@ def _split_of(place: Path) -> str:
     return ''
 
 
-def _without_copies(parts: list[Part]) -> list[Part]:
+def _without_copies(parts: list[Part], folder: Path) -> list[Part]:
     """Keep one of a set's copies in several formats, the first by name (CVC-ClinicDB: PNG)."""
     kept: dict[str, Part] = {}
     for part in sorted(parts):
         bare = '/'.join(p for p in Path(part.name).parts if p.lower() not in ('png', 'tif', 'tiff'))
-        kept.setdefault(bare, part._replace(name=bare or '.'))
+        kept.setdefault(bare, part._replace(name=bare or folder.name))
     return list(kept.values())
 
 
@@ -180,7 +181,7 @@ def read_parts(parts: list[Part]) -> tuple[list[Part], list[Pair], list[str], li
         used = set(matched.values())
         for stem, image in images.items():
             if stem in matched:
-                name = (prefix + stem).replace('/', '_').removeprefix('._')
+                name = (prefix + stem).replace('/', '_')
                 path = image.relative_to(part.images).as_posix()
                 path = path if '/' in path else f'{Path(part.name).name}/{path}'
                 pairs.append(Pair(name, path, image, matched[stem], part.name, part.split))
