@@ -17,7 +17,7 @@ def requirements(name: str) -> list[str]:
 
 
 class BuildWithMim(build_py):
-    """Put `configs/` and `tools/` into the built package's `.mim` folder."""
+    """Put `configs/`, `tools/` and `model-index.yml` into the built package's `.mim` folder."""
 
     def run(self) -> None:
         """Build."""
@@ -32,6 +32,7 @@ class BuildWithMim(build_py):
                 dirs_exist_ok=True,
                 ignore=shutil.ignore_patterns('__pycache__'),
             )
+        shutil.copy(ROOT / 'model-index.yml', target.parent)
 
 
 version = re.search(r"__version__ = '(.+)'", (ROOT / 'mmkd' / 'version.py').read_text()).group(1)
@@ -48,7 +49,7 @@ setup(
     install_requires=requirements('runtime'),
     # Neither family is required: `Requires-Dist: mmengine` would overwrite the fork's files.
     extras_require={
-        name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'tests')
+        name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'tests', 'docs')
     },
     cmdclass={'build_py': BuildWithMim},
 )

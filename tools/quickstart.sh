@@ -32,4 +32,4 @@ say "Testing each member and the ensemble, drawing, exporting (half a minute)"
 "$PY" tools/report.py "$WORK_DIR" >"$WORK_DIR/report.log" 2>&1 \
     || { tail -n 15 "$WORK_DIR/report.log" >&2; fail "the report" "The whole output is in $WORK_DIR/report.log"; }
 sed -n '/^member /,$p' "$WORK_DIR/report.log"
-say "Done in $((SECONDS / 60)) min $((SECONDS % 60)) s. Next: README.md, 'Your own data'."
+say "Done in $((SECONDS / 60)) min $((SECONDS % 60)) s. Next: docs/quickstart.md, 'Train on your own data'."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests, in the same environment as the quickstart's: bash tools/run_tests.sh [--checks] [pytest arguments]
-#   --checks   first what reads the code alone: ruff, mypy and the import contract
+#   --checks   first what reads the code alone: ruff, mypy, the import contract and the documentation
 set -euo pipefail
 source "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/setup_env.sh"
 cd "$ROOT"
@@ -11,6 +11,7 @@ if [ "${1:-}" = --checks ]; then
     "$PY" -m ruff format --check .
     "$PY" -m mypy
     "$VENV/bin/lint-imports"
+    NO_MKDOCS_2_WARNING=1 "$PY" -m mkdocs build --strict --quiet
 fi
 # One process a core; the small networks of the tests gain nothing from more threads. loadgroup: tests that share what
 # their file sets up go to one process (tests/conftest.py), the longest files first; all others go where there is room.

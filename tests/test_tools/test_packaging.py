@@ -39,6 +39,7 @@ def test_a_wheel_ships_configs_and_tools_and_requires_no_family(toolkit, checkou
         for path in (toolkit.ROOT / folder).rglob('*'):
             if path.is_file() and '__pycache__' not in path.parts:
                 assert f'mmkd/.mim/{path.relative_to(toolkit.ROOT)}' in names
+    assert 'mmkd/.mim/model-index.yml' in names
     required = [line for line in metadata.splitlines() if line.startswith('Requires-Dist:')]
     for line in required:
         assert 'extra ==' in line or not any(
@@ -62,6 +63,6 @@ def test_the_source_distribution_can_be_built_from(checkout, tmp_path):
     (folder,) = (tmp_path / 'source').iterdir()
     with zipfile.ZipFile(build_wheel(folder, tmp_path)) as archive:
         names = set(archive.namelist())
-    assert {'mmkd/py.typed', 'mmkd/.mim/tools/train.py'} <= names
+    assert {'mmkd/py.typed', 'mmkd/.mim/tools/train.py', 'mmkd/.mim/model-index.yml'} <= names
     for path in (checkout / 'configs').rglob('*.py'):
         assert f'mmkd/.mim/{path.relative_to(checkout)}' in names

@@ -34,6 +34,7 @@ def shared_preprocessor_config(
     shared = ConfigDict(preprocessors[first]).copy()
     if '_scope_' in configs[first]:
         shared.setdefault('_scope_', configs[first]['_scope_'])
+    shared.setdefault('type', 'BaseDataPreprocessor')  # as mmengine's BaseModel
     divisors = [p.get('pad_size_divisor', 1) for p in preprocessors.values()]
     if len(set(divisors)) > 1:
         shared['pad_size_divisor'] = math.lcm(*divisors)

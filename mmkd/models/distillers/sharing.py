@@ -144,7 +144,9 @@ def sharing_links(
             cfg['connector'] = connector
             factor *= feature_weight
         elif kind == 'P':
-            loss = prediction or dict(task.default_loss('prediction'), tau=tau)
+            loss = prediction or task.default_loss('prediction')
+            if prediction is None and tau != 1:  # a task's own loss may have no temperature
+                loss = dict(loss, tau=tau)
             cfg.update(tap='prediction', loss=loss)
         cfg['weight'] = _scaled(weight, factor)
         return cfg

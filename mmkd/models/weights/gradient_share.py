@@ -18,7 +18,8 @@ class GradientShare(WeightRule):
 
     Args:
         share: Norm of the link's gradient as a share of the task's. Default: 0.1.
-        interval, momentum: See `WeightRule`. Defaults: 20 iterations, 0.9.
+        interval: See `WeightRule`.
+        momentum: See `WeightRule`.
         limits: Least and greatest factor. Default: 1e-6 and 1e6.
 
     Raises:

@@ -18,7 +18,8 @@ class NegativeTransferGuard(WeightRule):
     Args:
         mode: `mute`, `project` or `log`. Default: `mute`.
         threshold: The cosine below which a link is muted. Default: 0.
-        interval, momentum: See `WeightRule`. Defaults: 20 iterations, 0.9.
+        interval: See `WeightRule`.
+        momentum: See `WeightRule`.
     """
 
     def __init__(

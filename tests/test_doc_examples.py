@@ -1,0 +1,63 @@
+"""The examples of docs/examples run, and the README's config is the real recipe."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted(path.stem for path in (ROOT / 'docs/examples').glob('*.py'))
+# All in one process of their own: importing the toolboxes takes most of the time, and what they
+# register is not for the other tests.
+RUN_ALL = """import json, runpy, sys, traceback
+found = {}
+for path in sys.argv[2:]:
+    try:
+        names = runpy.run_path(path, run_name='__main__')
+        terms = names.get('terms') or names.get('log')
+        found[path] = {key: float(value) for key, value in terms.items()}
+    except BaseException:
+        found[path] = traceback.format_exc()
+json.dump(found, open(sys.argv[1], 'w'))
+"""
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+    """By example, the loss terms of its step, or the traceback that it ended with."""
+    out = tmp_path_factory.mktemp('examples') / 'found.json'
+    paths = [str(ROOT / f'docs/examples/{name}.py') for name in EXAMPLES]
+    done = subprocess.run(
+        [sys.executable, '-c', RUN_ALL, str(out), *paths], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {Path(path).stem: found for path, found in json.loads(out.read_text()).items()}
+
+
+@pytest.mark.parametrize('name', EXAMPLES)
+def test_an_example_runs_and_its_link_has_a_loss(outcomes, name):
+    terms = outcomes[name]
+    assert isinstance(terms, dict), terms
+    links = [value for key, value in terms.items() if '/loss_' in key and '[' in key]
+    assert links and all(math.isfinite(value) and value > 0 for value in links), terms
+
+
+def test_the_config_of_the_readme_is_that_of_the_recipe(tmp_path):
+    from mmengine.config import Config
+
+    block = re.search(r'(?ms)^```python\n(_base_.*?)^```$', (ROOT / 'README.md').read_text())
+    path = tmp_path / 'readme.py'
+    path.write_text(block.group(1).replace("'../_base_/", f"'{ROOT}/configs/_base_/"))
+    files = (path, ROOT / 'configs/mmkd/polyp_yolox_kdml.py')
+    shown, real = (
+        {k: v for k, v in Config.fromfile(file).to_dict().items() if not k.startswith('_')}
+        for file in files
+    )
+    # What the README leaves out: the preprocessing, and the teacher's seed.
+    real['model'].pop('data_preprocessor')
+    real['model']['members']['teacher'].pop('seed')
+    assert shown == real
