@@ -2,7 +2,7 @@
 # (docs/studies/kvasir_kd). The teacher first:
 #   python tools/train.py configs/mmkd/studies/kvasir_teacher_96.py --work-dir work_dirs/studies/kvasir_teacher
 _base_ = './kvasir_teacher_96.py'
-_epochs = 24
+_epochs = 12
 _unet = dict(
     type='EncoderDecoder',
     backbone=dict(
