@@ -184,7 +184,7 @@ def test_two_links_between_the_same_taps_stand_side_by_side_under_two_names(tool
         ),
         (
             dict(source_connector='Rebuld'),
-            r"model.links\[0\].source_connector.type: unknown name 'Rebuld'; did you mean 'Rebuild'",
+            r"model.links\[0\].source_connector.type: unknown name 'Rebuld'; did you mean 'Reb",
         ),
         (
             dict(source_connector=[dict(type='Widen', factr=1)]),

@@ -66,7 +66,7 @@ def test_members_with_dropout_keep_to_their_own_random_streams(toolkit):
 
 
 def test_the_control_is_sensitive(toolkit):
-    """With sharing the students' weights are not those of solo training, the unread teacher's are."""
+    """With sharing the students' weights are not those of solo training; the teacher's are."""
     batches = [toolkit.make_batch(seed=i) for i in range(3)]
     results = {}
     for sharing in ('individual', 'kdml_p'):
