@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def table_columns(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str,
         key.split('/', 1)[1]
         for name in names
         for key, value in metrics.items()
-        if key.startswith(f'{name}/') and isinstance(value, int | float)
+        if key.startswith(f'{name}/') and isinstance(value, Real)  # mmseg's are numpy's
     ]
     columns = {
         metric: heading

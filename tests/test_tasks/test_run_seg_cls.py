@@ -1,10 +1,13 @@
 """Segmentation and classification as a user runs them: small demo configs, Runner and tools."""
 
+import contextlib
 import copy
+import io
 import itertools
 import json
 import math
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -99,6 +102,24 @@ def run(*command, cwd):
 
 def tool(name):
     return conftest.ROOT / 'tools' / name
+
+
+def call(name, *arguments, cwd):
+    """Run a tool in this process, which has all imports: the output, exit status and messages."""
+    out, err = io.StringIO(), io.StringIO()
+    status = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(cwd)
+        patch.setattr(sys, 'argv', [str(tool(name)), *map(str, arguments)])
+        try:
+            runpy.run_path(str(tool(name)), run_name='__main__')
+        except SystemExit as end:
+            status = end.code or 0
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 def scalars(work_dir):
@@ -211,15 +232,8 @@ def reports(runs):
 
     def reported(kind):
         if kind not in done:
-            done[kind] = run(
-                tool('report.py'),
-                'work',
-                '--checkpoint',
-                'work/epoch_2.pth',
-                '--images',
-                '2',
-                cwd=runs(kind),
-            )
+            arguments = ('work', '--checkpoint', 'work/epoch_2.pth', '--images', '2')
+            done[kind] = call('report.py', *arguments, cwd=runs(kind))
             assert done[kind].returncode == 0, done[kind].stderr[-3000:]
         return runs(kind), done[kind].stdout
 
@@ -351,17 +365,8 @@ def test_member_panels_and_feature_panels(data, tmp_path, kind):
 @pytest.mark.parametrize('kind', TRAINED)
 def test_visualize_tool(runs, kind):
     folder = runs(kind)
-    done = run(
-        tool('visualize.py'),
-        'config.py',
-        'work/epoch_2.pth',
-        '--out',
-        'shown',
-        '--indices',
-        '0',
-        '3',
-        cwd=folder,
-    )
+    arguments = ('config.py', 'work/epoch_2.pth', '--out', 'shown', '--indices', '0', '3')
+    done = call('visualize.py', *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     kinds = ('members', 'features') if kind == 'unet' else ('members',)
     expected = {f'{i:05d}_{one}.png' for i in (0, 3) for one in kinds}
@@ -373,16 +378,8 @@ def test_visualize_tool(runs, kind):
 
 
 def test_visualize_tool_with_a_wrong_name(runs):
-    done = run(
-        tool('visualize.py'),
-        'config.py',
-        'work/epoch_2.pth',
-        '--out',
-        'wrong',
-        '--names',
-        '00009.png',
-        cwd=runs('unet'),
-    )
+    arguments = ('config.py', 'work/epoch_2.pth', '--out', 'wrong', '--names', '00009.png')
+    done = call('visualize.py', *arguments, cwd=runs('unet'))
     assert (
         done.returncode != 0
         and "--names: unknown name '00009.png'" in done.stderr

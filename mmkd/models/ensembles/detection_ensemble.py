@@ -16,6 +16,9 @@ from .base import Ensemble
 CONF_TYPES = ('max', 'avg', 'box_and_model_avg', 'absent_model_aware_avg')
 
 
+FAR = 1e5  # pixels: beyond it boxes are cut, or one that exploded would blur all others
+
+
 @MODELS.register_module()
 class DetectionEnsemble(Ensemble):
     """Fuse several detectors' boxes of one image by weighted boxes fusion or NMS.
@@ -111,7 +114,7 @@ class DetectionEnsemble(Ensemble):
     def _fused(self, members: Sequence[InstanceData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         from ensemble_boxes import nms, weighted_boxes_fusion  # imports numba and pandas
 
-        boxes = [p.bboxes.cpu().double().numpy() for p in members]
+        boxes = [p.bboxes.cpu().double().numpy().clip(-FAR, FAR) for p in members]
         scores = [p.scores.cpu().double().numpy() for p in members]
         labels = [p.labels.cpu().numpy() for p in members]
         # The library takes coordinates in [0, 1] and cuts what lies outside: scale by the boxes'

@@ -169,6 +169,15 @@ def test_boxes_over_the_border_are_cut_no_more_than_the_members(fusion):
 
 
 @pytest.mark.parametrize('fusion', FUSIONS)
+def test_an_exploded_box_leaves_the_others_as_they_are(fusion):
+    """An untrained YOLOX's sizes are exponentials."""
+    exploded = (-1e12, -1e12, 1e12, 1e12, 0.95, 0)
+    fused = DetectionEnsemble(fusion)([boxes_of(exploded, FAR), boxes_of(B)])
+    check(fused[1:], B, FAR, tolerance=0.05)
+    assert fused.bboxes[0].abs().max() == 1e5
+
+
+@pytest.mark.parametrize('fusion', FUSIONS)
 def test_the_overlaps_that_decide_are_those_of_the_boxes_themselves(fusion):
     """IoU 0.5 of the boxes, 0.71 of what an image of 200 x 100 shows of them."""
     one, other = (-80, 0, 100, 60, 0.9, 0), (0, 0, 140, 60, 0.6, 0)
