@@ -1,6 +1,7 @@
 """A whole training that takes a second: three narrow classifiers on twelve small images."""
 
 import itertools
+import os
 import random
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def light_config(work_dir, **changes):
     )
     cfg.merge_from_dict(changes)
     return cfg
+
+
+def environment(**changes):
+    """Variables of a process that finds mmkd and this module, with one thread."""
+    paths = [str(ROOT / 'tests'), str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    threads = dict(OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(paths))
+    return dict(os.environ, **threads, **changes)
 
 
 def loader(shuffle):

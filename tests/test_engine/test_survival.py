@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from light_training import ROOT, light_config
+from light_training import ROOT, environment, light_config
 from mmengine.runner import Runner
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
@@ -20,7 +20,7 @@ def start(folder, *arguments):
         cwd=folder,
         stdout=open(folder / 'out.log', 'a'),
         stderr=subprocess.STDOUT,
-        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT / "tests"}:{ROOT}'),
+        env=environment(),
     )
 
 
