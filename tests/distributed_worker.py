@@ -1,8 +1,9 @@
-"""Steps of small distillers on this rank's share of a batch, for test_distributed.py; rank 0 saves what came of it.
+"""Steps of small distillers on this rank's share of a batch; rank 0 saves what came of it.
 
-    torchrun --nproc_per_node=2 tests/distributed_worker.py OUT.pth
+    torchrun --nproc_per_node=2 tests/distributed_worker.py OUT.pth CASE...
 
-Norms are group norms, connectors' too: a batch norm in training mode sees its own rank's images (SyncBN, on GPUs, sees all).
+Norms are group norms, connectors' too: a batch norm in training mode sees its own rank's images
+(SyncBN, on GPUs, sees all).
 """
 
 import copy
@@ -181,10 +182,11 @@ def part(batch, index, parts):
 
 
 def run(case, rank=0, world=1):
-    """Train STEPS steps on this rank's share of batches of BATCH images; then evaluate 8 images, shared among the ranks.
+    """Train STEPS steps on this rank's share of batches of BATCH images; evaluate 8 images.
 
     Returns:
-        dict: `start` and `weights` (state dicts), `losses` (each step's, by member, over all ranks), `metrics`.
+        dict: `start` and `weights` (state dicts), `losses` (each step's, by member, over all
+            ranks), `metrics`.
     """
     toolbox, sharing, accumulate, bf16 = CASES[case]
     accumulate = accumulate if world > 1 else 1  # one process: the big batch at once
@@ -199,13 +201,13 @@ def run(case, rank=0, world=1):
         wrapped, optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulate, **options
     )
     wrapper.initialize_count_status(wrapped, 0, STEPS * accumulate)
-    losses = []
+    losses, names = [], list(wrapper.keys())
     for step in range(STEPS):
         model.progress = step / STEPS
         own = part(make_batch(BATCH, seed=step), rank, world)
         logs = [wrapped.train_step(part(own, i, accumulate), wrapper) for i in range(accumulate)]
         sums = torch.stack(
-            [torch.stack([log[f'{name}/loss'] for name in wrapper.keys()]) for log in logs]
+            [torch.stack([log[f'{name}/loss'] for name in names]) for log in logs]
         ).mean(0)
         if world > 1:
             dist.all_reduce(sums)
@@ -258,7 +260,7 @@ def main():
     init_cpu_distributed('pytorch')
     rank, world = dist.get_rank(), dist.get_world_size()
     results = {}
-    for case in CASES:
+    for case in sys.argv[2:]:
         results[case] = run(case, rank, world)
         sums = [None] * world
         dist.all_gather_object(

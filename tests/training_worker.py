@@ -1,4 +1,7 @@
-"""A whole training from a config, under torchrun; every rank saves its weights: training_worker.py OUT CONFIG."""
+"""A whole training from a config, under torchrun; every rank saves its weights.
+
+training_worker.py OUT CONFIG
+"""
 
 import sys
 

@@ -42,7 +42,8 @@ def test_an_interval_is_one_line_and_a_row_for_each_member(trained):
     _, lines, scalars = trained
     head, (columns, *rows) = table_after(lines, 'Epoch(train)', 4)
     assert re.search(
-        r'Epoch\(train\) +\[1\]\[1/3\]  eta: [\d:]+  time: [\d.]+  data_time: [\d.]+  .*loss: [\d.]+$',
+        r'Epoch\(train\) +\[1\]\[1/3\]  eta: [\d:]+  time: [\d.]+  data_time: [\d.]+  '
+        r'.*loss: [\d.]+$',
         head,
     )
     assert columns[:4] == ['member', 'lr', 'loss', 'grad_norm'] and {
@@ -153,3 +154,36 @@ def test_plain_names(name, plain):
     from mmkd.visualization.mlflow_backend import plain_name
 
     assert plain_name(name) == plain
+
+
+def test_metrics_that_are_no_numbers_stand_below_the_table(toolkit):
+    """A class-wise table or a confusion matrix; MMPretrain's is a tensor."""
+    import types
+
+    import torch
+    from mmengine.logging import MessageHub
+
+    from mmkd.engine.log_processors import MemberLogProcessor
+
+    hub = MessageHub.get_instance('tables')
+    matrix = torch.tensor([[3, 1], [0, 4]])
+    hub.update_scalar('test/student1/accuracy', 87.5)
+    hub.update_info('test/student1/confusion_matrix/result', matrix)
+    runner = types.SimpleNamespace(
+        model=toolkit.make_distiller(init=False),
+        message_hub=hub,
+        _train_loop=None,
+        test_dataloader=range(4),
+        test_loop=types.SimpleNamespace(dataloader=range(4)),
+    )
+    processor = MemberLogProcessor()
+    tag, text = processor.get_log_after_epoch(runner, 4, 'test', with_non_scalar=True)
+    lines = text.split('\n')
+    assert lines[1].split() == ['member', 'accuracy']
+    assert lines[2].split() == ['student1', '87.5000']
+    assert lines[3:] == [
+        '  student1/confusion_matrix/result:',
+        '    tensor([[3, 1],',
+        '            [0, 4]])',
+    ]
+    assert torch.equal(tag['student1/confusion_matrix/result'], matrix)

@@ -1,12 +1,12 @@
 """Resumed runs against unbroken ones, where epochs end in the middle of accumulated gradients."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from light_training import environment
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 WORKER = Path(__file__).parents[1] / 'resume_worker.py'
@@ -27,7 +27,7 @@ def test_a_resumed_run_equals_an_unbroken_one_on_two_ranks(tmp_path):
         [*command, str(WORKER), str(tmp_path)],
         capture_output=True,
         text=True,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
+        env=environment(),
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]

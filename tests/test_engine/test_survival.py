@@ -8,24 +8,19 @@ import time
 
 import pytest
 import torch
+from light_training import ROOT, environment, light_config
 from mmengine.runner import Runner
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 
 
-def config(toolkit, data, work_dir, **changes):
-    cfg = toolkit.small_config(data, work_dir, **changes)
-    cfg.train_cfg.update(max_epochs=2, val_interval=2)
-    return cfg
-
-
-def start(toolkit, folder, *arguments):
+def start(folder, *arguments):
     return subprocess.Popen(
-        [sys.executable, str(toolkit.ROOT / 'tools/train.py'), 'config.py', *arguments],
+        [sys.executable, str(ROOT / 'tools/train.py'), 'config.py', *arguments],
         cwd=folder,
         stdout=open(folder / 'out.log', 'a'),
         stderr=subprocess.STDOUT,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
+        env=environment(),
     )
 
 
@@ -43,18 +38,16 @@ def weights(path):
 
 
 @pytest.mark.parametrize('workers', [0, 1])
-def test_a_run_preempted_in_the_middle_of_an_epoch_ends_as_an_unbroken_one(
-    toolkit, data, tmp_path, workers
-):
+def test_a_run_preempted_in_the_middle_of_an_epoch_ends_as_an_unbroken_one(tmp_path, workers):
     changes = {'train_dataloader.num_workers': workers, 'train_dataloader.batch_size': 2}
-    whole = config(toolkit, data, tmp_path / 'whole', **changes)
+    whole = light_config(tmp_path / 'whole', **changes)
     Runner.from_cfg(whole).train()
-    broken = config(toolkit, data, tmp_path / 'broken', **changes)
+    broken = light_config(tmp_path / 'broken', **changes)
     broken.custom_hooks.append(dict(type='SignalHook', iteration=8))
     with pytest.raises(SystemExit) as stopped:
         Runner.from_cfg(broken).train()
     assert stopped.value.code == 99 and (tmp_path / 'broken/preempted_iter_9.pth').is_file()
-    resumed = config(toolkit, data, tmp_path / 'broken', **changes)
+    resumed = light_config(tmp_path / 'broken', **changes)
     resumed.load_from, resumed.resume = str(tmp_path / 'broken/preempted_iter_9.pth'), True
     Runner.from_cfg(resumed).train()
     one, other = (weights(tmp_path / f'{name}/epoch_2.pth') for name in ('whole', 'broken'))
@@ -88,11 +81,11 @@ def signal_hook():
                 os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_train_tool_stops_on_a_signal_and_resumes(toolkit, data, tmp_path):
-    cfg = config(toolkit, data, 'work')
+def test_train_tool_stops_on_a_signal_and_resumes(tmp_path):
+    cfg = light_config('work')
     cfg.train_cfg.max_epochs = 200
     cfg.dump(tmp_path / 'config.py')
-    process = start(toolkit, tmp_path)
+    process = start(tmp_path)
     wait_for(tmp_path, 'Epoch(train)', process)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(60) == 99
@@ -100,32 +93,30 @@ def test_train_tool_stops_on_a_signal_and_resumes(toolkit, data, tmp_path):
     assert (tmp_path / 'work/last_checkpoint').read_text() == str(
         tmp_path / 'work' / saved.name
     ) or ((tmp_path / 'work/last_checkpoint').read_text() == f'work/{saved.name}')
-    done = start(toolkit, tmp_path, '--resume', '--cfg-options', 'train_cfg.max_epochs=1')
+    done = start(tmp_path, '--resume', '--cfg-options', 'train_cfg.max_epochs=1')
     assert done.wait(200) == 0, (tmp_path / 'out.log').read_text()[-2000:]
     assert f'--resume: work/{saved.name}' in (tmp_path / 'out.log').read_text()
 
 
-def test_killed_while_saving_the_last_whole_checkpoint_is_found(toolkit, data, tmp_path):
-    """SIGKILL at random moments of a run that does nearly nothing but save: what is left always loads."""
+def test_killed_while_saving_the_last_whole_checkpoint_is_found(tmp_path):
+    """SIGKILL at random moments of a run that does little but save: what is left always loads."""
     from mmkd.utils.checkpoint import latest_whole, load_file
 
-    cfg = config(
-        toolkit,
-        data,
+    cfg = light_config(
         'work',
         **{'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.save_best': None},
     )
     cfg.train_cfg.max_epochs = 500
     cfg.dump(tmp_path / 'config.py')
+    started = 0
     for kill in range(3):
-        process = start(toolkit, tmp_path, '--resume')
-        known = len(list((tmp_path / 'work').glob('iter_*.pth'))) if kill else 0
+        process = start(tmp_path, '--resume')
         end = time.time() + 200
         while process.poll() is None and time.time() < end:
             newest = max(
                 (p.stat().st_mtime_ns for p in (tmp_path / 'work').glob('iter_*.pth')), default=0
             )
-            if newest and (known == 0 or newest > started):
+            if newest > started:
                 break
             time.sleep(0.02)
         time.sleep(0.13 * kill)
@@ -169,10 +160,8 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
     ).read_bytes() == b'old'
 
 
-def test_the_old_checkpoint_is_removed_after_the_new_one_is_whole(
-    toolkit, data, tmp_path, monkeypatch
-):
-    cfg = config(toolkit, data, tmp_path / 'work', **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+def test_the_old_checkpoint_is_removed_after_the_new_one_is_whole(tmp_path, monkeypatch):
+    cfg = light_config(tmp_path / 'work', **{'default_hooks.checkpoint.max_keep_ckpts': 1})
     seen = []
     runner = Runner.from_cfg(cfg)
     original = runner.save_checkpoint
@@ -187,16 +176,17 @@ def test_the_old_checkpoint_is_removed_after_the_new_one_is_whole(
     assert [p.name for p in (tmp_path / 'work').glob('epoch_*.pth')] == ['epoch_2.pth']
 
 
-def test_a_checkpoint_of_another_batch_size_is_refused_in_the_middle_of_an_epoch(
-    toolkit, data, tmp_path
-):
-    broken = config(toolkit, data, tmp_path / 'broken', **{'train_dataloader.batch_size': 2})
+def test_a_checkpoint_of_another_batch_size_is_refused_in_the_middle_of_an_epoch(tmp_path):
+    broken = light_config(tmp_path / 'broken', **{'train_dataloader.batch_size': 2})
     broken.custom_hooks.append(dict(type='SignalHook', iteration=4))
     with pytest.raises(SystemExit):
         Runner.from_cfg(broken).train()
-    other = config(toolkit, data, tmp_path / 'other', **{'train_dataloader.batch_size': 6})
+    other = light_config(tmp_path / 'other', **{'train_dataloader.batch_size': 6})
     other.load_from, other.resume = str(tmp_path / 'broken/preempted_iter_5.pth'), True
-    with pytest.raises(ValueError, match='cannot resume: iteration 5 does not belong to epoch 1'):
+    with pytest.raises(
+        ValueError,
+        match='cannot resume: train_dataloader has 2 batches per epoch, the checkpoint 6',
+    ):
         Runner.from_cfg(other).train()
 
 
@@ -250,7 +240,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_training(toolkit):
 
 @pytest.fixture
 def size_limit():
-    """Lower the size that this process may write a file to: the system then refuses to write on, as on a full disk."""
+    """Limit the size of files that this process may write: the system refuses, as a full disk."""
     import resource
 
     previous = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -260,16 +250,12 @@ def size_limit():
     signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.parametrize('best', [None, 'ensemble/coco/bbox_mAP'])
-def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(
-    toolkit, data, tmp_path, size_limit, best
-):
+@pytest.mark.parametrize('best', [None, 'ensemble/accuracy/top1'])
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(tmp_path, size_limit, best):
     from mmkd.utils.checkpoint import latest_whole, load_file
 
     work = tmp_path / 'work'
-    cfg = config(
-        toolkit,
-        data,
+    cfg = light_config(
         work,
         **{
             'default_hooks.checkpoint.max_keep_ckpts': 1,
@@ -293,7 +279,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(
     ):
         runner.train()
     size_limit(-1)
-    kept = {'epoch_1.pth'} | ({'best_ensemble_coco_bbox_mAP_epoch_1.pth'} if best else set())
+    kept = {'epoch_1.pth'} | ({'best_ensemble_accuracy_top1_epoch_1.pth'} if best else set())
     assert {p.name for p in work.iterdir() if '.pth' in p.name} == kept
     assert latest_whole(work) == str(work / 'epoch_1.pth') and (
         work / 'last_checkpoint'
@@ -302,29 +288,23 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_says_so(
         load_file(str(work / name), 'checkpoint')
 
 
-def test_the_previous_best_is_removed_after_the_new_one_is_whole(
-    toolkit, data, tmp_path, monkeypatch
-):
-    keys = ['student1/coco/bbox_mAP', 'student2/coco/bbox_mAP']
+def test_the_previous_best_is_removed_after_the_new_one_is_whole(tmp_path, monkeypatch):
+    keys = ['student1/accuracy/top1', 'student2/accuracy/top1']
     for save_best in (keys, keys[0]):
         work = tmp_path / str(len(save_best))
-        cfg = config(toolkit, data, work, **{'default_hooks.checkpoint.save_best': save_best})
-        cfg.experiment_name = work.name
+        cfg = light_config(work, **{'default_hooks.checkpoint.save_best': save_best})
         runner = Runner.from_cfg(cfg)
         hook = next(h for h in runner.hooks if type(h).__name__ == 'SafeCheckpointHook')
         runner.load_or_resume()
         hook.before_train(runner)
         wanted = keys if save_best is keys else keys[:1]
         seen = []
-        save = runner.save_checkpoint
-        monkeypatch.setattr(
-            runner,
-            'save_checkpoint',
-            lambda *args, **kwargs: (
-                seen.append(sorted(p.name for p in work.glob('best_*.pth'))),
-                save(*args, **kwargs),
-            ),
-        )
+
+        def save(*args, work=work, seen=seen, save=runner.save_checkpoint, **kwargs):
+            seen.append(sorted(p.name for p in work.glob('best_*.pth')))
+            save(*args, **kwargs)
+
+        monkeypatch.setattr(runner, 'save_checkpoint', save)
         for epoch, score in ((1, 0.5), (2, 0.4), (3, 0.6)):
             runner.train_loop._epoch = epoch
             hook.after_val_epoch(runner, {key: score for key in keys})
@@ -335,14 +315,14 @@ def test_the_previous_best_is_removed_after_the_new_one_is_whole(
         ) == 2 * len(wanted)
 
 
-def test_old_preempted_checkpoints_and_leftovers_of_kills_go(toolkit, data, tmp_path):
+def test_old_preempted_checkpoints_and_leftovers_of_kills_go(tmp_path):
     work = tmp_path / 'work'
-    broken = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
+    broken = light_config(work, **{'train_dataloader.batch_size': 2})
     broken.custom_hooks.append(dict(type='SignalHook', iteration=1))
     with pytest.raises(SystemExit):
         Runner.from_cfg(broken).train()
     (work / '.epoch_1.pth.abc123.pth').write_bytes(b'torn')
-    again = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
+    again = light_config(work, **{'train_dataloader.batch_size': 2})
     again.custom_hooks.append(dict(type='SignalHook', iteration=3))
     again.load_from, again.resume, again.experiment_name = (
         str(work / 'preempted_iter_2.pth'),
@@ -354,7 +334,7 @@ def test_old_preempted_checkpoints_and_leftovers_of_kills_go(toolkit, data, tmp_
     assert [p.name for p in work.glob('*preempted_iter_*')] == [
         'preempted_iter_4.pth'
     ] and not list(work.glob('.*.pth'))
-    last = config(toolkit, data, work, **{'train_dataloader.batch_size': 2})
+    last = light_config(work, **{'train_dataloader.batch_size': 2})
     last.load_from, last.resume, last.experiment_name = (
         str(work / 'preempted_iter_4.pth'),
         True,
@@ -364,17 +344,17 @@ def test_old_preempted_checkpoints_and_leftovers_of_kills_go(toolkit, data, tmp_
     assert not list(work.glob('preempted_iter_*')) and (work / 'epoch_2.pth').is_file()
 
 
-def test_a_validation_that_a_kill_cut_off_is_done_after_all(toolkit, data, tmp_path):
-    whole = config(toolkit, data, tmp_path / 'whole')
+def test_a_validation_that_a_kill_cut_off_is_done_after_all(tmp_path):
+    whole = light_config(tmp_path / 'whole')
     Runner.from_cfg(whole).train()
-    cut = config(toolkit, data, tmp_path / 'cut')
+    cut = light_config(tmp_path / 'cut')
     cut.experiment_name = 'cut'
     runner = Runner.from_cfg(cut)
     runner.val_loop.run = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         runner.train()
     assert not list((tmp_path / 'cut').glob('best_*'))
-    resumed = config(toolkit, data, tmp_path / 'cut')
+    resumed = light_config(tmp_path / 'cut')
     resumed.load_from, resumed.resume, resumed.experiment_name = (
         str(tmp_path / 'cut/epoch_2.pth'),
         True,
@@ -389,8 +369,8 @@ def test_a_validation_that_a_kill_cut_off_is_done_after_all(toolkit, data, tmp_p
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
-    """SIGKILL ten times in a training that saves every second iteration, `--resume` each time: it ends as the unbroken run."""
+def test_ten_kills_at_random_moments_lose_nothing(tmp_path):
+    """SIGKILL ten times in a training that saves every second iteration, `--resume` each time."""
     import random
     import re
 
@@ -404,18 +384,18 @@ def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
         'train_dataloader.num_workers': 0,
     }
     for name in ('whole', 'killed'):
-        cfg = config(toolkit, data, 'work', **changes)
+        cfg = light_config('work', **changes)
         cfg.train_cfg.update(max_epochs=10, val_interval=10)
         (tmp_path / name).mkdir()
         cfg.dump(tmp_path / name / 'config.py')
-    assert start(toolkit, tmp_path / 'whole').wait(500) == 0, (
-        tmp_path / 'whole/out.log'
-    ).read_text()[-2000:]
+    assert start(tmp_path / 'whole').wait(500) == 0, (tmp_path / 'whole/out.log').read_text()[
+        -2000:
+    ]
     folder, draw = tmp_path / 'killed', random.Random(7)
     kills = []
     while len(kills) < 10:
         logged = len((folder / 'out.log').read_text()) if kills else 0
-        process = start(toolkit, folder, '--resume')
+        process = start(folder, '--resume')
         end = time.time() + 200
         wanted = draw.randint(1, 6)
         while (folder / 'out.log').read_text()[logged:].count('Epoch(train)') < wanted:
@@ -441,14 +421,13 @@ def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
         torn = len(list((folder / 'work').glob('.*.pth')))
         kills.append((reached, saved, torn))
         print(
-            f'kill {len(kills):2d}: after iteration {reached}, saved up to {saved}, {torn} torn temporary file(s)'
+            f'kill {len(kills):2d}: after iteration {reached}, saved up to {saved}, '
+            f'{torn} torn temporary file(s)'
         )
         assert (
             reached - saved <= 3
         )  # one interval, and an iteration that is not logged yet or is being saved
-    assert start(toolkit, folder, '--resume').wait(500) == 0, (folder / 'out.log').read_text()[
-        -2000:
-    ]
+    assert start(folder, '--resume').wait(500) == 0, (folder / 'out.log').read_text()[-2000:]
     one, other = (weights(latest_whole(tmp_path / name / 'work')) for name in ('whole', 'killed'))
     assert one['meta']['iter'] == other['meta']['iter'] == 60
     unequal = [
@@ -458,6 +437,7 @@ def test_ten_kills_at_random_moments_lose_nothing(toolkit, data, tmp_path):
     ]
     writing = sum(torn > 0 for *_, torn in kills)
     print(
-        f'10 kills, {writing} while a file was written; weights that differ at the end: {len(unequal)}'
+        f'10 kills, {writing} while a file was written; weights that differ at the end: '
+        f'{len(unequal)}'
     )
     assert not unequal, unequal[:5]

@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -338,9 +339,7 @@ def factors_logged(work_dir):
     text = ''.join(path.read_text() for path in sorted(work_dir.glob('*/*.log')))
     return [
         float(value)
-        for value in re.findall(
-            r'Factors, epoch .*: L1 of student1 <- teacher.feature: ([\d.]+)', text
-        )
+        for value in re.findall(r'Fitting, epoch .*: student1 <- teacher.feature: ([\d.]+)', text)
     ]
 
 
@@ -383,6 +382,34 @@ def test_the_auto_encoder_is_trained_before_and_a_resumed_run_equals_an_unbroken
         if not torch.equal(value, state[key])
     ]
     assert not unequal, unequal[:5]
+
+
+def test_a_signal_while_the_auto_encoder_is_trained_is_obeyed_and_resumed(data, tmp_path, teacher):
+    from mmengine.hooks import Hook
+    from mmengine.registry import HOOKS
+
+    @HOOKS.register_module(force=True)
+    class SignalBeforeHook(Hook):
+        def after_pretrain_iter(self, runner, iteration):
+            if iteration == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    short = {'train_cfg.max_epochs': 1, 'val_cfg': None, 'val_dataloader': None}
+    short['val_evaluator'] = None
+    whole = Runner.from_cfg(small(data, tmp_path / 'whole', teacher, **short))
+    whole.train()
+    cut = small(data, tmp_path / 'cut', teacher, **short)
+    cut.custom_hooks.append(dict(type='SignalBeforeHook'))
+    with pytest.raises(SystemExit) as left:
+        Runner.from_cfg(cut).train()
+    assert left.value.code == 99
+    resumed = small(data, tmp_path / 'cut', teacher, **short)
+    resumed.load_from, resumed.resume = str(tmp_path / 'cut/preempted_iter_0.pth'), True
+    runner = Runner.from_cfg(resumed)
+    runner.train()
+    own = runner.model.state_dict()
+    assert runner.iter == whole.iter == 3
+    assert all(torch.equal(value, own[key]) for key, value in whole.model.state_dict().items())
 
 
 def test_pretraining_leaves_the_students_random_numbers_alone(data, tmp_path, teacher):

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmkd.engine.loops.batch_stream import BatchStream, DrawnDataset, seeded
+from mmkd.engine.loops.batch_stream import BatchStream, DrawnDataset, seeded, shared_seed
 from mmkd.registry import HOOKS
 from mmkd.utils.checks import build_checked
 from mmkd.utils.errors import ConfigError
@@ -175,5 +175,6 @@ def _stream(runner: Runner) -> BatchStream:
         sampler=dict(type='DefaultSampler', shuffle=True),
     )
     cfg.pop('batch_sampler', None)
-    loader = Runner.build_dataloader(cfg, seed=runner.seed)
-    return BatchStream(loader, 'FactorPretrainHook: train_dataloader', runner.seed, salt=2)
+    seed = shared_seed(runner)
+    loader = Runner.build_dataloader(cfg, seed=seed)
+    return BatchStream(loader, 'FactorPretrainHook: train_dataloader', seed, salt=2)

@@ -18,7 +18,8 @@ from .each_member_hook import adapt_hooks
 class MemberHook(Hook):
     """What an `OnlineDistiller` needs of a Runner.
 
-    - Ema members move after each optimizer step; links learn of each validation's metrics.
+    - Ema members move after each optimizer step; links learn of each validation's metrics, which a
+      checkpoint keeps.
     - Checkpoints hold, by rank, torch's, numpy's and Python's random states, each member's and the
       mixer's own, and the size that multi-scale resizing has drawn; also the state of the batches
       (`ResumableTrainLoop`) and gradients that are still accumulating. A resumed run goes on as an
@@ -35,6 +36,7 @@ class MemberHook(Hook):
     def __init__(self) -> None:
         self.gathered: list[dict[str, Any]] | None = None
         self.resumed: dict[str, Any] = {}
+        self.metrics: dict[str, float] = {}
 
     def before_run(self, runner: Runner) -> None:
         """Let toolbox hooks that reach into the model act on each member."""
@@ -50,6 +52,7 @@ class MemberHook(Hook):
         for name, parameter in model.named_parameters():
             if name in self.resumed.get('mmkd_gradients', {}):
                 parameter.grad = self.resumed['mmkd_gradients'][name].to(parameter)
+        self._tell(model, self.resumed.get('mmkd_metrics', {}))
         self.resumed = {}
 
     def after_train_iter(
@@ -71,8 +74,13 @@ class MemberHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Tell the links how their members do."""
-        if metrics:
-            distiller_of(runner.model).links.after_validation(metrics)
+        self._tell(distiller_of(runner.model), metrics or {})
+
+    def _tell(self, model: Any, metrics: dict[str, Any]) -> None:
+        numbers = (int, float, np.number)
+        self.metrics = {k: float(v) for k, v in metrics.items() if isinstance(v, numbers)}
+        if self.metrics:
+            model.links.after_validation(self.metrics)
 
     def before_saving(self, runner: Runner) -> None:
         """Gather what a checkpoint keeps of each rank; mmkd's hooks call it on all of them."""
@@ -90,6 +98,7 @@ class MemberHook(Hook):
         model = distiller_of(runner.model)
         ranks, self.gathered = self.gathered or [_random_states(model)], None
         checkpoint[self.key] = dict(ranks=ranks)
+        checkpoint['mmkd_metrics'] = self.metrics
         if hasattr(runner.train_loop, 'state_dict'):
             checkpoint['mmkd_batches'] = runner.train_loop.state_dict()
         if 'optimizer' in checkpoint and not runner.optim_wrapper.should_update():
@@ -103,7 +112,7 @@ class MemberHook(Hook):
         """Keep the states of a checkpoint to resume from, until training starts."""
         if not runner._resume:
             return
-        keys = (self.key, 'mmkd_gradients')
+        keys = (self.key, 'mmkd_gradients', 'mmkd_metrics')
         self.resumed = {key: checkpoint[key] for key in keys if key in checkpoint}
         if 'mmkd_batches' in checkpoint and hasattr(runner.train_loop, 'load_state_dict'):
             runner.train_loop.load_state_dict(checkpoint['mmkd_batches'])

@@ -27,7 +27,7 @@ class SafeCheckpointHook(CheckpointHook):
     `backend_args`.
 
     Raises:
-        ConfigError: If another training writes to the work folder.
+        ConfigError: If another training writes to the work folder, or for an interval of 0.
         OSError: If a checkpoint cannot be written (a full disk, a quota); the message names the
             one to resume from.
     """
@@ -37,6 +37,11 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **dict(kwargs, backend_args=dict(backend='mmkd_atomic')))
+        if not self.interval:
+            raise ConfigError(
+                'default_hooks.checkpoint.interval: 0 would never save; expected 1 or more, or -1 '
+                'for the best and the last alone'
+            )
         self.lock: IO[str] | None = None
 
     def before_train(self, runner: Runner) -> None:

@@ -192,6 +192,13 @@ class BatchStream:
             self.batches.sampler.seed = state['sampler_seed']
 
 
+def shared_seed(runner: Runner) -> int:
+    """Return the seed of rank 0; with `diff_rank_seed` each rank has another."""
+    seeds = [runner.seed]
+    broadcast_object_list(seeds)
+    return seeds[0]
+
+
 def loader_config(loader: Any) -> Any:
     """Return a loader's config; without workers, none of them is persistent."""
     if isinstance(loader, dict) and not loader.get('num_workers'):
@@ -212,9 +219,8 @@ def training_streams(
     Raises:
         ConfigError: If a loader gives no batch, or if the unlabeled one is no loader's config.
     """
-    seeds = [runner.seed]  # with diff_rank_seed another on each rank
-    broadcast_object_list(seeds)
-    streams = dict(labeled=BatchStream(labeled, 'train_dataloader', seeds[0]))
+    seed = shared_seed(runner)
+    streams = dict(labeled=BatchStream(labeled, 'train_dataloader', seed))
     key = 'unlabeled_dataloader'
     cfg = runner.cfg.get(key) if unlabeled is None else unlabeled
     if cfg is None:
@@ -222,6 +228,6 @@ def training_streams(
     if not isinstance(cfg, (dict, DataLoader)) or (isinstance(cfg, dict) and 'dataset' not in cfg):
         raise ConfigError(f"{key}: expected a loader's config with 'dataset', got {cfg!r}")
     different = runner._randomness_cfg.get('diff_rank_seed', False)
-    loader = Runner.build_dataloader(loader_config(cfg), seed=seeds[0], diff_rank_seed=different)
-    streams['unlabeled'] = BatchStream(loader, key, seeds[0], salt=1)
+    loader = Runner.build_dataloader(loader_config(cfg), seed=seed, diff_rank_seed=different)
+    streams['unlabeled'] = BatchStream(loader, key, seed, salt=1)
     return streams

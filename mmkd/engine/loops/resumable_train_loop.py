@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from mmkd.registry import LOOPS
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.model import distiller_of
 
 from .batch_stream import BatchStream, loader_config, training_streams
 
@@ -34,9 +35,15 @@ class _Resumable:
                 self.streams[name].load_state_dict(saved)
 
     def _unlabeled(self) -> Iterator[Any] | None:
-        """Return the unlabeled batches from the iteration that is due, None without a loader."""
+        """Return the unlabeled batches from the iteration that is due, None if there are none."""
         stream = self.streams.get('unlabeled')
-        return None if stream is None else stream.endless(self._iter)
+        if stream is None:
+            return None
+        links = getattr(distiller_of(self.runner.model), 'links', None)
+        if links is not None and all(link.spec.on == 'labeled' for link in links):
+            self.runner.logger.info('No link acts on unlabeled images: they are not loaded')
+            return None
+        return stream.endless(self._iter)
 
 
 @LOOPS.register_module()
@@ -48,8 +55,9 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
     the epoch and the sample's position in it (`BatchStream`). Resumed at the end of an epoch, the
     validation due then is done (again): a kill may have come before it.
 
-    With an `unlabeled_dataloader` at the top level of the config, each iteration also draws one
-    batch of it, without end, and passes it on as `data_batch['unlabeled']`.
+    With an `unlabeled_dataloader` at the top level of the config, and links that act on unlabeled
+    images, each iteration also draws one batch of it, without end, and passes it on as
+    `data_batch['unlabeled']`.
 
     Args:
         runner: The Runner.

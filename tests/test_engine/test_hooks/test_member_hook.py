@@ -113,6 +113,14 @@ def test_images_that_are_not_finite_are_named(runner, toolkit):
 def test_links_learn_of_a_validation(runner, monkeypatch):
     told = []
     monkeypatch.setattr(runner.model.links, 'after_validation', told.append)
-    MemberHook().after_val_epoch(runner, {'student1/coco/bbox_mAP': 0.5})
+    metrics, checkpoint = {'student1/coco/bbox_mAP': 0.5}, {}
+    hook = MemberHook()
+    hook.after_val_epoch(runner, dict(metrics, table=['no number']))
+    hook.before_save_checkpoint(runner, checkpoint)
+    assert told == [metrics]
+    resumed = MemberHook()
+    resumed.after_load_checkpoint(runner, checkpoint)
+    resumed.before_train(runner)
+    assert told == [metrics, metrics]
     MemberHook().after_val_epoch(runner, {})
-    assert told == [{'student1/coco/bbox_mAP': 0.5}]
+    assert len(told) == 2

@@ -106,3 +106,8 @@ def test_a_metric_without_a_member_is_refused_with_the_valid_names(tmp_path):
     saver = Saver(tmp_path, save_best='coco/bbox_mAP', rule='greater')
     with pytest.raises(ValueError, match="save_best.*did you mean 'ensemble/coco/bbox_mAP'"):
         saver.hook.after_val_epoch(saver, {'ensemble/coco/bbox_mAP': 0.5})
+
+
+def test_an_interval_that_never_saves_is_refused():
+    with pytest.raises(ValueError, match='checkpoint.interval: 0 would never save'):
+        SafeCheckpointHook(interval=0)

@@ -1,6 +1,7 @@
 """The batches that a training sees: draws, unlabeled images, exact resuming; with a toy model."""
 
 import random
+import types
 
 import numpy as np
 import pytest
@@ -281,3 +282,11 @@ def test_the_data_set_of_the_loader_behaves_as_before(tmp_path):
     assert dataset[3]['inputs'][0] == 53
     with pytest.raises(AttributeError):
         getattr(dataset, 'nothing')  # noqa: B009
+
+
+@pytest.mark.parametrize('acting, expected', [('labeled', False), ('both', True)])
+def test_unlabeled_images_that_no_link_acts_on_are_not_loaded(tmp_path, acting, expected):
+    runner = make_runner(tmp_path, loader(6))
+    link = types.SimpleNamespace(spec=types.SimpleNamespace(on=acting))
+    runner.model.links = [link]
+    assert ('unlabeled' in seen_by(runner)[0]) == expected
