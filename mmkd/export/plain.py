@@ -240,4 +240,7 @@ def _replace(node: dict[str, Any]) -> None:
 
 def _class_in(registry: Registry, name: str) -> type | None:
     registry.import_from_location()
-    return registry.module_dict.get(name.rpartition('.')[2])
+    bare = name.rpartition('.')[2]
+    if isinstance(registry, mmkd.registry.LazyRegistry) and bare in registry.needs:
+        return registry.get(bare)
+    return registry.module_dict.get(bare)

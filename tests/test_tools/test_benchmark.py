@@ -42,6 +42,7 @@ def step_twice(toolkit, cfg):
 def test_an_ema_member_is_updated_as_in_training(toolkit, data, tmp_path):
     cfg = toolkit.small_config(data, tmp_path / 'work')
     cfg.model.members.pop('student2')
+    cfg.model.ensemble = None
     cfg.model.members.average = dict(training='ema', of='student1')
     cfg.model.sharing = dict(type='kd_p', students=['student1'])
     assert all(seconds > 0 for seconds in step_twice(toolkit, cfg))
@@ -59,5 +60,5 @@ def test_an_auto_encoder_that_a_hook_would_train_before(toolkit, data, tmp_path)
         connector=dict(type='ConvConnector'),
         loss=dict(type='FeatureMSE'),
     )
-    cfg.model.sharing, cfg.model.links = None, [link]
+    cfg.model.sharing, cfg.model.ensemble, cfg.model.links = None, None, [link]
     assert all(seconds > 0 for seconds in step_twice(toolkit, cfg))

@@ -84,3 +84,13 @@ def test_the_help_of_the_converter_names_the_real_defaults(toolkit):
 
     text = (toolkit.ROOT / 'tools/convert_polyp.py').read_text()
     assert f'{convert.SPECK_SHARE:.4f} of the area, and {convert.SPECK_PIXELS} pixels' in text
+
+
+def test_a_plain_config_needs_no_toolbox_to_be_imported_before(toolkit, data, tmp_path):
+    toolkit.small_config(data, tmp_path / 'work').dump(tmp_path / 'config.py')
+    code = f"""from mmengine.config import Config
+from mmkd.export import plain_config
+cfg = Config.fromfile({str(tmp_path / 'config.py')!r})
+print(plain_config(cfg, 'student1').val_dataloader.dataset.type)"""
+    done = run(code)
+    assert done.stdout.splitlines()[-1:] == ['CocoDataset'], done.stderr
