@@ -1,4 +1,5 @@
-# IE-KD between two peers that also learn from each other's predictions: each one's factor is the other's source. CIFAR-100, on
+# IE-KD between two peers that also learn from each other's predictions: each one's factor is the
+# other's source. CIFAR-100, on
 # a GPU.
 _base_ = './iekd_resnet.py'
 _ie = dict(

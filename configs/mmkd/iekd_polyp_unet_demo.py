@@ -1,4 +1,5 @@
-# IE-KD in place of the feature links of mixed sharing, on the built-in synthetic set, for two CPU cores.
+# IE-KD in place of the feature links of mixed sharing, on the built-in synthetic set, for two CPU
+# cores.
 # Data: python tools/make_synthetic.py
 _base_ = './polyp_unet_mixed_demo.py'
 _ie = dict(

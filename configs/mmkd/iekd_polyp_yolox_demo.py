@@ -1,4 +1,5 @@
-# IE-KD on the neck's middle level, with the predictions of teacher and peer, on the built-in synthetic set, two CPU cores.
+# IE-KD on the neck's middle level, with the predictions of teacher and peer, on the built-in
+# synthetic set, two CPU cores.
 # Data: python tools/make_synthetic.py
 _base_ = './polyp_yolox_kdml_demo.py'
 _ie = dict(

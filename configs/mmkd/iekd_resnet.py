@@ -1,4 +1,5 @@
-# IE-KD (arXiv 2107.00181): a CIFAR-style ResNet-34 teacher, trained along, and a ResNet-18 of half its width, CIFAR-100, on a
+# IE-KD (arXiv 2107.00181): a CIFAR-style ResNet-34 teacher, trained along, and a ResNet-18 of
+# half its width, CIFAR-100, on a
 # GPU. docs/methods/ie_kd.md has the form with a finished teacher.
 _base_ = [
     '../_base_/datasets/cifar100_classification.py',

@@ -1,7 +1,8 @@
 # MetaMixer between two U-Nets on the built-in synthetic set, for two CPU cores.
 # Data: python tools/make_synthetic.py
 _base_ = './polyp_unet_mixed_demo.py'
-# Full weight, or global mixing in half of the steps, leaves such narrow networks at 'all background' for this short training.
+# Full weight, or global mixing in half of the steps, leaves such narrow networks at 'all
+# background' for this short training.
 model = dict(
     members=dict(teacher=None),
     sharing=dict(type='ml_p', tau=4.0, weight=0.1),

@@ -1,4 +1,5 @@
-# MetaMixer between two YOLOX on the built-in synthetic set, for two CPU cores: detection mixes at the input only.
+# MetaMixer between two YOLOX on the built-in synthetic set, for two CPU cores: detection mixes at
+# the input only.
 # Data: python tools/make_synthetic.py
 _base_ = './polyp_yolox_kdml_demo.py'
 model = dict(

@@ -1,5 +1,7 @@
-# KDML (arXiv 2110.11023) for MSI against MSS tiles: a ResNet-50 teacher and two ResNet-18 students, on a GPU.
-# The networks start from ImageNet with `checkpoint=...` (see docs/concepts.md). Data: python tools/convert_tiles.py FOLDER data/msi
+# KDML (arXiv 2110.11023) for MSI against MSS tiles: a ResNet-50 teacher and two ResNet-18
+# students, on a GPU.
+# The networks start from ImageNet with `checkpoint=...` (see docs/concepts.md). Data: python
+# tools/convert_tiles.py FOLDER data/msi
 _base_ = [
     '../_base_/datasets/msi_classification.py',
     '../_base_/schedules/adamw_100e.py',

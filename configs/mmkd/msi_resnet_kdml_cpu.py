@@ -1,4 +1,5 @@
-# KDML between CIFAR-style ResNets for two CPU cores, 8 epochs; Tiny-ImageNet-20 (64 px, read at 32) stands in for tiles.
+# KDML between CIFAR-style ResNets for two CPU cores, 8 epochs; Tiny-ImageNet-20 (64 px, read at
+# 32) stands in for tiles.
 # Data: data/tinyimagenet20/{train,val}/<class>/*
 _base_ = './msi_resnet_kdml.py'
 data_root = 'data/tinyimagenet20/'

@@ -1,4 +1,5 @@
-# KDML between CIFAR-style ResNets on the built-in synthetic frames, with or without a polyp, for two CPU cores.
+# KDML between CIFAR-style ResNets on the built-in synthetic frames, with or without a polyp, for
+# two CPU cores.
 # Data: python tools/make_synthetic.py
 _base_ = './msi_resnet_kdml_cpu.py'
 data_root = 'data/synthetic_polyps/'

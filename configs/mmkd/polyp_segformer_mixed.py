@@ -1,5 +1,7 @@
-# Mixed sharing (arXiv 2212.02931) for polyp segmentation: a SegFormer-B2 teacher and two B0 students, on a GPU.
-# The backbones start from ImageNet (a download). Data: python tools/convert_polyp.py IMAGES MASKS data/kvasir
+# Mixed sharing (arXiv 2212.02931) for polyp segmentation: a SegFormer-B2 teacher and two B0
+# students, on a GPU.
+# The backbones start from ImageNet (a download). Data: python tools/convert_polyp.py IMAGES MASKS
+# data/kvasir
 _base_ = './polyp_unet_mixed.py'
 _b2 = 'mmseg::segformer/segformer_mit-b2_8xb2-160k_ade20k-512x512.py'
 _b0 = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'

@@ -1,4 +1,5 @@
-# Mixed sharing between SegFormers on Kvasir-SEG for two CPU cores: narrow networks at 96 px, 20 epochs from scratch.
+# Mixed sharing between SegFormers on Kvasir-SEG for two CPU cores: narrow networks at 96 px, 20
+# epochs from scratch.
 _base_ = './polyp_unet_mixed_cpu.py'
 _b0 = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
 _scratch = {

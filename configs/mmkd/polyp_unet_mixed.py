@@ -1,4 +1,5 @@
-# Mixed sharing (arXiv 2212.02931) for polyp segmentation: a U-Net teacher and two narrow U-Net students, on a GPU.
+# Mixed sharing (arXiv 2212.02931) for polyp segmentation: a U-Net teacher and two narrow U-Net
+# students, on a GPU.
 # Data: python tools/convert_polyp.py IMAGES MASKS data/kvasir
 _base_ = [
     '../_base_/datasets/kvasir_segmentation.py',
@@ -6,7 +7,8 @@ _base_ = [
     '../_base_/segmentation_runtime.py',
 ]
 _unet = 'mmseg::unet/unet-s5-d16_fcn_4xb4-ce-1.0-dice-3.0-40k_drive-64x64.py'
-# mmseg's 0.01 lets AdamW align both classes' rows at first: narrow networks then stay at 'all background' for long.
+# mmseg's 0.01 lets AdamW align both classes' rows at first: narrow networks then stay at 'all
+# background' for long.
 _init = {'decode_head.init_cfg': dict(type='Normal', std=0.3, override=dict(name='conv_seg'))}
 _narrow = {
     'backbone.base_channels': 16,

@@ -1,4 +1,5 @@
-# Mixed sharing on Kvasir-SEG for two CPU cores: narrow U-Nets of four stages at 96 px, 20 epochs from scratch.
+# Mixed sharing on Kvasir-SEG for two CPU cores: narrow U-Nets of four stages at 96 px, 20 epochs
+# from scratch.
 _base_ = './polyp_unet_mixed.py'
 _scale = (96, 96)
 _stages = {

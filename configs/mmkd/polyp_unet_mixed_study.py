@@ -1,4 +1,5 @@
-# What tools/study.py trains many times: polyp_unet_mixed_cpu.py at 64 px, 8 epochs, without vertical flips and colour changes.
+# What tools/study.py trains many times: polyp_unet_mixed_cpu.py at 64 px, 8 epochs, without
+# vertical flips and colour changes.
 _base_ = './polyp_unet_mixed_cpu.py'
 _scale = (64, 64)
 model = dict(

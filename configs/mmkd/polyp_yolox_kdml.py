@@ -1,4 +1,5 @@
-# KDML (arXiv 2110.11023) for polyp detection: a YOLOX-m teacher and two YOLOX-tiny students on Kvasir-SEG, on a GPU.
+# KDML (arXiv 2110.11023) for polyp detection: a YOLOX-m teacher and two YOLOX-tiny students on
+# Kvasir-SEG, on a GPU.
 # Data: python tools/convert_polyp.py IMAGES MASKS data/kvasir
 _base_ = [
     '../_base_/datasets/kvasir_detection.py',

@@ -1,4 +1,5 @@
-# Student-centric learning (JISE 36(6), 2020): an 11-layer plain teacher guides a 5-layer plain student, CIFAR-100, on a GPU.
+# Student-centric learning (JISE 36(6), 2020): an 11-layer plain teacher guides a 5-layer plain
+# student, CIFAR-100, on a GPU.
 _base_ = [
     '../_base_/models/plain_vgg.py',
     '../_base_/datasets/cifar100_classification.py',

@@ -1,6 +1,8 @@
-# Two narrow U-Nets from scratch on Kvasir-SEG at 96 px, and a frozen teacher with an ImageNet encoder
+# Two narrow U-Nets from scratch on Kvasir-SEG at 96 px, and a frozen teacher with an ImageNet
+# encoder
 # (docs/studies/kvasir_kd). The teacher first:
-#   python tools/train.py configs/mmkd/studies/kvasir_teacher_96.py --work-dir work_dirs/studies/kvasir_teacher
+#   python tools/train.py configs/mmkd/studies/kvasir_teacher_96.py --work-dir
+# work_dirs/studies/kvasir_teacher
 _base_ = './kvasir_teacher_96.py'
 _epochs = 12
 _unet = dict(

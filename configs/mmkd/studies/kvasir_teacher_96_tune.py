@@ -1,4 +1,5 @@
-# kvasir_teacher_96.py on the tuning split: 100 of the training images are held out, the test list is not touched.
+# kvasir_teacher_96.py on the tuning split: 100 of the training images are held out, the test list
+# is not touched.
 _base_ = './kvasir_teacher_96.py'
 _images = _base_.train_dataloader.dataset
 _held_out = dict(type='mmkd.LabeledSubset', count=100, seed=2026)

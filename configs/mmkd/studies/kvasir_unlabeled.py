@@ -1,4 +1,5 @@
-# 10 % of Kvasir-SEG's labels, the other images without: what peers and averages add (docs/studies/kvasir_unlabeled).
+# 10 % of Kvasir-SEG's labels, the other images without: what peers and averages add
+# (docs/studies/kvasir_unlabeled).
 # kvasir_semi.py at 96 px, so that a run takes minutes on one CPU core.
 _base_ = './kvasir_semi.py'
 _scale = (96, 96)

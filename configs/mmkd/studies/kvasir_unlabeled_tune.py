@@ -1,4 +1,5 @@
-# For choosing settings of kvasir_unlabeled.py: 100 of the training images are held out, the test list is not touched.
+# For choosing settings of kvasir_unlabeled.py: 100 of the training images are held out, the test
+# list is not touched.
 _base_ = './kvasir_unlabeled.py'
 _images = _base_.train_dataloader.dataset.dataset
 _unlabeled_images = _base_.unlabeled_dataloader.dataset.dataset

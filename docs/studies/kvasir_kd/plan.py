@@ -1,5 +1,6 @@
 # Small students and a trained, frozen teacher. The teacher once, before:
-#   python tools/train.py configs/mmkd/studies/kvasir_teacher_96.py --work-dir work_dirs/studies/kvasir_teacher
+#   python tools/train.py configs/mmkd/studies/kvasir_teacher_96.py --work-dir
+# work_dirs/studies/kvasir_teacher
 title = 'Kvasir-SEG: narrow U-Nets taught by a frozen teacher with an ImageNet encoder'
 config = 'configs/mmkd/studies/kvasir_kd.py'
 arms = dict(
@@ -20,7 +21,7 @@ comparisons = [
 test = 't'
 budget = dict(text='about an hour on two CPU cores', max_minutes=60)
 hypotheses = """
-The students are trained for 12 epochs from scratch on all 900 labels and are far below the teacher, whose ImageNet encoder they
-do not have. Its probabilities on the same images raise the mean polyp Dice of both students by 2 points or more; the peer adds
-little.
+The students are trained for 12 epochs from scratch on all 900 labels and are far below the teacher,
+whose ImageNet encoder they do not have. Its probabilities on the same images raise the mean polyp
+Dice of both students by 2 points or more; the peer adds little.
 """
