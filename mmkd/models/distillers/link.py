@@ -76,15 +76,15 @@ class Link(nn.Module):
             key, first = f'{spec.key}.loss', (_levels(target)[0], _levels(sources[0])[0])
             given = self._channels(key, loss_cfg, *first)
             self.loss: nn.Module = build_checked(MODELS, loss_cfg, key, **given)
-            self._loss_names = context_names(self.loss.forward, 2, key)
-            self._check_context()
+            self._loss_names = self._names(self.loss, key)
             self.connectors, self.source_connectors = nn.ModuleList(), nn.ModuleList()
             self.combiner: nn.Module | None = None
+            self._combiner_names: tuple[str, ...] = ()
             if spec.combine is not None:
                 key = f'{spec.key}.combine'
                 given = self._channels(key, spec.combine, *first)
                 self.combiner = build_checked(MODELS, spec.combine, key, **given)
-                self._combiner_names = context_names(self.combiner.forward, 2, key)
+                self._combiner_names = self._names(self.combiner, key)
             for t, *s in zip(_levels(target), *map(_levels, sources)):
                 self._build_level(t, s, probe)
         self.rule: WeightRule | None = None
@@ -101,19 +101,22 @@ class Link(nn.Module):
             self.guard = build_checked(MODELS, cfg, f'{spec.key}.guard')
             self._check_guard(target)
         self.terms = self._try(target, sources, probe)
-        self.context_names = {*self._loss_names, *getattr(self, '_combiner_names', ())}
+        self.context_names = {*self._loss_names, *self._combiner_names}
         for connector in (*self.connectors.modules(), *self.source_connectors.modules()):
             if isinstance(connector, Connector):
                 self.context_names.update(context_names(connector.forward, 2, self.key))
 
     # ---------------------------------------------------------------- building
 
-    def _check_context(self) -> None:
-        if 'data_samples' in self._loss_names and self.spec.on != 'labeled':
+    def _names(self, module: nn.Module, key: str) -> tuple[str, ...]:
+        """Return what a loss or combiner asks of the context."""
+        names = context_names(module.forward, 2, key)
+        if 'data_samples' in names and self.spec.on != 'labeled':
             raise ConfigError(
-                f'{self.key}.loss: {type(self.loss).__name__} needs labels (data_samples), but the '
-                f'link acts on={self.spec.on!r}'
+                f'{key}: {type(module).__name__} needs labels (data_samples), but the link acts '
+                f'on={self.spec.on!r}'
             )
+        return names
 
     def _check_guard(self, target: TapValue) -> None:
         assert self.guard is not None
