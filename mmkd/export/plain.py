@@ -140,7 +140,10 @@ def plain_config(cfg: Config, name: str) -> Config:
         shared.pop('constructor', None)
         shared.pop('max_skips', None)
         overrides = (shared.pop('members', None) or {}).get(name)
-        plain.optim_wrapper = member_optim_config(shared, overrides)
+        optim_wrapper = member_optim_config(shared, overrides)
+        if 'member_constructor' in optim_wrapper:
+            optim_wrapper['constructor'] = optim_wrapper.pop('member_constructor')
+        plain.optim_wrapper = optim_wrapper
     checkpoint = plain.get('default_hooks', {}).get('checkpoint', {})
     best = checkpoint.get('save_best')
     if isinstance(best, str):

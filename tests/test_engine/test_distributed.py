@@ -140,14 +140,13 @@ def test_training_by_processes_that_mpi_would_start(tmp_path):
     assert '[2/2]' in outputs[0] and '[4/4]' not in outputs[0]  # 12 images over 2 ranks of 3
 
 
-@pytest.mark.parametrize('kind, port', [('openmpi', 29584), ('pmi', 29582)])
-def test_processes_of_mpi_find_each_other(kind, port):
+def test_processes_of_another_mpi_find_each_other():
     program = (
         'from mmkd.utils.distributed import init_cpu_distributed as start; start("mpi");'
         'import torch.distributed as dist; found = [None, None];'
         'dist.all_gather_object(found, dist.get_rank()); print("ranks", found)'
     )
-    outputs = started_by_mpi(['-c', program], kind, port)
+    outputs = started_by_mpi(['-c', program], 'pmi', 29582)
     assert all('ranks [0, 1]' in output for output in outputs)
 
 

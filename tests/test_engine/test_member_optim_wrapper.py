@@ -317,3 +317,15 @@ def test_the_states_of_another_optimizer_are_refused(toolkit, caplog):
     state['nobody'] = state['teacher']
     with pytest.raises(ValueError, match="optimizer states of: unknown name 'nobody'"):
         toolkit.optim_wrapper(model).load_state_dict(copy.deepcopy(state))
+
+
+def test_the_plain_config_has_the_members_own_constructor(tmp_path):
+    from light_training import light_config
+
+    from mmkd.export import plain_config
+
+    cfg = light_config(tmp_path)
+    own = dict(member_constructor='LearningRateDecayOptimWrapperConstructor')
+    cfg.optim_wrapper.members = dict(student1=own)
+    assert plain_config(cfg, 'student1').optim_wrapper.constructor == own['member_constructor']
+    assert 'constructor' not in plain_config(cfg, 'student2').optim_wrapper

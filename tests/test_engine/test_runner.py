@@ -42,25 +42,20 @@ def test_training_evaluates_logs_saves_and_exports(toolkit, data, tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    'changes',
-    [
-        {},
-        {
-            'optim_wrapper.accumulative_counts': 3,
-            'model.members.mean': dict(training='ema', of='student1', momentum=0.1),
-            'model.data_preprocessor.batch_augments': [
-                dict(
-                    type='BatchSyncRandomResize',
-                    random_size_range=(64, 128),
-                    size_divisor=32,
-                    interval=2,
-                )
-            ],
-        },
-    ],
-)
-def test_a_resumed_run_equals_an_unbroken_one(toolkit, data, tmp_path, changes):
+def test_a_resumed_run_with_multi_scale_resizing_equals_an_unbroken_one(toolkit, data, tmp_path):
+    """The size that is drawn every few iterations is in the checkpoint; see also test_resume.py."""
+    changes = {
+        'optim_wrapper.accumulative_counts': 3,
+        'model.members.mean': dict(training='ema', of='student1', momentum=0.1),
+        'model.data_preprocessor.batch_augments': [
+            dict(
+                type='BatchSyncRandomResize',
+                random_size_range=(64, 128),
+                size_divisor=32,
+                interval=2,
+            )
+        ],
+    }
     whole = Runner.from_cfg(toolkit.small_config(data, tmp_path / 'whole', **changes))
     whole.train()
     half = toolkit.small_config(data, tmp_path / 'half', **changes)

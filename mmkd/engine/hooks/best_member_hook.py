@@ -14,6 +14,8 @@ from mmkd.utils.checks import choose
 from mmkd.utils.model import distiller_of
 from mmkd.utils.text import align
 
+from .safe_checkpoint_hook import told_on_failure
+
 
 @HOOKS.register_module()
 class BestMemberHook(Hook):
@@ -30,6 +32,8 @@ class BestMemberHook(Hook):
 
     Raises:
         ConfigError: If the evaluation gives no such metric.
+        OSError: If an export cannot be written (a full disk); the message names the checkpoint to
+            resume from.
     """
 
     priority = 'HIGH'
@@ -59,13 +63,14 @@ class BestMemberHook(Hook):
             if name == 'ensemble' or model.specs[name].training == 'frozen':
                 continue
             state = {f'members.{name}.{k}': v for k, v in model.network(name).state_dict().items()}
-            export_member(
-                runner.cfg,
-                state,
-                name,
-                Path(runner.work_dir) / 'best_members' / f'{name}.pth',
-                runner.val_dataloader.dataset.metainfo,
-            )
+            with told_on_failure(runner):
+                export_member(
+                    runner.cfg,
+                    state,
+                    name,
+                    Path(runner.work_dir) / 'best_members' / f'{name}.pth',
+                    runner.val_dataloader.dataset.metainfo,
+                )
         runner.message_hub.update_info('best_members', best)
         runner.message_hub.update_info('best_members_epochs', positions)
 

@@ -169,7 +169,7 @@ def _stream(runner: Runner) -> BatchStream:
     dataset = runner.train_dataloader.dataset
     cfg = dict(
         runner.cfg.train_dataloader,
-        dataset=dataset.dataset if isinstance(dataset, DrawnDataset) else dataset,
+        dataset=dataset.wrapped if isinstance(dataset, DrawnDataset) else dataset,
         drop_last=True,
         persistent_workers=False,
         sampler=dict(type='DefaultSampler', shuffle=True),

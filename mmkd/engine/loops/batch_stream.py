@@ -51,24 +51,24 @@ class DrawnDataset(Dataset):
     """
 
     def __init__(self, dataset: Dataset, seed: int, salt: int) -> None:
-        self.__dict__.update(dataset=dataset, seed=seed, salt=salt)
+        self.__dict__.update(wrapped=dataset, draw_seed=seed, draw_salt=salt)
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, Draw):
-            return self.dataset[index]
-        with seeded(self.salt, self.seed, index.epoch, index.position):
-            return self.dataset[index.index]
+            return self.wrapped[index]
+        with seeded(self.draw_salt, self.draw_seed, index.epoch, index.position):
+            return self.wrapped[index.index]
 
     def __len__(self) -> int:
-        return _size(self.dataset)
+        return _size(self.wrapped)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or 'dataset' not in self.__dict__:  # copying, unpickling
+        if name.startswith('__') or 'wrapped' not in self.__dict__:  # copying, unpickling
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self.wrapped, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.dataset, name, value)
+        setattr(self.wrapped, name, value)
 
 
 def _size(dataset: Any) -> int:
@@ -167,7 +167,7 @@ class BatchStream:
     def state_dict(self) -> dict[str, Any]:
         """Return what the batches depend on, for a checkpoint."""
         return dict(
-            seed=self.dataset.seed,
+            seed=self.dataset.draw_seed,
             sampler_seed=getattr(self.batches.sampler, 'seed', None),
             batches=len(self),
             images=len(self.dataset),
@@ -187,7 +187,7 @@ class BatchStream:
                     f'{state[name]}; batch size, number of processes and data must be those of '
                     'the checkpoint'
                 )
-        self.dataset.__dict__['seed'] = state['seed']
+        self.dataset.__dict__['draw_seed'] = state['seed']
         if state['sampler_seed'] is not None and hasattr(self.batches.sampler, 'seed'):
             self.batches.sampler.seed = state['sampler_seed']
 

@@ -90,3 +90,12 @@ def test_iteration_based_training_counts_iterations(runner, exported):
 def test_a_wrong_rule_is_refused():
     with pytest.raises(ValueError, match='BestMemberHook.rule'):
         BestMemberHook('top1', 'bigger')
+
+
+def test_a_full_disk_is_told_with_what_is_left(runner, monkeypatch):
+    def full(*args):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mmkd.engine.hooks.best_member_hook.export_member', full)
+    with pytest.raises(OSError, match='could not be saved in .*: No space left .* no earlier one'):
+        validate(runner, BestMemberHook('top1'), a=0.5)

@@ -276,7 +276,7 @@ def test_without_workers_none_is_persistent(tmp_path):
 def test_the_data_set_of_the_loader_behaves_as_before(tmp_path):
     runner = make_runner(tmp_path)
     dataset = runner.train_dataloader.dataset if runner.train_loop else None
-    inner = dataset.dataset
+    inner = dataset.wrapped
     dataset.offset = 50  # hooks that switch pipelines set attributes
     assert inner.offset == 50 and dataset.metainfo == {} and len(dataset) == 10
     assert dataset[3]['inputs'][0] == 53
