@@ -1309,7 +1309,7 @@ CHECKPOINTS = [
         'momentum',
         prepare=lambda f, s: (f / 'config.py').write_text(
             "_base_ = './det.py'\ntrain_cfg = dict(max_epochs=2)\n"
-            "optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9))\n"
+            "optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0))\n"
         ),
     ),
     line(

@@ -47,7 +47,8 @@ def main() -> None:
             [sys.executable, *sys.argv, '--memory-of', subject], capture_output=True, text=True
         )
         if done.returncode:
-            raise ConfigError(f'measuring {subject}: {done.stderr.strip()[-800:]}')
+            said = done.stderr.strip().rpartition('error: ')[2].partition('\n(raised in')[0]
+            raise ConfigError(f'measuring {subject}: {said[-800:]}')
         memory[subject] = json.loads(done.stdout.strip().splitlines()[-1])
     seconds = measure_time(args.config, args.cfg_options, args.steps, device)
     print(f'\n{table(seconds, memory, device, args.steps)}')

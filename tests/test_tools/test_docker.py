@@ -1,4 +1,4 @@
-"""What can be checked of the Dockerfiles without an engine; `-m slow` sets up the CPU image's part."""
+"""What can be checked of the Dockerfiles without an engine; `-m slow` makes the CPU environment."""
 
 import json
 import os

@@ -80,10 +80,10 @@ assert set(TASKS.module_dict) == {'detection', 'segmentation', 'classification'}
 
 
 def test_the_help_of_the_converter_names_the_real_defaults(toolkit):
-    from mmkd.datasets.converters import convert
+    from mmkd.datasets.converters import masks
 
     text = (toolkit.ROOT / 'tools/convert_polyp.py').read_text()
-    assert f'{convert.SPECK_SHARE:.4f} of the area, and {convert.SPECK_PIXELS} pixels' in text
+    assert f'{masks.SPECK_SHARE:.4f} of the area, and {masks.SPECK_PIXELS} pixels' in text
 
 
 def test_a_plain_config_needs_no_toolbox_to_be_imported_before(toolkit, data, tmp_path):

@@ -9,7 +9,7 @@ FCOS = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 
 
 def fcos(with_cp, **kwargs):
-    """A ResNet whose blocks know `with_cp`; group norm, since recomputing moves a batch norm twice."""
+    """A ResNet whose blocks know `with_cp`; group norm, as recomputing moves a batch norm twice."""
     options = {
         'backbone.depth': 18,
         'backbone.base_channels': 8,
