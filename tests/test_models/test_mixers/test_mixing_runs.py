@@ -71,7 +71,7 @@ def test_a_resumed_run_equals_an_unbroken_one_and_exports_are_plain(toolkit, dat
     whole.train()
     saved = tmp_path / 'whole/iter_4.pth'  # in the middle of the second epoch
     assert whole.iter >= 6
-    state = torch.load(saved, weights_only=False)['mmkd_random_states']['mixer']
+    state = torch.load(saved, weights_only=False)['mmkd_random_states']['ranks'][0]['mixer']
     assert isinstance(state['cpu'], torch.Tensor)
     cfg = small(toolkit, kind, data, tmp_path / 'resumed')
     cfg.resume, cfg.load_from = True, str(saved)
