@@ -1,4 +1,4 @@
-# The frozen teacher of kvasir_kd.py: kvasir_teacher.py at 96 px.
+# The frozen teacher of kvasir_kd_unlabeled.py: kvasir_teacher.py at 96 px, 16 epochs.
 _base_ = './kvasir_teacher.py'
 _scale = (96, 96)
 _keys = ('scale', 'crop_size')
