@@ -32,7 +32,7 @@ class CutHook(Hook):
         raise Cut
 
 
-def make_runner(work_dir, resume_from=None, cut=False, workers=0, accumulate=2):
+def make_runner(work_dir, resume_from=None, cut=False, workers=0, accumulate=2, unlabeled=False):
     """Three epochs of three iterations: with two accumulated, the epochs end between steps."""
     cfg = light_config(
         work_dir,
@@ -48,6 +48,14 @@ def make_runner(work_dir, resume_from=None, cut=False, workers=0, accumulate=2):
     )
     for name in ('teacher', 'student1', 'student2'):
         cfg.model.members[name].options['backbone.drop_path_rate'] = 0.3
+    if unlabeled:
+        cfg.unlabeled_dataloader = dict(
+            cfg.train_dataloader, dataset=dict(type='NoisyDataset', size=10)
+        )
+        cfg.model.links = [
+            dict(source='mean', target=name, tap='prediction', on='unlabeled', name='pseudo')
+            for name in ('student1', 'student2')
+        ]
     cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
     cfg.default_hooks.checkpoint.save_best = None
     cfg.custom_hooks = [dict(type='mmkd.MemberHook')] + [dict(type='CutHook')] * cut
@@ -77,6 +85,6 @@ if __name__ == '__main__':
     from mmkd.utils.distributed import init_cpu_distributed
 
     init_cpu_distributed('pytorch')
-    found = unequal(Path(sys.argv[1]))
+    found = unequal(Path(sys.argv[1]), unlabeled=True)
     print(f'rank {get_rank()}: {len(found)} differ: {found[:3]}')
     sys.exit(bool(found))
