@@ -9,18 +9,29 @@ def teacher_of(sharing: Mapping | str | None) -> str:
     return sharing.get('teacher', 'teacher') if isinstance(sharing, Mapping) else 'teacher'
 
 
+def students_among(trainings: Mapping[str, str], sharing: Mapping | str | None) -> list[str]:
+    """Return the students: the online members other than the teacher.
+
+    Args:
+        trainings: Each member's `training`.
+        sharing: The preset, which may give the teacher another name.
+    """
+    teacher = teacher_of(sharing)
+    return [name for name, kind in trainings.items() if kind == 'online' and name != teacher]
+
+
 def students_of(model: Mapping[str, Any]) -> list[str]:
-    """Return the students of an OnlineDistiller's config: its online members but the teacher.
+    """Return the students of an OnlineDistiller's config.
 
     Args:
         model: The config's `model`: its `members` (None drops one) and `sharing` are read.
     """
-    teacher = teacher_of(model.get('sharing'))
-    return [
-        name
+    trainings = {
+        name: member.get('training', 'online')
         for name, member in model['members'].items()
-        if member is not None and member.get('training', 'online') == 'online' and name != teacher
-    ]
+        if member is not None
+    }
+    return students_among(trainings, model.get('sharing'))
 
 
 def ensemble_of(model: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from mmkd.utils.checks import build_checked, check_arguments, choose
 from mmkd.utils.distributed import check_sync_bn
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
+from mmkd.utils.roles import students_among
 from mmkd.utils.samples import clone_samples
 
 from .link_spec import LinkSpec
@@ -165,8 +166,7 @@ class OnlineDistiller(BaseModel):
 
     def students(self, preset: Mapping[str, Any]) -> list[str]:
         """Return the online members but the preset's teacher."""
-        teacher = preset.get('teacher', 'teacher')
-        return [name for name in self.members.online if name != teacher]
+        return students_among({n: spec.training for n, spec in self.specs.items()}, preset)
 
     @property
     def evaluated(self) -> list[str]:
@@ -400,9 +400,8 @@ def _preset(sharing: Any, specs: Mapping[str, MemberSpec]) -> dict[str, Any]:
             f"model.sharing: expected a preset's name or a dict with 'type', got {preset}"
         )
     check_arguments(sharing_links, preset, 'model.sharing', given=('members', 'task'))
-    teacher = preset.get('teacher', 'teacher')
-    online = [n for n, spec in specs.items() if spec.training == 'online' and n != teacher]
-    preset.setdefault('students', online)
+    students = students_among({name: spec.training for name, spec in specs.items()}, preset)
+    preset.setdefault('students', students)
     return preset
 
 
