@@ -10,7 +10,7 @@ from mmkd.utils.model import distiller_of
 from mmkd.utils.text import align
 
 # What comes first in a line; the rest follows as it is.
-ORDER = {'lr': 0, 'loss': 1, 'grad_norm': 2, 'eta': 0, 'time': 1, 'data_time': 2, 'memory': 3}
+ORDER = ['eta', 'time', 'data_time', 'memory', 'lr', 'loss', 'grad_norm']
 
 
 @LOG_PROCESSORS.register_module()
@@ -115,7 +115,7 @@ class MemberLogProcessor(LogProcessor):
 
 
 def _ordered(keys: Iterable[str]) -> list[str]:
-    return sorted(keys, key=lambda key: ORDER.get(key, len(ORDER)))
+    return sorted(keys, key=lambda key: ORDER.index(key) if key in ORDER else len(ORDER))
 
 
 def _indented(value: Any) -> str:
