@@ -740,7 +740,7 @@ def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
     [
         ('backbone.nothing', 'model.links'),
         ('decode_head', 'is not called as a module'),
-        ('feature[1]', 'no sequence'),
+        ('feature[1]', 'is not a sequence'),
     ],
 )
 def test_wrong_taps(toolkit, tap, message):
