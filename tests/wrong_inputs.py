@@ -164,7 +164,8 @@ def run_case(case, folder, base):
         for name in new
         if name.startswith('work') and name.endswith(('.pth', '.pkl', 'last_checkpoint'))
     ]
-    results += [name for name in new if Path(name).name.startswith('.')]
+    hidden = [name for name in new if Path(name).name.startswith('.')]
+    results += [name for name in hidden if name != 'work/.lock']  # it is locked, not removed
     ran = (place / 'ran').exists()  # what the pickle of `RunsCode` makes
     shutil.rmtree(place)
     return dict(

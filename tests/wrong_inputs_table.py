@@ -306,7 +306,7 @@ CONFIGS = [
     config(
         'preset-one-student',
         'mutual learning of one student',
-        "model = dict(sharing=dict(type='ml_p'))\n" + "model['members'] = dict(student2=None)",
+        "model = dict(sharing=dict(type='ml_p'), ensemble=dict(_delete_=True), members=dict(student2=None))",
         'two or more students',
     ),
     config(
@@ -564,7 +564,7 @@ CONFIGS = [
         'loop-members',
         'loop with an unknown member',
         "val_cfg = dict(members=['studnt1'])",
-        'MemberValLoop.members',
+        'val_cfg.members',
         "did you mean 'student1'",
     ),
     config(
@@ -1500,7 +1500,7 @@ LINES = [
         '--cfg-options with a wrong value',
         (TRAIN, 'det.py', '--cfg-options', 'model.sharing.tau=-1'),
         'tau',
-        'positive number',
+        '-1',
     ),
     line(
         'train-work-dir',
@@ -1665,7 +1665,7 @@ LINES = [
         'polyp-nothing',
         'convert_polyp without arguments',
         ('tools/convert_polyp.py',),
-        'required: images, masks, out',
+        'arguments are required: PATH',
     ),
     line(
         'polyp-missing',
