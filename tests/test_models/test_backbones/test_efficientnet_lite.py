@@ -5,8 +5,12 @@ from mmengine.registry import MODELS
 timm = pytest.importorskip('timm')
 pytest.importorskip('mmpretrain')
 
-from mmkd.models.backbones import EfficientNetLite, efficientnet_lite  # noqa: E402
-from mmkd.models.backbones.efficientnet_lite import imagenet_state, weights_file  # noqa: E402
+from mmkd.models.backbones import efficientnet_lite  # noqa: E402
+from mmkd.models.backbones.efficientnet_lite import (  # noqa: E402
+    EfficientNetLite,
+    imagenet_state,
+    weights_file,
+)
 from mmkd.utils.errors import ConfigError  # noqa: E402
 
 

@@ -53,7 +53,7 @@ class First(Combiner):
     """The first source's value, and how many there were."""
 
     def forward(self, sources, target, source_network):
-        SEEN['combined'] = len(sources), len(source_network)
+        SEEN['combined'] = len(sources), len(source_network or [])  # none in the build's probe
         return sources[0]
 
 

@@ -6,7 +6,16 @@ import random
 import pytest
 
 from mmkd.registry import SCHEDULES
-from mmkd.schedules import Constant, Cosine, Linear, Schedule, SigmoidRamp, Step, Until
+from mmkd.schedules import (
+    Constant,
+    Cosine,
+    Linear,
+    Schedule,
+    SigmoidRamp,
+    Step,
+    Trapezoid,
+    Until,
+)
 from mmkd.utils.checks import build_checked
 
 CONFIGS = [
@@ -21,6 +30,8 @@ CONFIGS = [
     dict(type='Step', milestones=[0.2, 0.6], values=[1, 0, 0.5]),
     dict(type='Step', milestones=[0.5], values=[1, 0]),
     dict(type='Until', end=0.4),
+    dict(type='Trapezoid'),
+    dict(type='Trapezoid', begin=0.2, warmup=0.1, decay=0.4, end_value=0.1),
     dict(type='Until', end=0.8, schedule=dict(type='Linear', end=0.5)),
     dict(type='Until', end=0.8, schedule=dict(type='Step', milestones=[0.5], values=[1, 0])),
 ]
@@ -50,7 +61,7 @@ POINTS = [i / 40 for i in range(41)]
             SigmoidRamp(start_value=2, end_value=6, end=0.5),
             lambda p: 6 if p >= 0.5 else 2 + 4 * math.exp(-5 * (1 - 2 * p) ** 2),
         ),
-        (Step([0.25, 0.7], [1, 5, -2]), lambda p: 1 if p < 0.25 else 5 if p < 0.7 else -2),
+        (Step([0.25, 0.7], [1, 5, 2]), lambda p: 1 if p < 0.25 else 5 if p < 0.7 else 2),
         (Step([1], [3, 4]), lambda p: 4 if p == 1 else 3),
         (Step([], [2]), lambda p: 2),
         (Until(0.5), lambda p: 1 if p < 0.5 else 0),
@@ -60,6 +71,18 @@ POINTS = [i / 40 for i in range(41)]
             lambda p: 1 + p if p < 0.6 else 0,
         ),
         (Until(0.9, dict(type='Until', end=0.2)), lambda p: 1 if p < 0.2 else 0),
+        (
+            Trapezoid(warmup=0.1, decay=0.5),
+            lambda p: min(10 * p, 1) if p <= 0.5 else math.cos(math.pi * (p - 0.5)) ** 2,
+        ),
+        (
+            Trapezoid(begin=0.2, warmup=0.1, decay=0, end_value=0.5),
+            lambda p: 0 if p < 0.2 else min(10 * (p - 0.2), 1),
+        ),
+        (
+            Trapezoid(warmup=0, decay=0.25, end_value=0.2),
+            lambda p: 1 if p <= 0.75 else 0.2 + 0.8 * math.cos(2 * math.pi * (p - 0.75)) ** 2,
+        ),
     ],
 )
 def test_formula(schedule, formula, progress):
@@ -100,46 +123,12 @@ def test_the_same_progress_gives_the_same_value(cfg):
     assert all(other(p) == values[p] for p in points for other in others)
 
 
-@pytest.mark.parametrize('cfg', CONFIGS)
-def test_nothing_comes_after_a_schedule_is_over(cfg):
-    schedule = SCHEDULES.build(cfg)
-    over = [p for p in POINTS if schedule.is_over(p)]
-    assert over == [p for p in POINTS if over and p >= over[0]]  # once over, over for good
-    assert not any(schedule(p) for p in over)
-    zeros = [p for p in POINTS if not any(schedule(q) for q in POINTS if q >= p)]
-    assert over == zeros  # and no later than it must be
-
-
-@pytest.mark.parametrize(
-    'schedule, end',
-    [
-        (Constant(0), 0),
-        (Constant(1), None),
-        (Constant(1e-9), None),
-        (Linear(), None),
-        (Linear(start_value=1, end_value=0, end=0.6), 0.6),
-        (Cosine(start_value=1, end_value=0), 1),
-        (SigmoidRamp(start_value=1, end_value=0, begin=0.1, end=0.2), 0.2),
-        (SigmoidRamp(), None),
-        (Step([0.3, 0.5], [1, 0, 0]), 0.3),
-        (Step([0.3, 0.5], [1, 0, 1]), None),
-        (Step([0.3], [0, 0]), 0),
-        (Until(0.7), 0.7),
-        (Until(0.7, dict(type='Step', milestones=[0.4], values=[1, 0])), 0.4),
-        (Until(0.7, dict(type='Linear', start_value=1, end_value=0, end=0.9)), 0.7),
-    ],
-)
-def test_is_over(schedule, end):
-    for progress in (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 1):
-        assert schedule.is_over(progress) is (end is not None and progress >= end), progress
-
-
 def test_a_schedule_of_ones_own():
     class Square(Schedule):
         def value(self, progress):
             return progress**2
 
-    assert Square()(0.5) == 0.25 and Square()(3) == 1 and not Square().is_over(1)
+    assert Square()(0.5) == 0.25 and Square()(3) == 1
     with pytest.raises(NotImplementedError):
         Schedule()(0.5)
 
@@ -213,5 +202,20 @@ def test_wrong_steps(milestones, values):
     ],
 )
 def test_wrong_configs(cfg, message):
+    with pytest.raises(ValueError, match=message):
+        build_checked(SCHEDULES, cfg, 'schedule')
+
+
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (dict(type='Constant', value=-1), 'value: expected a finite number >= 0, got -1'),
+        (dict(type='Linear', end_value=math.nan), 'end_value: expected a finite number >= 0'),
+        (dict(type='Step', milestones=[0.5], values=[1, -2]), 'values: expected a finite number'),
+        (dict(type='Trapezoid', warmup=0.6, decay=0.6), 'with a sum of at most 1, got 0.0 . 0.6'),
+        (dict(type='Trapezoid', warmup=True), 'warmup: expected a finite number >= 0, got True'),
+    ],
+)
+def test_values_that_cannot_be_meant(cfg, message):
     with pytest.raises(ValueError, match=message):
         build_checked(SCHEDULES, cfg, 'schedule')
