@@ -13,7 +13,7 @@ if [ "${1:-}" = --checks ]; then
     "$VENV/bin/lint-imports"
     NO_MKDOCS_2_WARNING=1 "$PY" -m mkdocs build --strict --quiet
 fi
-# One process a core; the small networks of the tests gain nothing from more threads. loadgroup: tests that share what
-# their file sets up go to one process (tests/conftest.py), the longest files first; all others go where there is room.
+# One process a core; the small networks of the tests gain nothing from more threads. loadfile: what a
+# file sets up is set up once; the longest files come first (tests/conftest.py).
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$PY" -m pytest -n auto --dist loadgroup "$@"
+exec "$PY" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
