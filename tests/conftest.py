@@ -111,7 +111,7 @@ def optim_wrapper(model, **cfg):
     return build_optim_wrapper(model, dict(constructor='mmkd.MemberOptimWrapperConstructor', **cfg))
 
 
-# Files that take longest, longest first: begun first, they do not leave one process alone at the end
+# Files that take longest. Begun first, they do not leave one process alone at the end
 # (`--dist loadfile --no-loadscope-reorder`).
 LONGEST = (
     'test_wrong_inputs',
