@@ -532,7 +532,7 @@ def test_segmentation_without_some_label_maps(broken):
         (broken / 'masks/train' / name).unlink()
     with pytest.raises(
         FileNotFoundError,
-        match=r"2 of 12 images have no label map in .*\['00002.png', '00005.png'\]",
+        match=r'2 of 12 images have no label map in .*: 00002.png, 00005.png',
     ):
         segmentation_set(broken)
 
