@@ -85,6 +85,9 @@ def small(kind, data, work_dir, **changes):
             scheduler.end = 2
     cfg.merge_from_dict(changes)
     cfg.experiment_name = f'{kind}_{next(COUNTER)}_{os.getpid()}'
+    cfg.visualizer.name = (
+        cfg.experiment_name
+    )  # mmengine has one a name, with the first one's folder
     return cfg
 
 
