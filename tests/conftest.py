@@ -175,6 +175,8 @@ def small_config(data, work_dir, **changes):
     cfg.work_dir, cfg.launcher = str(work_dir), 'none'
     cfg.train_cfg.update(max_epochs=2, val_interval=1)
     cfg.default_hooks.logger.interval = 1
+    # Loggers are kept by name and second: two Runners of one second would share a log file.
+    cfg.experiment_name = f'test_{next(COUNTER)}'
     cfg.visualizer.name = (
         f'test_{next(COUNTER)}'  # mmengine has one a name and process, with the first one's folder
     )
