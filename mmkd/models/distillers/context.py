@@ -1,6 +1,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ class LinkContext:
 KNOWN = tuple(field.name for field in fields(LinkContext))
 
 
+@cache  # the step asks, too
 def context_names(forward: Callable[..., Any], values: int, key: str) -> tuple[str, ...]:
     """Return which parts of the context a `forward` names, after its first `values` arguments.
 

@@ -1,11 +1,12 @@
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mmkd.models.connectors.base import Connector, WithTerms
+from mmkd.models.connectors.base import WithTerms
 from mmkd.models.weights import NegativeTransferGuard, WeightRule
 from mmkd.models.weights.base import Measurement, measure, tap_gradient
 from mmkd.registry import MODELS
@@ -102,9 +103,9 @@ class Link(nn.Module):
             self._check_guard(target)
         self.terms = self._try(target, sources, probe)
         self.context_names = {*self._loss_names, *self._combiner_names}
-        for connector in (*self.connectors.modules(), *self.source_connectors.modules()):
-            if isinstance(connector, Connector):
-                self.context_names.update(context_names(connector.forward, 2, self.key))
+        for chain in (*self.connectors, *self.source_connectors):
+            for connector in _parts(chain):
+                self.context_names.update(_connector_names(type(connector)))
 
     # ---------------------------------------------------------------- building
 
@@ -192,7 +193,10 @@ class Link(nn.Module):
             if cfg.pop(name, channels) != channels:
                 raise ConfigError(f'{key}.{name}: expected {channels}: {self._sides}')
         connector: nn.Module = build_checked(MODELS, cfg, key, **given)
-        context_names(connector.forward, 2, key)
+        try:
+            _connector_names(type(connector))
+        except ConfigError as error:
+            raise ConfigError(f'{key}: {error}') from error
         return connector
 
     @staticmethod
@@ -214,9 +218,6 @@ class Link(nn.Module):
 
     def _try(self, target: TapValue, sources: list[TapValue], probe: LinkContext) -> list[str]:
         """Compute the link once without gradients; return the keys of its terms."""
-        if 'data_samples' in self._loss_names:  # the probe has no labels
-            names = getattr(self.loss, 'terms', ('',))
-            return [self.spec.term_of(name) for name in names]
         with torch.no_grad():
             self.eval()
             try:
@@ -259,6 +260,10 @@ class Link(nn.Module):
         """Return whether gradients are to be measured in this iteration."""
         return any(part is not None and part.due(iteration) for part in (self.rule, self.guard))
 
+    def compares(self, iteration: int) -> bool:
+        """Return whether the step needs the task's gradient at the target's tap."""
+        return self.projects or self.measures(iteration)
+
     @property
     def projects(self) -> bool:
         """Whether the link's gradient is bent away from opposing the task's."""
@@ -294,19 +299,17 @@ class Link(nn.Module):
         return value if isinstance(value, WithTerms) else (value, {})
 
     def measure(
-        self, loss: Tensor, reading: Reading, task_loss: Tensor, task_reading: Reading
+        self, loss: Tensor, raw: Sequence[Tensor], task: Sequence[Tensor], comparable: bool
     ) -> Measurement | None:
-        """Measure the link's and the task's gradients at the target's tap and fit rule and guard.
+        """Measure the link's gradient at the target's tap against the task's; fit rule and guard.
 
         Args:
             loss: Sum of the link's losses at factor 1.
-            reading: The target's tap in the forward pass that the link used.
-            task_loss: The target's own loss.
-            task_reading: The target's tap in the labeled forward pass.
+            raw: The tapped tensors in the forward pass that the link used.
+            task: The task's gradient at the tap, in the labeled forward pass.
+            comparable: Whether both passes are one.
         """
-        same = reading is task_reading
-        link = tap_gradient(loss, reading.raw)
-        found = measure(tap_gradient(task_loss, task_reading.raw), link, comparable=same)
+        found = measure(task, tap_gradient(loss, raw), comparable)
         if found is not None:
             for part in (self.rule, self.guard):
                 if part is not None:
@@ -314,24 +317,40 @@ class Link(nn.Module):
         return found
 
 
-def projected(value: TapValue, task_loss: Tensor) -> TapValue:
-    """Return a tap's value whose gradient loses what points against the task's (PCGrad, eq. 1)."""
+def separate(value: TapValue) -> TapValue:
+    """Return a tap's value as tensors of its own, on which a link's gradient can be bent."""
+    return [x.view_as(x) for x in value] if isinstance(value, list) else value.view_as(value)
 
-    def level(tensor: Tensor) -> Tensor:
-        if not tensor.requires_grad:
-            return tensor
-        (task,) = tap_gradient(task_loss, [tensor])
 
-        def bend(grad: Tensor) -> Tensor:
-            own = task.to(grad)
-            share = (grad * own).sum() / own.square().sum().clamp(min=torch.finfo(own.dtype).tiny)
-            return grad - share.clamp(max=0) * own
+def bend(key: str, value: TapValue, reading: Reading, task: Sequence[Tensor]) -> None:
+    """Take out of a link's gradient what points against the task's (PCGrad, eq. 1).
 
-        copy = tensor.view_as(tensor)
-        copy.register_hook(bend)
-        return copy
+    Args:
+        key: The link's, for messages.
+        value: What the link reads, from `separate`.
+        reading: What the tap read.
+        task: The task's gradient at those tensors of `reading.raw` that need one.
 
-    return [level(item) for item in value] if isinstance(value, list) else level(value)
+    Raises:
+        ConfigError: For a tap whose value is not what its module returned.
+    """
+    wanted = [tensor for tensor in reading.raw if tensor.requires_grad]
+    gradients = {id(tensor): gradient for tensor, gradient in zip(wanted, task)}
+    for own, tapped in zip(_levels(value), _levels(reading.value)):
+        if not own.requires_grad:
+            continue
+        if id(tapped) not in gradients:
+            raise ConfigError(
+                f"{key}.guard: 'project' needs a tap whose value is what its module returned; "
+                "use 'mute'"
+            )
+        own.register_hook(partial(_bent, task=gradients[id(tapped)]))
+
+
+def _bent(grad: Tensor, task: Tensor) -> Tensor:
+    task = task.to(grad)
+    share = (grad * task).sum() / task.square().sum().clamp(min=torch.finfo(task.dtype).tiny)
+    return grad - share.clamp(max=0) * task
 
 
 def _through(
@@ -339,15 +358,23 @@ def _through(
 ) -> tuple[Any, dict[str, Tensor]]:
     """Take a value through a connector or a chain; return what comes out and the terms added."""
     terms: dict[str, Tensor] = {}
-    for one in connector if isinstance(connector, nn.ModuleList) else [connector]:
-        if isinstance(one, nn.Identity):
-            continue
-        names = context_names(one.forward, 2, type(one).__name__)
-        value = one(value, like, **context.named(names))
+    for one in _parts(connector):
+        value = one(value, like, **context.named(_connector_names(type(one))))
         if isinstance(value, WithTerms):
             terms.update(value.terms)
             value = value.value
     return value, terms
+
+
+def _parts(connector: nn.Module) -> list[nn.Module]:
+    """Return the connectors of a chain; none for the identity."""
+    if isinstance(connector, nn.ModuleList):
+        return list(connector)
+    return [] if isinstance(connector, nn.Identity) else [connector]
+
+
+def _connector_names(kind: type[nn.Module]) -> tuple[str, ...]:
+    return context_names(kind.forward, 3, kind.__name__)
 
 
 def _levels(value: TapValue) -> list[Any]:

@@ -130,6 +130,10 @@ class LinkSpec:
         name = f'{self.name}_{key}' if key else self.name
         return f'{self.target}/loss_{name}[{self.label}:{self.source_tap}]'
 
+    def log_key(self, kind: str) -> str:
+        """Return the key under which the link's `share` or `cosine` is logged."""
+        return f'{self.target}/{kind}_{self.name}[{self.label}:{self.source_tap}]'
+
     @staticmethod
     def on_batch(term: str, batch: str) -> str:
         """Return a term's key on the `labeled` or the `unlabeled` batch."""

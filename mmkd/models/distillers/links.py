@@ -6,12 +6,13 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd.models.weights.base import Measurement, tap_gradient
 from mmkd.tasks.base import Task
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
 from .context import LinkContext
-from .link import Link, projected
+from .link import Link, LinkTerms, bend, separate
 from .link_spec import LinkSpec
 from .members import Members, Readings
 from .tap import Reading, Tap, TapValue, detach, requires_grad
@@ -200,7 +201,7 @@ class Links(nn.Module):
             metric = link.spec.only_if_better
             if metric is None:
                 continue
-            names = [name for name in (link.target, *link.source)]
+            names = [link.target, *link.source]
             for name in names:
                 choose(f'{name}/{metric}', sorted(metrics), f'{link.key}.only_if_better')
             own, *others = (float(metrics[f'{name}/{metric}']) for name in names)
@@ -231,7 +232,7 @@ class Links(nn.Module):
         ]
 
     @staticmethod
-    def needed(active: Sequence[Link]) -> dict[str, dict[str, set[str]]]:
+    def needed(active: Sequence[Link], iteration: int) -> dict[str, dict[str, set[str]]]:
         """Return the taps that a step reads: by view (`labeled`, `weak`, `strong`) and member."""
         needed: dict[str, dict[str, set[str]]] = dict(labeled={}, weak={}, strong={})
 
@@ -244,14 +245,14 @@ class Links(nn.Module):
                 for name in link.source:
                     add('labeled' if labeled else link.spec.source_view, name, link.source_tap)
                 add('labeled' if labeled else 'strong', link.target, link.target_tap)
-            if link.rule is not None:  # the task's gradient is measured there
+            if link.compares(iteration):  # the task's gradient is taken there
                 add('labeled', link.target, link.target_tap)
         return needed
 
     def forward(
         self,
         active: Sequence[Link],
-        views: Mapping[str, Batch],
+        batches: Mapping[str, Batch],
         task_losses: Mapping[str, Tensor],
         progress: float,
         iteration: int,
@@ -260,8 +261,9 @@ class Links(nn.Module):
 
         Args:
             active: See `active`.
-            views: By name; unlabeled views may be missing where no link needs them.
-            task_losses: By target, the sum of its own loss terms.
+            batches: By name; unlabeled views may be missing where no link needs them.
+            task_losses: By target, the sum of its own loss terms; of the targets whose links
+                compare gradients.
             progress: Share of the training done.
             iteration: From 0.
 
@@ -269,60 +271,72 @@ class Links(nn.Module):
             Scalars by their keys, and what was measured: `share_...` and `cosine_...`.
         """
         terms: dict[str, Tensor] = {}
-        measured: dict[Link, float] = {}
-        computed: list[tuple[Link, str, dict[str, Tensor], dict[str, Tensor]]] = []
         detached: dict[tuple[int, str, str], TapValue] = {}
-        for link in active:
-            for batch in link.spec.batches:
-                target_view = views['labeled' if batch == 'labeled' else 'strong']
-                source_view = target_view if batch == 'labeled' else views[link.spec.source_view]
-                reading = target_view.readings[link.target, link.target_tap]
-                self._check_gradient(link, reading)
-                sources = []
-                for name in link.source:
-                    place = (id(source_view), name, link.source_tap)
-                    value = source_view.readings[name, link.source_tap].value
-                    if link.spec.detach:
-                        value = detached.setdefault(place, detach(value))
-                    sources.append(value)
-                target = reading.value
-                if link.projects and torch.is_grad_enabled():
-                    target = projected(target, task_losses[link.target])
-                context = self._context(link, target_view, progress)
-                found = link(target, sources, context)
-                losses = {link.spec.on_batch(k, batch): v for k, v in found.losses.items()}
-                extra = {link.spec.on_batch(k, batch): v for k, v in found.extra.items()}
-                computed.append((link, batch, losses, extra))
-                if link.measures(iteration) and link not in measured and torch.is_grad_enabled():
-                    own = views['labeled'].readings.get((link.target, link.target_tap), reading)
-                    total = sum(found.losses.values(), target_view.inputs.new_zeros(()))
-                    result = link.measure(total, reading, task_losses[link.target], own)
-                    if result is not None:
-                        measured[link] = result.link_norm / max(result.task_norm, 1e-30)
-                        terms[link.spec.term_of('').replace('/loss_', '/cosine_')] = (
-                            total.new_tensor(result.cosine)
-                        )
+        gradients: dict[tuple[str, str], list[Tensor]] = {}
         caps = self._caps(active, progress)
-        for link, _, losses, extra in computed:
+        for link in active:
+            compares = torch.is_grad_enabled() and link.compares(iteration)
+            place = link.target, link.target_tap
+            if compares and place not in gradients:
+                raw = batches['labeled'].readings[place].raw
+                gradients[place] = tap_gradient(task_losses[link.target], raw)
+            measured = None
+            found: dict[str, LinkTerms] = {}
+            for kind in link.spec.batches:
+                batch = batches['labeled' if kind == 'labeled' else 'strong']
+                source = batch if kind == 'labeled' else batches[link.spec.source_view]
+                reading = batch.readings[place]
+                self._check_gradient(link, reading)
+                sources = self._sources(link, source, detached)
+                target = separate(reading.value) if compares and link.projects else reading.value
+                found[kind] = link(target, sources, self._context(link, batch, progress))
+                if compares and measured is None and link.measures(iteration):
+                    loss = sum(found[kind].losses.values(), batch.inputs.new_zeros(()))
+                    measured = link.measure(loss, reading.raw, gradients[place], kind == 'labeled')
+                if compares and link.projects:  # after the measurement, which is of the whole
+                    bend(link.key, target, reading, gradients[place])
             factor = link.factor(progress) * caps[link]
-            terms.update({key: value * factor for key, value in losses.items()})
-            terms.update(extra)
+            for kind, own in found.items():
+                for key, value in own.losses.items():
+                    terms[link.spec.on_batch(key, kind)] = value * factor
+                terms.update({link.spec.on_batch(k, kind): v for k, v in own.extra.items()})
+            if measured is not None:
+                terms.update(self._logged(link, measured, factor, batches['labeled'].inputs))
         self._silence_broken(active, terms, iteration)
-        for link, ratio in measured.items():
-            share = ratio * link.factor(progress) * caps[link]
-            terms[link.spec.term_of('').replace('/loss_', '/share_')] = views[
-                'labeled'
-            ].inputs.new_tensor(share)
         for link in self:
             if link not in caps:
-                terms.update(self._silent(link, views['labeled'].inputs))
+                terms.update(self._silent(link, batches['labeled'].inputs))
         return terms
 
-    def _context(self, link: Link, view: Batch, progress: float) -> LinkContext:
+    @staticmethod
+    def _sources(
+        link: Link, batch: Batch, detached: dict[tuple[int, str, str], TapValue]
+    ) -> list[TapValue]:
+        """Return the sources' values; what several links read is detached once."""
+        values = []
+        for name in link.source:
+            value = batch.readings[name, link.source_tap].value
+            if link.spec.detach:
+                value = detached.setdefault((id(batch), name, link.source_tap), detach(value))
+            values.append(value)
+        return values
+
+    @staticmethod
+    def _logged(
+        link: Link, measured: Measurement, factor: float, like: Tensor
+    ) -> dict[str, Tensor]:
+        """Return what a measurement found, for the log."""
+        share = factor * measured.link_norm / max(measured.task_norm, 1e-30)
+        found = {'share': share}
+        if measured.cosine is not None:
+            found['cosine'] = measured.cosine
+        return {link.spec.log_key(key): like.new_tensor(value) for key, value in found.items()}
+
+    def _context(self, link: Link, batch: Batch, progress: float) -> LinkContext:
         networks = [self.members.network(name) for name in link.source]
         return LinkContext(
-            mask=view.mask,
-            data_samples=view.data_samples,
+            mask=batch.mask,
+            data_samples=batch.data_samples,
             progress=progress,
             target_network=self.members.network(link.target),
             source_network=networks[0] if len(networks) == 1 else networks,

@@ -124,8 +124,10 @@ class OnlineDistiller(BaseModel):
                 networks=self.members.networks(),
                 preprocessor=self.data_preprocessor,
             )
-        view = strong_view or dict(type='StrongView')
-        self.strong_view = build_checked(MODELS, view, 'model.strong_view')
+        self.strong_view = None
+        if strong_view is not None or any(link.spec.on != 'labeled' for link in self.links):
+            view = strong_view or dict(type='StrongView')
+            self.strong_view = build_checked(MODELS, view, 'model.strong_view')
         self.view_stream = RandomStream(derived_seed(torch.initial_seed(), 'strong_view'))
         self.progress: float | None = None
         self._average_is_due = False
@@ -257,11 +259,12 @@ class OnlineDistiller(BaseModel):
         """
         progress, iteration = self.training_progress(), self.iteration()
         active = self.links.active(progress, iteration)
-        needed = self.links.needed(active)
+        needed = self.links.needed(active, iteration)
         masked = any('mask' in link.context_names for link in active)
         terms, labeled = self._run_labeled(inputs, data_samples, needed['labeled'], masked)
         batches = {'labeled': labeled, **self._run_unlabeled(unlabeled, needed)}
-        own = {name: _sum_of(terms, name) for name in self.members.online}
+        compared = {link.target for link in active if link.compares(iteration)}
+        own = {name: _sum_of(terms, name) for name in compared}
         terms.update(self.links(active, batches, own, progress, iteration))
         if self._average_is_due:
             raise ConfigError(
@@ -337,6 +340,7 @@ class OnlineDistiller(BaseModel):
 
     def _strong(self, inputs: Tensor) -> Changed:
         mean, std = (x.to(inputs) for x in pixel_statistics(self.data_preprocessor))
+        assert self.strong_view is not None, 'built where a link acts on unlabeled images'
         with self.view_stream(inputs.device), torch.no_grad():
             return self.strong_view(inputs, mean, std)
 

@@ -10,11 +10,14 @@ from mmkd.utils.errors import ConfigError
 
 
 class Measurement(NamedTuple):
-    """What one measurement at a tap finds: norms and cosine of the task's and a link's gradient."""
+    """Norms and cosine of the task's and a link's gradient at a tap.
+
+    The cosine is None where they are of different images.
+    """
 
     task_norm: float
     link_norm: float
-    cosine: float
+    cosine: float | None
 
 
 class WeightRule(nn.Module):
@@ -75,7 +78,8 @@ class WeightRule(nn.Module):
         """Take a measurement into the running means."""
         count = self._means[0]
         keep = min(self.momentum, count / (count + 1))
-        means = [keep * old + (1 - keep) * new for old, new in zip(self._means[1:], found)]
+        new = (found.task_norm, found.link_norm, found.cosine or 0.0)
+        means = [keep * old + (1 - keep) * value for old, value in zip(self._means[1:], new)]
         self._means = [count + 1, *means]
         self.means.copy_(torch.tensor(self._means))
 
@@ -103,15 +107,13 @@ def measure(task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool) ->
     Args:
         task: The task's gradient at the tap's tensors.
         link: The link's.
-        comparable: Whether both are of the same images; else the cosine is 0, and norms are scaled
-            to one image each.
+        comparable: Whether both are of the same images; else there is no cosine, and norms are
+            scaled to one image each.
     """
     first = next(iter(link), torch.zeros(()))
     sums = torch.zeros(3, device=first.device)
     for place, (one, other) in enumerate(((task, task), (link, link), (task, link))):
-        if place == 2 and not comparable:
-            continue
-        for a, b in zip(one, other):
+        for a, b in zip(one, other) if place < 2 or comparable else ():
             sums[place] += (a.float() * b.float()).sum()
     if not comparable and task and link:  # the gradient of a mean over N images shrinks as N^-1/2
         sums[0] *= len(task[0])
@@ -122,5 +124,7 @@ def measure(task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool) ->
     norms = task_square**0.5, link_square**0.5
     if not all(norm < float('inf') for norm in norms):
         return None
+    if not comparable:
+        return Measurement(*norms, None)
     product = norms[0] * norms[1]
     return Measurement(*norms, dot / product if product > 0 else 0.0)

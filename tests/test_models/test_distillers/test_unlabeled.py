@@ -141,7 +141,7 @@ def test_presets(toolkit, preset, terms, weak, strong):
     own = [key for key in losses if key.startswith('student1/') and '[' in key]
     assert sorted(own) == sorted(f'student1/loss_{term}' for term in terms)
     assert all(losses[key] > 0 for key in own)
-    needed = model.links.needed(list(model.links))
+    needed = model.links.needed(list(model.links), 0)
     expected = {'student1_ema', 'student2_ema'} if weak == ['ema'] else set()
     expected = expected or ({'student1', 'student2'} if weak else set())
     assert set(needed['weak']) == expected
