@@ -76,9 +76,15 @@ class Members(nn.ModuleDict):
     Args:
         specs: By name.
         preprocessor: The shared data preprocessor.
+        channels_last: Whether weights and images are in the channels-last memory format.
     """
 
-    def __init__(self, specs: Mapping[str, MemberSpec], preprocessor: BaseDataPreprocessor) -> None:
+    def __init__(
+        self,
+        specs: Mapping[str, MemberSpec],
+        preprocessor: BaseDataPreprocessor,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         self.specs = dict(specs)
         self.frozen = FrozenNetworks()
@@ -107,6 +113,9 @@ class Members(nn.ModuleDict):
             conversion = Renormalize(preprocessor, network.get_submodule('data_preprocessor'))
             if not conversion.is_identity:
                 self.renormalize[name] = conversion
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def network(self, name: str) -> nn.Module:
         """Return the network of the member `name`."""
@@ -154,9 +163,9 @@ class Members(nn.ModuleDict):
 
     def inputs_of(self, name: str, inputs: Tensor, data_samples: list[Any] | None) -> Tensor:
         """Return the shared images (N, C, H, W) as the member `name` normalizes them."""
-        if name not in self.renormalize:
-            return inputs
-        return self.renormalize[name](inputs, data_samples)
+        if name in self.renormalize:
+            inputs = self.renormalize[name](inputs, data_samples)
+        return inputs.contiguous(memory_format=self.memory_format)
 
     # ---------------------------------------------------------------- running one member
 

@@ -67,6 +67,8 @@ class OnlineDistiller(BaseModel):
         max_share: The most that the links of one target may make together, as a share of its own
             gradient, for links whose weight is a `GradientShare`. Default: no limit.
         task: Name of the task; found from the networks by default.
+        channels_last: Whether the members compute in the channels-last memory format, which is
+            faster for most convolutional networks, on CPUs and with half precision on GPUs.
         data_preprocessor: Shared preprocessing. Default: the first member's.
 
     Raises:
@@ -83,6 +85,7 @@ class OnlineDistiller(BaseModel):
         strong_view: dict[str, Any] | None = None,
         max_share: float | None = None,
         task: str | None = None,
+        channels_last: bool = False,
         data_preprocessor: dict[str, Any] | None = None,
     ) -> None:
         if not isinstance(members, dict) or not any(m is not None for m in members.values()):
@@ -101,7 +104,7 @@ class OnlineDistiller(BaseModel):
         configs = {name: spec.config for name, spec in specs.items() if spec.config is not None}
         super().__init__(shared_preprocessor_config(configs, data_preprocessor))
         self.data_preprocessor.register_forward_hook(preprocess_unlabeled, with_kwargs=True)
-        self.members = Members(specs, self.data_preprocessor)
+        self.members = Members(specs, self.data_preprocessor, channels_last)
         self.task = task_of(self.members.networks(), task)
         check_sync_bn(self.members.networks())
         cfg = dict(ensemble or {})

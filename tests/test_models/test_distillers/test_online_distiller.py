@@ -367,3 +367,28 @@ def test_training_step_in_bfloat16_on_cpu(toolkit):
     log = model.train_step(toolkit.make_batch(), wrapper)
     assert all(torch.isfinite(v) for v in log.values())
     assert log['student1/loss_ml[student2:prediction]'].dtype == torch.float32
+
+
+def test_channels_last_changes_the_memory_format_alone(toolkit):
+    batch = toolkit.make_batch()
+    plain = toolkit.make_distiller(sharing='kdml_mixed_full').train()
+    moved = toolkit.make_distiller(sharing='kdml_mixed_full', channels_last=True).train()
+    moved.load_state_dict(plain.state_dict())
+    seen = []
+    moved.network('student1').backbone.stem.register_forward_hook(
+        lambda module, args, output: seen.append(output)
+    )
+    ours, theirs = (
+        model(**model.data_preprocessor(copy.deepcopy(batch), True), mode='loss')
+        for model in (moved, plain)
+    )
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert all(
+        weight.is_contiguous(memory_format=torch.channels_last)
+        for weight in moved.parameters()
+        if weight.dim() == 4
+    )
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        values, expected = (v if isinstance(v, list) else [v] for v in (value, theirs[key]))
+        torch.testing.assert_close(values, expected, rtol=1e-3, atol=1e-5)
