@@ -115,7 +115,7 @@ class Members(nn.ModuleDict):
                 self.renormalize[name] = conversion
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
-            self.to(memory_format=torch.channels_last)
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def network(self, name: str) -> nn.Module:
         """Return the network of the member `name`."""
