@@ -33,7 +33,7 @@ class MemberSpec:
         checkpoint: Path or URL of a plain toolbox checkpoint to start from. Layers of another
             shape keep their initial weights and are named in the log; for `frozen` all must fit.
         of: The member that an `ema` member averages.
-        momentum: Weight of the new value in the average.
+        momentum: Weight of the new value in the average; 1 / t in step t as long as that is more.
 
     Raises:
         ConfigError: For contradictory or unknown values.

@@ -152,14 +152,26 @@ class Members(nn.ModuleDict):
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
-    def update_averages(self) -> None:
-        """Move each ema member towards the member it averages; buffers are copied."""
+    def update_averages(self, iteration: int) -> None:
+        """Move each ema member towards the member it averages.
+
+        Running statistics are averaged as the weights are: those of the member's newest weights
+        do not fit the average's. The first steps count alike, so that the initial weights are
+        forgotten (Tarvainen & Valpola, arXiv 1703.01780, do so in their code).
+
+        Args:
+            iteration: From 0.
+        """
         for name in self.averaged:
             own, other = self[name], self[str(self.specs[name].of)]
-            momentum = self.specs[name].momentum
-            torch._foreach_lerp_(list(own.parameters()), list(other.parameters()), momentum)
-            for buffer, source in zip(own.buffers(), other.buffers()):
-                buffer.copy_(source)
+            momentum = max(self.specs[name].momentum, 1 / (iteration + 1))
+            tensors = ([*network.parameters(), *network.buffers()] for network in (own, other))
+            pairs = list(zip(*tensors))
+            averaged = [(a, b) for a, b in pairs if a.is_floating_point()]
+            torch._foreach_lerp_([a for a, _ in averaged], [b for _, b in averaged], momentum)
+            for value, source in pairs:
+                if not value.is_floating_point():
+                    value.copy_(source)
 
     def inputs_of(self, name: str, inputs: Tensor, data_samples: list[Any] | None) -> Tensor:
         """Return the shared images (N, C, H, W) as the member `name` normalizes them."""

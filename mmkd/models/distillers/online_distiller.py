@@ -204,7 +204,7 @@ class OnlineDistiller(BaseModel):
     def update_ema_members(self) -> None:
         """Move each ema member towards the member it averages; `MemberHook` calls it."""
         self._average_is_due = False
-        self.members.update_averages()
+        self.members.update_averages(self.iteration())
 
     # ---------------------------------------------------------------- the training step
 

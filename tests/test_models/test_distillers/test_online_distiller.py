@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 
 from mmkd.utils.errors import ConfigError
@@ -192,14 +193,26 @@ def test_ema_member(toolkit):
         links=[dict(source='mean', target='student1')],
     )
     mean, student = model.network('mean'), model.network('student1')
-    start = [p.clone() for p in student.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(start, mean.parameters()))
     wrapper = toolkit.optim_wrapper(model)
     assert 'mean' not in wrapper
-    model.train_step(toolkit.make_batch(), wrapper)
-    model.update_ema_members()
-    for old, new, average in zip(start, student.parameters(), mean.parameters()):
-        torch.testing.assert_close(average, 0.75 * old + 0.25 * new)
+
+    def values(network):
+        return {key: value.clone() for key, value in network.state_dict().items()}
+
+    # A plain mean of the first four steps, then the momentum; running statistics likewise.
+    expected = values(mean)
+    for iteration, share in enumerate((1, 1 / 2, 1 / 3, 1 / 4, 1 / 4, 1 / 4)):
+        MessageHub.get_current_instance().update_info('iter', iteration)
+        model.train_step(toolkit.make_batch(seed=iteration), wrapper)
+        model.update_ema_members()
+        for key, new in values(student).items():
+            old = expected[key]
+            expected[key] = (1 - share) * old + share * new if new.is_floating_point() else new
+        for key, value in mean.state_dict().items():
+            torch.testing.assert_close(value, expected[key], msg=lambda m, key=key: f'{key}: {m}')
+    assert not torch.equal(
+        mean.backbone.stem.conv.bn.running_mean, student.backbone.stem.conv.bn.running_mean
+    )
     assert not mean.training and any(key.startswith('members.mean.') for key in model.state_dict())
     model.train_step(toolkit.make_batch(), wrapper)
     with pytest.raises(ConfigError, match='mmkd.MemberHook'):
