@@ -1,5 +1,5 @@
-# Tuned on configs/mmkd/studies/tiny20_peers_tune.py with seed 101: tau 3 (students 46.7 against 43.8
-# alone); nothing else was tried, and the arms with a teacher or features not at all.
+# Tuned on configs/mmkd/studies/tiny20_peers_tune.py with seed 101: tau 3 (students 46.7 against
+# 43.8 alone); nothing else was tried, and the arms with a teacher or features not at all.
 title = 'Tiny-ImageNet-20 with 100 images a class: peers and an online teacher, 60 epochs'
 config = 'configs/mmkd/studies/tiny20_peers.py'
 _alone = {'model.sharing.type': 'individual', 'model.members.teacher': None}
