@@ -149,7 +149,9 @@ def run_case(case, folder, base):
     for name in ('det', 'seg', 'cls'):
         (place / f'{name}.py').write_text((base / f'{name}.py').read_text())
     if case.config is not None:
-        (place / 'config.py').write_text(f"_base_ = './{case.base}.py'\n{case.config}\n")
+        (place / 'config.py').write_text(
+            f"_base_ = './{case.base}.py'\n{case.config}\n".replace('BASE', str(base))
+        )
     if case.prepare is not None:
         case.prepare(place, base)
     before = files_in(place)

@@ -261,6 +261,13 @@ CONFIGS = [
         "training='online'",
     ),
     config(
+        'std-zero',
+        'standard deviation of 0',
+        'model = dict(data_preprocessor=dict(mean=[0.0] * 3, std=[0.0] * 3))',
+        'model.data_preprocessor.std',
+        '0.0',
+    ),
+    config(
         'two-tasks',
         'members of two tasks',
         members(
@@ -302,6 +309,13 @@ CONFIGS = [
         "model = dict(sharing=dict(students=['student1', 'studnt2']))",
         'model.sharing.students',
         "did you mean 'student2'",
+    ),
+    config(
+        'preset-student-twice',
+        'preset with one student twice',
+        "model = dict(sharing=dict(students=['student1', 'student1']))",
+        'model.sharing.students',
+        "'student1' stands more than once",
     ),
     config(
         'preset-one-student',
@@ -384,6 +398,7 @@ CONFIGS = [
     config(
         'link-weight-nan', 'weight nan', link("weight=float('nan')"), 'model.links[0].weight', 'nan'
     ),
+    config('link-weight-huge', 'weight 1e30', link('weight=1e30'), 'links[0].weight', '1e+30'),
     config(
         'link-loss',
         'unknown loss',
@@ -447,6 +462,13 @@ CONFIGS = [
         "did you mean 'student2'",
     ),
     config(
+        'ensemble-twice',
+        'one member twice in the ensemble',
+        "model = dict(ensemble=dict(members=['student1', 'student1']))",
+        'model.ensemble.members',
+        "'student1' stands more than once",
+    ),
+    config(
         'ensemble-key',
         'unknown key of the ensemble',
         'model = dict(ensemble=dict(iou_tr=0.5))',
@@ -488,6 +510,20 @@ CONFIGS = [
         'optim_wrapper = dict(optimizer=dict(learning_rate=1))',
         'optim_wrapper.optimizer',
         'learning_rate',
+    ),
+    config(
+        'optimizer-paramwise',
+        'misspelt multiplier of the learning rate',
+        'optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mul=0.1))))',
+        "paramwise_cfg.custom_keys['backbone']",
+        "did you mean 'lr_mult'",
+    ),
+    config(
+        'optimizer-skips',
+        'a training that ends at the first step',
+        'optim_wrapper = dict(max_skips=0)',
+        'optim_wrapper.max_skips',
+        '>= 1',
     ),
     config(
         'optimizer-lr',
@@ -559,6 +595,13 @@ CONFIGS = [
         'annotation file of the evaluator is missing',
         "val_evaluator = dict(ann_file='nowhere/val.json')",
         'nowhere/val.json',
+    ),
+    config(
+        'evaluator-set',
+        'annotation file of the training set for the evaluator',
+        "val_evaluator = dict(ann_file='BASE/data/annotations/train.json')",
+        'val_evaluator.ann_file',
+        'other images than the data set',
     ),
     config(
         'loop-members',

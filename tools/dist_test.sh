@@ -6,6 +6,6 @@ set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,4s/^# *//p' "$0" >&2; exit 2; }
 CONFIG="$1" CHECKPOINT="$2" PROCESSES="$3"
 [[ "$PROCESSES" =~ ^([1-9][0-9]*|auto|cpu|gpu)$ ]] || { echo "error: PROCESSES: expected a number >= 1, got '$PROCESSES'" >&2; exit 2; }
-exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+exec "${PYTHON:-python}" -m mmkd.apis.launch --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --nproc_per_node="$PROCESSES" \
     "$(dirname "$0")/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"

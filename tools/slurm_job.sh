@@ -19,11 +19,11 @@ STARTED="$(mktemp)"
 export PET_SHUTDOWN_TIMEOUT="${PET_SHUTDOWN_TIMEOUT:-85}"
 export PET_SIGNALS_TO_HANDLE="${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1}"
 HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-srun --kill-on-bad-exit=0 "${PYTHON:-python}" -m torch.distributed.run --nnodes="$SLURM_NNODES" \
+srun --kill-on-bad-exit=0 "${PYTHON:-python}" -m mmkd.apis.launch --nnodes="$SLURM_NNODES" \
     --nproc_per_node="${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}" --rdzv_backend=c10d --rdzv_id="$SLURM_JOB_ID" \
     --rdzv_endpoint="$HEAD:${PORT:-29500}" "$TOOLS/train.py" "$CONFIG" --work-dir "$WORK_DIR" --launcher pytorch --resume "${@:3}"
 STATUS=$?
-# torchrun reports every failure of its processes as 1; the checkpoint tells a preemption from a fault.
+# A failure on one node ends the others with other statuses; the checkpoint tells a preemption from a fault.
 if [ $STATUS -ne 0 ] && [ "$WORK_DIR/last_checkpoint" -nt "$STARTED" ] && grep -q preempted_iter "$WORK_DIR/last_checkpoint"; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

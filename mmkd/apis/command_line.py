@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, message_of, shown_without_traceback
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,6 +25,13 @@ LAUNCHERS = dict(
     pytorch=('RANK', 'dist_{tool}.sh CONFIG PROCESSES'),
     slurm=('SLURM_PROCID', 'slurm_{tool}.sh PARTITION JOB CONFIG'),
     mpi=('OMPI_COMM_WORLD_RANK or PMI_RANK', ''),
+)
+# What a Runner's config has as dicts.
+PARTS = (
+    *(f'{kind}_{part}' for kind in ('train', 'val', 'test') for part in ('cfg', 'dataloader')),
+    'optim_wrapper',
+    'default_hooks',
+    'randomness',
 )
 MEMBER_OPTION = re.compile(r'model\.members\.(\w+)\.options\.(.+)')
 
@@ -84,18 +91,20 @@ def positive(text: str) -> int:
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool's `main()`; a ConfigError ends it with one message and exit status 1.
+    """Run a tool's `main()`; a wrong input or a full disk ends it with one message and status 1.
 
     With MMKD_TRACEBACK=1 in the environment the traceback is shown, too. Every other exception
     keeps its traceback.
     """
     try:
         main()
-    except ConfigError as error:
+    except Exception as error:
+        if not shown_without_traceback(error):
+            raise
         if os.environ.get('MMKD_TRACEBACK') == '1':
             traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1]
-        text = str(error)
+        text = message_of(error)
         if 'in DataLoader worker process' in text.split('\n')[0]:
             # The worker's traceback, which ends in the message.
             text = text.strip().splitlines()[-1].partition(': ')[2]
@@ -214,18 +223,19 @@ def check_names(cfg: Config) -> None:
 
 def check_loaders(cfg: Config) -> None:
     """Raise a ConfigError for numbers of loops and loaders that cannot be meant, by their keys."""
+    from mmkd.utils.checks import check_integer
+
+    for name in PARTS:
+        if cfg.get(name) is not None and not isinstance(cfg[name], dict):
+            raise ConfigError(f'{name}: expected a dict, got {cfg[name]!r}')
     for name in ('max_epochs', 'max_iters', 'val_interval'):
         value = (cfg.get('train_cfg') or {}).get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 10**9:
-            raise ConfigError(f'train_cfg.{name}: expected an integer in [1, 10**9), got {value!r}')
+        check_integer(value, f'train_cfg.{name}', most=10**9)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
-        if loader is not None and not isinstance(loader, dict):
-            raise ConfigError(f'{name}: expected a dict, got {loader!r}')
         for key, least in (('batch_size', 1), ('num_workers', 0)):
             value = (loader or {}).get(key, least)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f'{name}.{key}: expected an integer >= {least}, got {value!r}')
+            check_integer(value, f'{name}.{key}', least)
 
 
 def check_optimizers(cfg: Config) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,14 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.apis.command_line import check_optimizers, load_config
 from mmkd.export import readable, self_contained
-from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file
+from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file, only_weights
 from mmkd.utils.config_errors import naming_keys
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import (
+    ConfigError,
+    MachineError,
+    message_of,
+    shown_without_traceback,
+)
 
 # The methods by which a Runner builds what its config describes, some of them not before
 # `train()` or `test()`.
@@ -34,13 +40,17 @@ BUILDERS = (
     'load_or_resume',
 )
 
+KILLED_WORKER = re.compile(
+    r'DataLoader worker \(pid.*?\) (is killed by signal: \w+|exited unexpectedly)'
+)
+
 # Those that tell optimizers apart; torch adds others from version to version.
 HYPERPARAMETERS = {'alpha', 'betas', 'dampening', 'eps', 'lambd', 'momentum', 'nesterov', 'rho'}
 
 
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config; an error while it builds, now or later, is a ConfigError."""
-    with naming_keys(cfg):
+    with only_weights(), naming_keys(cfg):
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     for name in BUILDERS:
         setattr(runner, name, _naming(getattr(runner, name), cfg))
@@ -50,24 +60,47 @@ def build_runner(cfg: Config) -> Runner:
 def _naming(build: Callable, cfg: Config) -> Callable:
     @functools.wraps(build)
     def named(*args: Any, **kwargs: Any) -> Any:
-        with naming_keys(cfg):
+        with only_weights(), naming_keys(cfg):
             return build(*args, **kwargs)
 
     return named
 
 
 @contextmanager
-def traceback_in_log(runner: Runner) -> Iterator[None]:
-    """Write what ends the block to the log files, too; on the screen Python shows it by itself."""
+def told_of_killed_workers() -> Iterator[None]:
+    """Turn torch's error about a loader's process that was killed into a MachineError."""
     try:
         yield
+    except RuntimeError as error:
+        found = KILLED_WORKER.search(str(error))
+        if found is None:
+            raise
+        raise MachineError(
+            f'a process that loads images was ended from outside ({found.group()}): often the '
+            'memory, or the shared memory (/dev/shm), was full; lower num_workers or batch_size, '
+            'then go on with --resume'
+        ) from error
+
+
+@contextmanager
+def traceback_in_log(runner: Runner) -> Iterator[None]:
+    """Write what ends the block to the log files, too; on the screen Python shows it by itself.
+
+    Raises:
+        MachineError: If a process that loads images was killed.
+    """
+    try:
+        with told_of_killed_workers():
+            yield
     except Exception as error:
-        text = f'error: {error}' if isinstance(error, ConfigError) else traceback.format_exc()
+        brief = shown_without_traceback(error)
+        text = f'error: {message_of(error)}' if brief else traceback.format_exc()
         for handler in runner.logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.acquire()
                 try:
-                    with open(handler.baseFilename, 'a') as file:
+                    # On a full disk the error itself is what is to be seen.
+                    with suppress(OSError), open(handler.baseFilename, 'a') as file:
                         file.write(f'{text}\n')
                 finally:
                     handler.release()

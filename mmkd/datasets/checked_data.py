@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 
 from .unreadable import check_files, load_whole
@@ -48,11 +49,7 @@ class CheckedData:
     def _check_pipeline(self) -> None:
         names = [type(step).__name__ for step in self._steps]
         count = self.cache_prefix
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= len(names):
-            raise ConfigError(
-                'dataset.cache_prefix: expected a number of steps of the pipeline, '
-                f'0 to {len(names)}, got {count!r}'
-            )
+        check_integer(count, 'dataset.cache_prefix (steps of the pipeline)', 0, len(names))
         for i, name in enumerate(names[:count]):
             if not (name.startswith('Load') or name in DETERMINISTIC):
                 raise ConfigError(

@@ -5,7 +5,7 @@ import numpy as np
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 
 from mmkd.registry import DATASETS
-from mmkd.utils.checks import check_number
+from mmkd.utils.checks import check_integer, check_number
 from mmkd.utils.errors import ConfigError
 
 
@@ -41,18 +41,14 @@ class LabeledSubset:
             raise ConfigError(
                 f"mmkd.LabeledSubset: give either 'share' or 'count', got {share!r} and {count!r}"
             )
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f'mmkd.LabeledSubset.seed: expected an integer >= 0, got {seed!r}')
+        check_integer(seed, 'mmkd.LabeledSubset.seed', 0)
         self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         total = len(self.dataset)
         if share is not None:
             check_number(share, 'mmkd.LabeledSubset.share', 0, 1)
             count = round(share * total)
-        elif isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= total:
-            raise ConfigError(
-                f'mmkd.LabeledSubset.count: expected an integer from 1 to {total}, the size of '
-                f'the data set, got {count!r}'
-            )
+        else:
+            check_integer(count, 'mmkd.LabeledSubset.count (of the data set)', 1, total)
         order = np.random.default_rng(seed).permutation(total)
         chosen = order[count:] if complement else order[:count]
         if not len(chosen):

@@ -1,5 +1,6 @@
 """Plain checkpoints of members, each with its plain config beside it."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,10 @@ def export_member(
         meta['dataset_meta'] = dict(dataset_meta)
     state = {key: value.detach().cpu().clone() for key, value in state.items()}
     text = config_text(plain)
+    content = io.BytesIO()  # torch's own writer turns a full disk into an unclear error
+    torch.save(dict(state_dict=state, meta=meta), content)
     with wrong_paths():
-        write_atomically(out, lambda path: torch.save(dict(state_dict=state, meta=meta), path))
+        write_atomically(out, lambda path: Path(path).write_bytes(content.getvalue()))
         write_atomically(config_file, lambda path: Path(path).write_text(text, encoding='utf-8'))
     return out, config_file
 

@@ -1,3 +1,4 @@
+from mmkd.utils.checks import check_number
 from mmkd.utils.errors import ConfigError
 
 
@@ -47,8 +48,8 @@ class Ramp(Schedule):
     ) -> None:
         if not 0 <= begin < end <= 1:
             raise ConfigError(f'begin, end: expected 0 <= begin < end <= 1, got {begin}, {end}')
-        check_factor(start_value, 'start_value')
-        check_factor(end_value, 'end_value')
+        check_number(start_value, 'start_value')
+        check_number(end_value, 'end_value')
         self.start_value, self.end_value, self.begin, self.end = start_value, end_value, begin, end
 
     def shape(self, t: float) -> float:
@@ -61,10 +62,3 @@ class Ramp(Schedule):
             return self.end_value
         t = max(progress - self.begin, 0.0) / (self.end - self.begin)
         return self.start_value + (self.end_value - self.start_value) * self.shape(t)
-
-
-def check_factor(value: object, name: str) -> None:
-    """Raise a ConfigError unless a schedule's value is a finite number >= 0."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value < float('inf'):  # type: ignore[operator]
-        raise ConfigError(f'{name}: expected a finite number >= 0, got {value!r}')

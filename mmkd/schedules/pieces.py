@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmkd.registry import SCHEDULES
-from mmkd.utils.checks import build_checked
+from mmkd.utils.checks import build_checked, check_number
 from mmkd.utils.errors import ConfigError
 
-from .base import Schedule, check_factor
+from .base import Schedule
 
 
 @SCHEDULES.register_module()
@@ -19,7 +19,7 @@ class Constant(Schedule):
     """
 
     def __init__(self, value: float = 1.0) -> None:
-        check_factor(value, 'value')
+        check_number(value, 'value')
         self.constant = value
 
     def value(self, progress: float) -> float:
@@ -48,7 +48,7 @@ class Step(Schedule):
                 f'got {milestones}, {values}'
             )
         for value in values:
-            check_factor(value, 'values')
+            check_number(value, 'values')
         self.milestones, self.values = list(milestones), list(values)
 
     def value(self, progress: float) -> float:
@@ -100,8 +100,8 @@ class Trapezoid(Schedule):
         self, warmup: float = 0.05, begin: float = 0.0, decay: float = 0.2, end_value: float = 0.0
     ) -> None:
         for name, value in (('warmup', warmup), ('begin', begin), ('decay', decay)):
-            check_factor(value, name)
-        check_factor(end_value, 'end_value')
+            check_number(value, name)
+        check_number(end_value, 'end_value')
         if begin + warmup + decay > 1:
             raise ConfigError(
                 'begin, warmup, decay: expected shares of progress with a sum of at most 1, got '

@@ -4,11 +4,15 @@ Importing this module also guards mmengine's own loading (`load_from`, `resume`,
 initialization of backbones): it then goes through `load_file`, too.
 """
 
+import hashlib
+import os
 import pathlib
 import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +173,24 @@ def _load_downloaded(file: Any, map_location: Any = None, weights_only: Any = No
     return _load_for_mmengine(str(file))
 
 
+@contextmanager
+def only_weights() -> Iterator[None]:
+    """Let every `torch.load` inside, whoever calls it, take tensors and plain values only.
+
+    For networks that load files by other ways than mmengine's (timm, vector quantizers).
+    """
+    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    before = os.environ.get(name)
+    os.environ[name] = '1'
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def guard_mmengine() -> None:
     """Make mmengine load checkpoints by `load_file`, which executes nothing."""
     CheckpointLoader.register_scheme('', load_from_local, force=True)
@@ -207,7 +229,9 @@ def member_state(checkpoint: Any, name: str, key: str) -> dict[str, torch.Tensor
     return {k[7:] if k.startswith('module.') else k: v for k, v in state.items()}
 
 
-def load_member(network: nn.Module, source: str, name: str, key: str, strict: bool) -> None:
+def load_member(
+    network: nn.Module, source: str, name: str, key: str, strict: bool
+) -> list[str] | None:
     """Load a member's start weights into its network.
 
     Args:
@@ -218,10 +242,14 @@ def load_member(network: nn.Module, source: str, name: str, key: str, strict: bo
         strict: Whether every weight must be there and fit (frozen members). Else weights of another
             shape (another class count) keep their initial values; one log line names them.
 
+    Returns:
+        The names of the classes that the checkpoint was trained on, None if it does not say.
+
     Raises:
         ConfigError: If `strict` and anything differs, or if nothing fits at all.
     """
-    state = member_state(load_file(source, key), name, key)
+    content = load_file(source, key)
+    state = member_state(content, name, key)
     own = network.state_dict()
     unfit = [k for k in state if k in own and own[k].shape != state[k].shape]
     unknown = [k for k in state if k not in own]
@@ -242,6 +270,23 @@ def load_member(network: nn.Module, source: str, name: str, key: str, strict: bo
         + (f'; left at their initial values: {listed}' if left else ''),
         logger='current',
     )
+    return _classes_of(content)
+
+
+def _classes_of(checkpoint: Any) -> list[str] | None:
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    dataset = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    classes = dataset.get('classes') if isinstance(dataset, dict) else None
+    return [str(one) for one in classes] if isinstance(classes, (list, tuple)) else None
+
+
+def digest_of(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f'{name}{tuple(value.shape)}{value.dtype}'.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def members_of(model: nn.Module) -> dict[str, torch.Tensor]:

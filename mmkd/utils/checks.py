@@ -2,12 +2,15 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.registry import Registry
 
 from mmkd.utils.errors import ConfigError
+
+# The largest factor that can be meant: a link of weight 1e30 would be all that is learned.
+LARGEST = 1e6
 
 
 def choose(value: Any, choices: Iterable[Any], key: str) -> Any:
@@ -28,6 +31,13 @@ def choose(value: Any, choices: Iterable[Any], key: str) -> Any:
     hint = f"did you mean '{nearest[0]}'? " if nearest else ''
     listed = ', '.join(choices[:30]) + (', ...' if len(choices) > 30 else '')
     raise ConfigError(f'{key}: unknown name {value!r}; {hint}valid: {listed or "none"}')
+
+
+def check_different(names: Sequence[Any], key: str) -> None:
+    """Raise a ConfigError if a name stands twice in a list: it would count twice, in silence."""
+    for name in names:
+        if list(names).count(name) > 1:
+            raise ConfigError(f'{key}: {name!r} stands more than once in {list(names)}')
 
 
 def check_arguments(
@@ -63,20 +73,26 @@ def check_arguments(
         raise ConfigError(f'{key}: {missing[0]!r} must be given')
 
 
-def check_number(value: Any, key: str, least: float = 0.0, most: float = float('inf')) -> None:
+def check_number(value: Any, key: str, least: float = 0.0, most: float = LARGEST) -> None:
     """Raise a ConfigError unless `value` is a finite number (no text, no bool) in [least, most]."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not least <= value <= most
-        or abs(value) == float('inf')
-    ):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not least <= value <= most or abs(value) == float('inf'):
+        too_large = number and value > most
         expected = (
             f'a number in [{least:g}, {most:g}]'
-            if most < float('inf')
+            if most < LARGEST or too_large
             else f'a number >= {least:g}'
         )
         raise ConfigError(f'{key}: expected {expected}, got {value!r}')
+
+
+def check_integer(value: Any, key: str, least: int = 1, most: int | None = None) -> int:
+    """Return `value`, or raise a ConfigError unless it is an integer (no bool) in [least, most]."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        expected = f'>= {least}' if most is None else f'in [{least}, {most}]'
+        raise ConfigError(f'{key}: expected an integer {expected}, got {value!r}')
+    return value
 
 
 def build_checked(registry: Registry, cfg: Mapping[str, Any] | str, key: str, **given: Any) -> Any:

@@ -1,6 +1,7 @@
 """Errors of mmengine's builders, told by the key of the config that they come from."""
 
 import inspect
+import pickle
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,14 +21,17 @@ ROOTS = [value for value in vars(mmengine.registry).values() if isinstance(value
 
 # What wrong inputs make mmengine and the toolboxes raise while they build.
 BUILD_ERRORS = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
     ImportError,
     IndexError,
     KeyError,
     OSError,
+    RuntimeError,
     TypeError,
     ValueError,
+    pickle.UnpicklingError,
 )
 
 

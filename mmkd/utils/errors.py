@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EEXIST
+from errno import EDQUOT, EEXIST, EFBIG, ENOSPC
 
 
 class ConfigError(ValueError):
@@ -13,11 +13,29 @@ class ConfigError(ValueError):
     """
 
 
+class MachineError(OSError):
+    """What ended a run is neither its input nor its code: a full disk, a worker that was killed.
+
+    The tools show it as one message with exit status 1, as a `ConfigError`.
+    """
+
+
+NO_ROOM = (EDQUOT, EFBIG, ENOSPC)
+
+
+def shown_without_traceback(error: BaseException) -> bool:
+    """Return whether an error's message alone says what is to be done."""
+    full = isinstance(error, OSError) and error.errno in NO_ROOM
+    return full or isinstance(error, ConfigError | MachineError)
+
+
 def message_of(error: BaseException) -> str:
     """Return what an exception says, readable without its traceback."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         hint = ' (a folder is to be made there)' if error.errno == EEXIST else ''
         return f'{error.filename}: {error.strerror}{hint}'
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if isinstance(error, ValueError | OSError | ImportError) and str(error):
         return str(error)
     # A KeyError says no more than the key, an AssertionError often nothing.

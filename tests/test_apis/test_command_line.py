@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmkd.apis.command_line import Options, merge_options, metric_table, run_tool
-from mmkd.utils.errors import ConfigError, message_of, wrong_paths
+from mmkd.utils.errors import ConfigError, MachineError, message_of, wrong_paths
 
 
 def options(*words):
@@ -94,6 +94,23 @@ def test_a_wrong_input_is_one_message(capsys):
         run_tool(main)
     err = capsys.readouterr().err
     assert stop.value.code == 1 and 'error: model.x: unknown\n' in err and 'Traceback' not in err
+
+
+@pytest.mark.parametrize(
+    'error, text',
+    [
+        (MachineError(28, 'a checkpoint could not be saved'), 'a checkpoint could not be saved'),
+        (OSError(28, 'No space left', 'work/x.log'), 'work/x.log: No space left'),
+    ],
+)
+def test_a_full_disk_is_one_message(capsys, error, text):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_tool(main)
+    err = capsys.readouterr().err
+    assert stop.value.code == 1 and f'error: {text}\n' in err and 'Traceback' not in err
 
 
 @pytest.mark.parametrize('error', [KeyError('x'), ValueError('x'), OSError('x'), RuntimeError('x')])

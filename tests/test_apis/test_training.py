@@ -1,15 +1,17 @@
 """What is a wrong input, what is a fault of a training, and what can be resumed."""
 
 import os
+import signal
 
 import pytest
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, TRANSFORMS
 
 from mmkd.apis.training import build_runner, check_resumed, check_start, find_checkpoint
 from mmkd.apis.training import traceback_in_log as logged
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, MachineError
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 
@@ -24,6 +26,14 @@ class FailsLate(Hook):
 class RefusesLate(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         raise ConfigError('hook.metric: unknown')
+
+
+@TRANSFORMS.register_module(force=True)
+class EndsItsProcess(BaseTransform):
+    """As the system does when the memory is full."""
+
+    def transform(self, results):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -49,6 +59,16 @@ def test_a_fault_of_a_training_keeps_its_traceback_in_the_log(cfg, tmp_path, hoo
     assert type(raised.value) is error
     log = next((tmp_path / 'work').glob('*/*.log')).read_text()
     assert text in log and ('Traceback' in log) == (error is KeyError)
+
+
+def test_a_killed_worker_is_told_with_what_to_do(cfg, tmp_path):
+    cfg.train_dataloader.num_workers = 1
+    cfg.train_dataloader.dataset.dataset.pipeline = [dict(type='EndsItsProcess')]
+    runner = build_runner(cfg)
+    told = pytest.raises(MachineError, match='ended from outside .*pid.*lower num_workers')
+    with told, logged(runner):
+        runner.train()
+    assert 'Traceback' not in next((tmp_path / 'work').glob('*/*.log')).read_text()
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_a_subset_does_not_get_the_items_of_the_whole_set(data):
     [
         ('det', 4, r"pipeline\[3\] is 'PhotoMetricDistortion'"),
         ('seg', 4, r"pipeline\[3\] is 'RandomCrop'; expected Load"),
-        ('cls', 5, 'expected a number of steps of the pipeline, 0 to 4, got 5'),
+        ('cls', 5, r'expected an integer in \[0, 4\], got 5'),
         ('cls', -1, 'got -1'),
         ('cls', True, 'got True'),
     ],

@@ -499,8 +499,8 @@ def test_two_processes_agree_on_permutation_and_auto_encoder(data, tmp_path, tea
 @pytest.mark.parametrize(
     'wrong, message',
     [
-        (dict(epochs=0), 'FactorPretrainHook.epochs: expected 1 or more, got 0'),
-        (dict(max_iters=0), 'FactorPretrainHook.max_iters: expected 1 or more, got 0'),
+        (dict(epochs=0), 'FactorPretrainHook.epochs: expected an integer >= 1, got 0'),
+        (dict(max_iters=0), 'FactorPretrainHook.max_iters: expected an integer >= 1, got 0'),
     ],
 )
 def test_wrong_hook_configs(wrong, message):

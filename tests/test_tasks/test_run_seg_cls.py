@@ -441,7 +441,7 @@ def test_the_hook_changes_no_training(runs, tmp_path):
             'MemberVisualizationHook.indices: 6, but the validation set has 6 images',
         ),
         (dict(indices=[-1]), 'MemberVisualizationHook.indices: -1'),
-        (dict(interval=0), 'MemberVisualizationHook.interval: expected 1 or more'),
+        (dict(interval=0), 'MemberVisualizationHook.interval: expected an integer >= 1'),
     ],
 )
 def test_wrong_arguments_of_the_hook(data, tmp_path, options, message):

@@ -295,8 +295,28 @@ def load_from_a_model_zoo(path, cfg):
     CheckpointLoader.load_checkpoint('torchvision://some_net')
 
 
+def build_a_network_that_loads_by_itself(path, cfg):
+    """As older releases of timm do."""
+    from mmkd.models.distillers.member_spec import MemberSpec
+
+    class Own(nn.Module):
+        def __init__(self, path):
+            super().__init__()
+            torch.load(path, weights_only=False)
+
+    MemberSpec('a', dict(type=Own, path=path)).build(0)
+
+
 @pytest.mark.parametrize(
-    'load', [load_from, load_with_prefix, start_a_backbone, load_a_url, load_from_a_model_zoo]
+    'load',
+    [
+        load_from,
+        load_with_prefix,
+        start_a_backbone,
+        load_a_url,
+        load_from_a_model_zoo,
+        build_a_network_that_loads_by_itself,
+    ],
 )
 def test_no_way_that_mmengine_loads_by_runs_a_pickle(tmp_path, monkeypatch, load):
     marker, path = tmp_path / 'marker', tmp_path / 'evil.pth'
@@ -306,7 +326,7 @@ def test_no_way_that_mmengine_loads_by_runs_a_pickle(tmp_path, monkeypatch, load
         'mmengine.runner.checkpoint.get_torchvision_models',
         lambda: dict(some_net='https://example.invalid/some_net.pth'),
     )
-    with pytest.raises(ValueError, match='is no plain checkpoint, it is not loaded'):
+    with pytest.raises(ValueError, match='is no plain checkpoint, it is not loaded|Weights only'):
         load(str(path), None)
     assert not marker.exists()
 

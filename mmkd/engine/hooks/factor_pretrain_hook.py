@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from mmkd.engine.loops.batch_stream import BatchStream, DrawnDataset, seeded, shared_seed
 from mmkd.registry import HOOKS
-from mmkd.utils.checks import build_checked
+from mmkd.utils.checks import build_checked, check_integer
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
@@ -55,10 +55,9 @@ class FactorPretrainHook(Hook):
         optimizer: dict[str, Any] | None = None,
         max_iters: int | None = None,
     ) -> None:
-        for name, value in (('epochs', epochs), ('max_iters', max_iters)):
-            given = value is not None or name == 'epochs'
-            if given and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f'FactorPretrainHook.{name}: expected 1 or more, got {value!r}')
+        check_integer(epochs, 'FactorPretrainHook.epochs')
+        if max_iters is not None:
+            check_integer(max_iters, 'FactorPretrainHook.max_iters')
         self.epochs, self.max_iters = epochs, max_iters
         self.optimizer_cfg = dict(
             optimizer or dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4)

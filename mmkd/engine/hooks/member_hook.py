@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmkd.registry import HOOKS
+from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
 from .each_member_hook import adapt_hooks
@@ -23,7 +24,9 @@ class MemberHook(Hook):
     - Checkpoints hold, by rank, torch's, numpy's and Python's random states, each member's and the
       mixer's own, and the size that multi-scale resizing has drawn; also the state of the batches
       (`ResumableTrainLoop`) and gradients that are still accumulating. A resumed run goes on as an
-      unbroken one would have.
+      unbroken one would have. It is refused with other frozen members, or with other links that
+      have weights, than those of the checkpoint.
+    - A frozen member that has the classes of the training data in another order is refused.
     - Hooks of the toolboxes that reach into the model act on each member (`EachMemberHook`).
 
     It runs before mmengine's EMAHook, which then averages updated members. With mmengine's own
@@ -45,6 +48,8 @@ class MemberHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Go on from the states of the checkpoint; only now, as building draws, too."""
         model = distiller_of(runner.model)
+        meta = getattr(runner.train_loop.dataloader.dataset, 'metainfo', None) or {}
+        model.members.check_classes(meta.get('classes') or ())
         saved = self.resumed.get(self.key)
         if saved is not None:
             states = saved.get('ranks', [saved])
@@ -99,6 +104,8 @@ class MemberHook(Hook):
         ranks, self.gathered = self.gathered or [_random_states(model)], None
         checkpoint[self.key] = dict(ranks=ranks)
         checkpoint['mmkd_metrics'] = self.metrics
+        checkpoint['mmkd_frozen'] = model.members.frozen_digests()
+        checkpoint['mmkd_links'] = model.links.with_state()
         if hasattr(runner.train_loop, 'state_dict'):
             checkpoint['mmkd_batches'] = runner.train_loop.state_dict()
         if 'optimizer' in checkpoint and not runner.optim_wrapper.should_update():
@@ -112,10 +119,30 @@ class MemberHook(Hook):
         """Keep the states of a checkpoint to resume from, until training starts."""
         if not runner._resume:
             return
+        _check_same(distiller_of(runner.model), checkpoint)
         keys = (self.key, 'mmkd_gradients', 'mmkd_metrics')
         self.resumed = {key: checkpoint[key] for key in keys if key in checkpoint}
         if 'mmkd_batches' in checkpoint and hasattr(runner.train_loop, 'load_state_dict'):
             runner.train_loop.load_state_dict(checkpoint['mmkd_batches'])
+
+
+def _check_same(model: Any, checkpoint: dict[str, Any]) -> None:
+    """Raise a ConfigError if frozen members or links are not those of a checkpoint."""
+    frozen = model.members.frozen_digests()
+    for name, digest in checkpoint.get('mmkd_frozen', {}).items():
+        if frozen.get(name, digest) != digest:
+            raise ConfigError(
+                f'cannot resume: model.members.{name}.checkpoint: '
+                f'{model.specs[name].checkpoint!r} holds other weights than when the training '
+                'began; start anew, or from the members of the checkpoint (load_from)'
+            )
+    own, saved = model.links.with_state(), checkpoint.get('mmkd_links')
+    if saved is not None and saved != own:
+        raise ConfigError(
+            'cannot resume: the links with weights or measurements are not those of the '
+            f'checkpoint, or in another order: {list(own.values())} here, {list(saved.values())} '
+            'there'
+        )
 
 
 def _random_states(model: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from mmengine.runner import Runner
 
 from mmkd.engine.loops.position import position_of
 from mmkd.registry import HOOKS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 from mmkd.visualization.panels import feature_panels, member_panels
@@ -34,10 +35,9 @@ class MemberVisualizationHook(Hook):
     def __init__(
         self, indices: Sequence[int] = (0, 1, 2, 3), interval: int = 1, features: bool = True
     ) -> None:
-        if interval < 1:
-            raise ConfigError(
-                f'MemberVisualizationHook.interval: expected 1 or more, got {interval}'
-            )
+        check_integer(interval, 'MemberVisualizationHook.interval')
+        for index in indices:
+            check_integer(index, 'MemberVisualizationHook.indices', 0)
         self.indices, self.interval, self.features = list(indices), interval, features
         self.count = 0
 

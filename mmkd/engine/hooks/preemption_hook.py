@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
 from mmkd.registry import HOOKS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 
 from .safe_checkpoint_hook import remember, remove_preempted, told_on_failure
@@ -48,11 +49,8 @@ class PreemptionHook(Hook):
         for name in signals:
             if not hasattr(signal, name):
                 raise ConfigError(f'PreemptionHook.signals: no signal {name!r}')
-        if interval < 1 or not 1 <= exit_code <= 255:
-            raise ConfigError(
-                'PreemptionHook: expected interval >= 1 and exit_code in 1..255, got '
-                f'{interval}, {exit_code}'
-            )
+        check_integer(interval, 'PreemptionHook.interval')
+        check_integer(exit_code, 'PreemptionHook.exit_code', 1, 255)
         self.signals, self.exit_code, self.interval = list(signals), exit_code, interval
         self.received: str | None = None
         self.agreed = False

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmkd.registry import HOOKS
 from mmkd.utils.checkpoint import latest_whole
 from mmkd.utils.checks import choose
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, MachineError
 from mmkd.utils.files import remove_leftovers, write_atomically
 
 
@@ -142,7 +142,11 @@ def locked(work_dir: str) -> IO[str]:
 
 @contextmanager
 def told_on_failure(runner: Runner) -> Iterator[None]:
-    """Let an OSError while saving say which checkpoint is left."""
+    """Let an error of the disk while saving say which checkpoint is left.
+
+    Raises:
+        MachineError: In its place.
+    """
     try:
         yield
     except OSError as error:
@@ -152,7 +156,7 @@ def told_on_failure(runner: Runner) -> Iterator[None]:
             if left
             else 'there is no earlier one'
         )
-        raise OSError(
+        raise MachineError(
             error.errno,
             f'a checkpoint could not be saved in {runner.work_dir}: '
             f'{error.strerror or error}; {rest}',

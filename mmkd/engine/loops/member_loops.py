@@ -35,6 +35,36 @@ def evaluator_config_of(evaluator: Any, name: str) -> Any:
     return cfg
 
 
+def check_images(evaluator: Evaluator, dataset: Any, key: str) -> None:
+    """Raise a ConfigError if a metric's annotation file is one of other images than the data set's.
+
+    Predictions are compared with annotations by the image's number, which other sets have, too.
+
+    Args:
+        evaluator: Its metrics that read a COCO file are checked.
+        dataset: The data that it evaluates.
+        key: The evaluator's, for messages.
+    """
+    for metric in evaluator.metrics:
+        listed = getattr(getattr(metric, '_coco_api', None), 'imgs', None)
+        if not listed or not hasattr(dataset, 'get_data_info'):
+            continue
+        if len(listed) != len(dataset):
+            raise ConfigError(
+                f'{key}.ann_file: it is of other images than the data set: it lists {len(listed)}, '
+                f'the data set has {len(dataset)}'
+            )
+        for index in range(len(dataset)):
+            info = dataset.get_data_info(index)
+            name, number = Path(info['img_path']).name, info.get('img_id')
+            found = listed.get(number, {}).get('file_name')
+            if found is None or Path(found).name != name:
+                raise ConfigError(
+                    f'{key}.ann_file: it is of other images than the data set: number {number} is '
+                    f'{name!r} in the data and {found!r} in the file'
+                )
+
+
 class _MemberLoop:
     """One pass over the data that evaluates members and ensemble with the config's evaluator."""
 
@@ -69,6 +99,7 @@ class _MemberLoop:
             }
         first = next(iter(self.evaluators.values()))
         super().__init__(runner, loader_config(dataloader), first, fp16)  # type: ignore[call-arg]
+        check_images(first, self.dataloader.dataset, f'{self.mode}_evaluator')
         # An iterator draws its workers' seed: not from the stream that the training draws from.
         self.dataloader.generator = torch.Generator()
         for one in self.evaluators.values():

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -9,16 +9,28 @@ from mmkd.registry import LOOPS
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
-from .batch_stream import BatchStream, loader_config, training_streams
+from .batch_stream import loader_config, training_streams
 
 
 class _Resumable:
-    """The streams of a training loop, and what a checkpoint keeps of them."""
+    """What both training loops share: their streams, kept by checkpoints, and when to validate."""
 
     runner: Runner
     dataloader: DataLoader
-    streams: dict[str, BatchStream]
+    val_begin: int
+    val_interval: int
     _iter: int
+    _decide_current_val_interval: Callable[[], None]
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict[str, Any],
+        unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(runner, loader_config(dataloader), **kwargs)  # type: ignore[call-arg]
+        self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the batches come from, for a checkpoint."""
@@ -44,6 +56,13 @@ class _Resumable:
             self.runner.logger.info('No link acts on unlabeled images: they are not loaded')
             return None
         return stream.endless(self._iter)
+
+    def _validate(self, done: int, total: int) -> None:
+        """Validate if it is due after `done` of `total` epochs (or iterations)."""
+        self._decide_current_val_interval()
+        due = done % self.val_interval == 0 or done == total
+        if self.runner.val_loop is not None and done >= self.val_begin and due:
+            self.runner.val_loop.run()
 
 
 @LOOPS.register_module()
@@ -71,36 +90,18 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
         ConfigError: If a loader gives no batch, or if a checkpoint cannot go on with these data.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        dataloader: DataLoader | dict[str, Any],
-        max_epochs: int,
-        unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(runner, loader_config(dataloader), max_epochs, **kwargs)
-        self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
-
     def run(self) -> nn.Module:
         """Train to the end."""
         self.runner.call_hook('before_train')
         if self._epoch and self._iter == self._epoch * len(self.dataloader):
             # The run that is resumed may have been killed before its results were safe.
-            self._validate()
+            self._validate(self._epoch, self._max_epochs)
         self.unlabeled = self._unlabeled()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            self._validate()
+            self._validate(self._epoch, self._max_epochs)
         self.runner.call_hook('after_train')
         return self.runner.model
-
-    def _validate(self) -> None:
-        """Validate if it is due after the epochs that are done."""
-        self._decide_current_val_interval()
-        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
-        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
-            self.runner.val_loop.run()
 
     def run_epoch(self) -> None:
         """Train one epoch, from the iteration that is due."""
@@ -146,17 +147,6 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
         ConfigError: If a loader gives no batch, or if a checkpoint cannot go on with these data.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        dataloader: DataLoader | dict[str, Any],
-        max_iters: int,
-        unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(runner, loader_config(dataloader), max_iters, **kwargs)
-        self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
-
     def run(self) -> nn.Module:
         """Train to the end."""
         self.runner.call_hook('before_train')
@@ -164,21 +154,14 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
         batches, unlabeled = self.streams['labeled'].endless(self._iter), self._unlabeled()
         if self._iter:
             # The run that is resumed may have been killed before its results were safe.
-            self._validate()
+            self._validate(self._iter, self._max_iters)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(_joined(next(batches), unlabeled))
-            self._validate()
+            self._validate(self._iter, self._max_iters)
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
-
-    def _validate(self) -> None:
-        """Validate if it is due after the iterations that are done."""
-        self._decide_current_val_interval()
-        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-        if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
-            self.runner.val_loop.run()
 
 
 def _joined(batch: dict[str, Any], unlabeled: Iterator[Any] | None) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmkd.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmkd.utils.checks import check_arguments, check_number, choose
+from mmkd.utils.checks import LARGEST, check_arguments, check_integer, check_number, choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.optim_config import member_optim_config
 
@@ -71,6 +72,8 @@ class MemberOptimWrapperConstructor:
         online = [name for name, spec in distiller.specs.items() if spec.training == 'online']
         for name in self.overrides:
             choose(name, online, 'optim_wrapper.members')
+        if 'max_skips' in self.options:
+            check_integer(self.options['max_skips'], 'optim_wrapper.max_skips')
         wrappers, modules, kinds = {}, {}, {}
         for name in online:
             key = f'optim_wrapper.members.{name}' if name in self.overrides else 'optim_wrapper'
@@ -133,16 +136,21 @@ class MemberOptimWrapperConstructor:
         if cls is None:
             choose(kind, OPTIMIZERS.module_dict, f'{key}.optimizer.type')
         check_arguments(cls, arguments, f'{key}.optimizer', given=('params',))
-        for name in ('lr', 'weight_decay'):
-            if isinstance(arguments.get(name, 0.0), (int, float, str)):
-                check_number(arguments.get(name, 0.0), f'{key}.optimizer.{name}')
+        for name, value in arguments.items():
+            if name in ('lr', 'weight_decay'):
+                check_number(value, f'{key}.optimizer.{name}')
+            elif isinstance(value, float):
+                check_number(value, f'{key}.optimizer.{name}', -LARGEST)
+        check_integer(cfg.get('accumulative_counts', 1), f'{key}.accumulative_counts')
         if clip is None:
             return
         if not isinstance(clip, dict):
             raise ConfigError(f"{key}.clip_grad: expected a dict with 'max_norm', got {clip!r}")
         limit = 'clip_value' if clip.get('type') == 'value' else 'max_norm'
         if clip.get(limit) != float('inf'):  # no clipping, but the norm is logged
-            check_number(clip.get(limit), f'{key}.clip_grad.{limit}')
+            check_number(clip.get(limit), f'{key}.clip_grad.{limit}', most=float('inf'))
+        if clip.get('norm_type') != float('inf'):
+            check_number(clip.get('norm_type', 2), f'{key}.clip_grad.norm_type', 1)
         if clip[limit] == 0:
             raise ConfigError(f'{key}.clip_grad.{limit}: 0 would leave no gradient')
 
@@ -191,17 +199,30 @@ def _built(
         if others:
             wrapper.optimizer.add_param_group(dict(params=others))
         return wrapper
-    for option in paramwise or ():
-        choose(option, PARAMWISE_OPTIONS, f'{key}.paramwise_cfg')
-    for name, options in (paramwise or {}).get('custom_keys', {}).items():
-        for option in options if isinstance(options, dict) else ():
-            if option.endswith('_mult'):
-                choose(
-                    option,
-                    ('lr_mult', 'decay_mult'),
-                    f'{key}.paramwise_cfg.custom_keys[{name!r}]',
-                )
+    _check_paramwise(paramwise or {}, cfg['optimizer'], f'{key}.paramwise_cfg')
     return _build(DefaultOptimWrapperConstructor, cfg, paramwise, module, key)
+
+
+def _check_paramwise(paramwise: dict[str, Any], optimizer: dict[str, Any], key: str) -> None:
+    kind = optimizer['type']
+    cls = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+    multipliers = ('lr_mult', 'decay_mult')
+    for option, value in paramwise.items():
+        choose(option, PARAMWISE_OPTIONS, key)
+        if option.endswith('_mult') and value is not None:
+            check_number(value, f'{key}.{option}')
+    custom = paramwise.get('custom_keys') or {}
+    if not isinstance(custom, dict):
+        raise ConfigError(f'{key}.custom_keys: expected a dict, got {custom!r}')
+    for name, options in custom.items():
+        place = f'{key}.custom_keys[{name!r}]'
+        if not isinstance(options, dict):
+            raise ConfigError(f'{place}: expected a dict, got {options!r}')
+        for option, value in options.items():
+            # The optimizer's own options may differ by parameter, too.
+            choose(option, (*multipliers, *inspect.signature(cls).parameters), place)
+            if option in multipliers:
+                check_number(value, f'{place}.{option}')
 
 
 def _build(

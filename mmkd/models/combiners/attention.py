@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from mmkd.models.combiners.base import Combiner
 from mmkd.models.combiners.mean import log_probabilities, logits_of, stack_sources
 from mmkd.models.utils.logits import check_mode, check_tau, resolve_mode
-from mmkd.models.utils.shapes import check_count
 from mmkd.registry import MODELS
+from mmkd.utils.checks import check_integer
 
 
 @MODELS.register_module()
@@ -43,7 +43,7 @@ class Attention(Combiner):
         mode: str = 'auto',
     ) -> None:
         super().__init__()
-        check_count(embedding, 'embedding')
+        check_integer(embedding, 'embedding')
         self.tau, self.mode = check_tau(tau), check_mode(mode)
         self.of_target = nn.Linear(in_channels, embedding)
         self.of_source = nn.Linear(out_channels, embedding)

@@ -10,8 +10,8 @@ from mmkd.models.combiners.mean import stack_sources
 from mmkd.models.connectors.base import WithTerms
 from mmkd.models.utils.labels import labels_like
 from mmkd.models.utils.mask import weighted_mean
-from mmkd.models.utils.shapes import check_count
 from mmkd.registry import MODELS
+from mmkd.utils.checks import check_integer
 
 
 @MODELS.register_module()
@@ -35,7 +35,7 @@ class Gate(Combiner):
 
     def __init__(self, out_channels: int, hidden: int = 32) -> None:
         super().__init__()
-        check_count(hidden, 'hidden')
+        check_integer(hidden, 'hidden')
         self.score = nn.Sequential(
             nn.Linear(out_channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, 1)
         )

@@ -181,6 +181,15 @@ class Links(nn.Module):
     def __iter__(self) -> Iterator[Link]:
         return (link for link in self.children() if isinstance(link, Link))
 
+    def with_state(self) -> dict[str, str]:
+        """Return what each link joins that has weights or buffers, by its name in checkpoints."""
+        return {
+            name: f'{link.spec.label}:{link.spec.source_tap} -> {link.target}:'
+            f'{link.spec.target_tap} ({link.spec.name}, {link.spec.on})'
+            for name, link in self.named_children()
+            if isinstance(link, Link) and (link.spec.only_if_better or link.state_dict())
+        }
+
     def __len__(self) -> int:
         return len(list(iter(self)))
 

@@ -8,7 +8,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from mmkd.utils.checks import check_arguments, check_number, choose
+from mmkd.utils.checkpoint import only_weights
+from mmkd.utils.checks import check_arguments, check_integer, check_number, choose
 from mmkd.utils.config import package_config_path
 from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError
@@ -80,9 +81,8 @@ class MemberSpec:
             raise ConfigError(
                 f'{key}.momentum: expected a value in (0, 1], got 0: the average would never move'
             )
-        whole = isinstance(seed, int) and not isinstance(seed, bool)
-        if seed is not None and not (whole and 0 <= seed < 2**32):
-            raise ConfigError(f'{key}.seed: expected an integer in [0, 2**32), got {seed!r}')
+        if seed is not None:
+            check_integer(seed, f'{key}.seed', 0, 2**32 - 1)
         for argument, value in (('checkpoint', checkpoint), ('of', of)):
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f'{key}.{argument}: expected a string, got {value!r}')
@@ -138,10 +138,15 @@ class MemberSpec:
         model: ConfigDict = merged.model
         if scope:
             model.setdefault('_scope_', scope)
-        if model.get('type') == 'ImageClassifier' and model.get('data_preprocessor') is not None:
+        preprocessor = model.get('data_preprocessor')
+        if not isinstance(preprocessor, dict | None):
+            raise ConfigError(
+                f'{self.key}.config.data_preprocessor: expected a dict, got {preprocessor!r}'
+            )
+        if model.get('type') == 'ImageClassifier' and preprocessor is not None:
             # As the class itself does.
-            model.data_preprocessor.setdefault('type', 'ClsDataPreprocessor')
-            model.data_preprocessor.setdefault('batch_augments', model.get('train_cfg'))
+            preprocessor.setdefault('type', 'ClsDataPreprocessor')
+            preprocessor.setdefault('batch_augments', model.get('train_cfg'))
         return model
 
     def _check_option(self, model: Any, option: str) -> None:
@@ -170,7 +175,7 @@ class MemberSpec:
         if self.seed is None:
             self.seed = derived_seed(run_seed, self.name)
         self.stream = RandomStream(self.seed)
-        with self.stream(), naming_keys(self.config, f'{self.key}.config'):
+        with self.stream(), only_weights(), naming_keys(self.config, f'{self.key}.config'):
             return MMENGINE_MODELS.build(self.config.copy())
 
 

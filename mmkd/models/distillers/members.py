@@ -1,21 +1,22 @@
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.tasks.base import Task
-from mmkd.utils.checkpoint import load_member
+from mmkd.utils.checkpoint import digest_of, load_member, only_weights
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.samples import clone_samples
 
 from .member_spec import MemberSpec
-from .preprocessing import Renormalize
+from .preprocessing import Renormalize, check_statistics
 from .tap import Reading, Tap
 
 # By (member, tap): what the links' taps read in one forward pass.
@@ -88,6 +89,8 @@ class Members(nn.ModuleDict):
         super().__init__()
         self.specs = dict(specs)
         self.frozen = FrozenNetworks()
+        # What the frozen members' checkpoints say that they tell apart.
+        self.frozen_classes: dict[str, list[str] | None] = {}
         self.taps: dict[tuple[str, str], Tap] = {}
         self.online = [name for name, spec in specs.items() if spec.training == 'online']
         self.averaged = [name for name, spec in specs.items() if spec.training == 'ema']
@@ -98,19 +101,24 @@ class Members(nn.ModuleDict):
             network = spec.build(run_seed)
             if spec.training == 'frozen':
                 assert spec.checkpoint is not None
-                load_member(network, spec.checkpoint, name, f'{spec.key}.checkpoint', strict=True)
+                self.frozen_classes[name] = load_member(
+                    network, spec.checkpoint, name, f'{spec.key}.checkpoint', strict=True
+                )
                 self.frozen[name] = network.eval().requires_grad_(False)
             else:
                 self[name] = network
         for name in self.averaged:
             averaged = self[str(self.specs[name].of)]
             self[name] = copy.deepcopy(averaged).eval().requires_grad_(False)
+        check_statistics(preprocessor, 'model.data_preprocessor')
         self.renormalize: dict[str, Renormalize] = {}
         for name, network in self.networks().items():
             config = self.specs[self.specs[name].of or name].config
             if config is None or config.get('data_preprocessor') is None:
                 continue  # it takes the shared images as they are
-            conversion = Renormalize(preprocessor, network.get_submodule('data_preprocessor'))
+            own = network.get_submodule('data_preprocessor')
+            check_statistics(own, f'{self.specs[name].key}.config.data_preprocessor')
+            conversion = Renormalize(preprocessor, own)
             if not conversion.is_identity:
                 self.renormalize[name] = conversion
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -120,6 +128,29 @@ class Members(nn.ModuleDict):
     def network(self, name: str) -> nn.Module:
         """Return the network of the member `name`."""
         return self.frozen[name] if name in self.frozen else self[name]
+
+    def frozen_digests(self) -> dict[str, str]:
+        """Return a digest of each frozen member's weights, by which a resumed run knows them."""
+        if not hasattr(self, '_digests'):
+            self._digests = {name: digest_of(network) for name, network in self.frozen.items()}
+        return self._digests
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise a ConfigError if a frozen member has the data's classes in another order.
+
+        Args:
+            classes: Of the training data.
+        """
+        for name, own in self.frozen_classes.items():
+            told = f'{self.specs[name].key}.checkpoint: it was trained on the classes {own}'
+            if own is None or own == list(classes) or len(own) != len(classes):
+                continue
+            if sorted(own) == sorted(classes):
+                raise ConfigError(
+                    f'{told}, the training data have {list(classes)}: in another order, it would '
+                    'teach wrong classes'
+                )
+            print_log(f'{told}, the training data have {list(classes)}', 'current', level=30)
 
     def networks(self) -> dict[str, nn.Module]:
         """Return all networks by name, in the config's order."""
@@ -131,7 +162,7 @@ class Members(nn.ModuleDict):
             spec = self.specs[name]
             network: Any = self[name]
             assert spec.stream is not None
-            with spec.stream():
+            with spec.stream(), only_weights():
                 network.init_weights()
             if spec.checkpoint is not None:
                 key = f'{spec.key}.checkpoint'

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmkd.models.views import Changed
 from mmkd.registry import MODELS
 from mmkd.tasks import task_of
-from mmkd.utils.checks import build_checked, check_arguments, choose
+from mmkd.utils.checks import build_checked, check_arguments, check_different, choose
 from mmkd.utils.distributed import check_sync_bn
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
@@ -22,7 +22,7 @@ from .links import Batch, Links
 from .member_spec import MemberSpec, derived_seed
 from .members import Members, check_members, kept_statistics
 from .preprocessing import pixel_statistics, preprocess_unlabeled, shared_preprocessor_config
-from .sharing import sharing_links, sharing_members
+from .sharing import PRESETS, UNLABELED_PRESETS, sharing_links, sharing_members
 
 # Sides of the image that finds the taps' shapes at build: the first that all members accept.
 PROBE_SIZES = (128, 224, 256, 384, 512)
@@ -113,6 +113,7 @@ class OnlineDistiller(BaseModel):
             raise ConfigError('model.ensemble.members: expected at least one member')
         for name in self.ensemble_members:
             choose(name, specs, 'model.ensemble.members')
+        check_different(self.ensemble_members, 'model.ensemble.members')
         self.link_modules = Links(
             self._link_specs(preset, links or []), self.members, self.task, PROBE_SIZES, max_share
         )
@@ -407,6 +408,7 @@ def _preset(sharing: Any, specs: Mapping[str, MemberSpec]) -> dict[str, Any]:
             f"model.sharing: expected a preset's name or a dict with 'type', got {preset}"
         )
     check_arguments(sharing_links, preset, 'model.sharing', given=('members', 'task'))
+    choose(preset['type'], [*PRESETS, *UNLABELED_PRESETS], 'model.sharing.type')
     students = students_among({name: spec.training for name, spec in specs.items()}, preset)
     preset.setdefault('students', students)
     return preset

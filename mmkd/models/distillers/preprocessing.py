@@ -9,6 +9,9 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd.utils.checks import LARGEST, check_number
+from mmkd.utils.errors import ConfigError
+
 
 def shared_preprocessor_config(
     configs: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any] | None = None
@@ -24,6 +27,8 @@ def shared_preprocessor_config(
     preprocessors = {
         name: dict(cfg.get('data_preprocessor') or {}) for name, cfg in configs.items()
     }
+    if not isinstance(given, Mapping | None):
+        raise ConfigError(f'model.data_preprocessor: expected a dict, got {given!r}')
     first = next(iter(preprocessors))
     if given is not None:
         shared = ConfigDict(given).copy()
@@ -68,6 +73,14 @@ def pixel_statistics(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
         mean, std = torch.as_tensor(preprocessor.mean), torch.as_tensor(preprocessor.std)
         return mean.view(-1, 1, 1), std.view(-1, 1, 1)
     return torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+
+
+def check_statistics(preprocessor: nn.Module, key: str) -> None:
+    """Raise a ConfigError unless images can be normalized with a preprocessor's mean and std."""
+    mean, std = pixel_statistics(preprocessor)
+    for name, values, least in (('mean', mean, -LARGEST), ('std', std, 1 / LARGEST)):
+        for value in values.flatten().tolist():
+            check_number(value, f'{key}.{name}', least)
 
 
 def _attribute(preprocessor: nn.Module, names: tuple[str, ...], default: Any) -> Any:

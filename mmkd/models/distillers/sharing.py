@@ -16,7 +16,7 @@ arXiv 2001.07685).
 from collections.abc import Sequence
 from typing import Any
 
-from mmkd.utils.checks import check_number, choose
+from mmkd.utils.checks import check_different, check_number, choose
 from mmkd.utils.errors import ConfigError
 
 # preset: (what the teacher sends to a student, what its peers send to it)
@@ -135,6 +135,7 @@ def sharing_links(
         students = [name for name in members if name != teacher]
     for name in students:
         choose(name, members, 'model.sharing.students')
+    check_different(students, 'model.sharing.students')
 
     def link(source: Any, target: str, kind: str, name: str, factor: float) -> dict[str, Any]:
         cfg = dict(source=source, target=target, name=name, schedule=schedule, guard=guard)

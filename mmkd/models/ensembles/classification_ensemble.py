@@ -5,7 +5,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmkd.registry import MODELS
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_integer, check_number, choose
 
 from .base import Ensemble
 
@@ -31,6 +31,10 @@ class ClassificationEnsemble(Ensemble):
         topk: int | None = None,
     ) -> None:
         super().__init__()
+        if thr is not None:
+            check_number(thr, 'thr', 0, 1)
+        if topk is not None:
+            check_integer(topk, 'topk')
         self.multi_label = multi_label
         self.fusion = choose(fusion, ('probability', 'logits'), 'fusion')
         self.thr, self.topk = (0.5 if thr is None and topk is None else thr), topk

@@ -5,7 +5,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
 from mmkd.registry import MODELS
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
 
 from .base import Ensemble
@@ -24,6 +24,8 @@ class SegmentationEnsemble(Ensemble):
     def __init__(self, fusion: str = 'probability', threshold: float | None = None) -> None:
         super().__init__()
         self.fusion = choose(fusion, ('probability', 'logits'), 'fusion')
+        if threshold is not None:
+            check_number(threshold, 'threshold', 0, 1)
         self.threshold = 0.3 if threshold is None else threshold
 
     def forward(self, scores: Sequence[Tensor]) -> Tensor:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.logits import check_tau
 from mmkd.models.utils.normalize import EPS
-from mmkd.models.utils.shapes import check_count, check_maps, check_same_shape
+from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
-from mmkd.utils.checks import check_number
+from mmkd.utils.checks import check_integer, check_number
 from mmkd.utils.errors import ConfigError
 
 
@@ -53,7 +53,7 @@ class FocalGlobal(DistillationLoss):
         tau: float = 0.5,
     ) -> None:
         super().__init__()
-        check_count(out_channels, 'out_channels')
+        check_integer(out_channels, 'out_channels')
         check_number(foreground_weight, 'foreground_weight')
         check_number(background_weight, 'background_weight')
         check_number(attention_weight, 'attention_weight')

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.mask import apply_mask, weighted_mean
-from mmkd.models.utils.shapes import check_count, check_maps, check_same_shape
+from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 
 
@@ -31,7 +32,7 @@ class HierarchicalContext(DistillationLoss):
         super().__init__()
         if not isinstance(sizes, (list, tuple)):
             raise ConfigError(f'sizes: expected a list of sizes, got {sizes!r}')
-        self.sizes = [check_count(size, 'sizes') for size in sizes]
+        self.sizes = [check_integer(size, 'sizes') for size in sizes]
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare maps.

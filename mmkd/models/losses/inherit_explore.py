@@ -5,9 +5,8 @@ from torch import Tensor
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.normalize import EPS
 from mmkd.models.utils.resize import resize_like
-from mmkd.models.utils.shapes import check_count
 from mmkd.registry import MODELS
-from mmkd.utils.checks import check_number, choose
+from mmkd.utils.checks import check_integer, check_number, choose
 from mmkd.utils.errors import ConfigError
 
 
@@ -86,7 +85,7 @@ class InheritExploreLoss(DistillationLoss):
         check_number(inherit_weight, 'inherit_weight')
         check_number(explore_weight, 'explore_weight')
         self.inherit_weight, self.explore_weight = inherit_weight, explore_weight
-        self.max_size = check_count(max_size, 'max_size')
+        self.max_size = check_integer(max_size, 'max_size')
 
     def forward(self, target: dict[str, Tensor], source: Tensor) -> dict[str, Tensor]:
         """Compare factors.

@@ -4,9 +4,9 @@ from torch import Tensor, nn
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.mask import apply_mask, weighted_mean
 from mmkd.models.utils.normalize import EPS
-from mmkd.models.utils.shapes import check_count, check_maps, check_same_shape
+from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
-from mmkd.utils.checks import check_number
+from mmkd.utils.checks import check_integer, check_number
 from mmkd.utils.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ class MaskedGenerative(DistillationLoss):
 
     def __init__(self, out_channels: int, ratio: float = 0.65) -> None:
         super().__init__()
-        check_count(out_channels, 'out_channels')
+        check_integer(out_channels, 'out_channels')
         check_number(ratio, 'ratio', most=1)
         if ratio == 1:
             raise ConfigError('ratio: expected a number in [0, 1), got 1: nothing would be visible')

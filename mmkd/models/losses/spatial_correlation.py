@@ -8,8 +8,9 @@ from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.mask import apply_mask, weighted_mean
 from mmkd.models.utils.normalize import EPS
 from mmkd.models.utils.resize import resize_like
-from mmkd.models.utils.shapes import check_count, check_maps
+from mmkd.models.utils.shapes import check_maps
 from mmkd.registry import MODELS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 
 
@@ -35,7 +36,7 @@ class SpatialCorrelation(DistillationLoss):
 
     def __init__(self, max_size: int = 32) -> None:
         super().__init__()
-        self.max_size = check_count(max_size, 'max_size')
+        self.max_size = check_integer(max_size, 'max_size')
 
     def forward(self, target: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compare maps.

@@ -20,10 +20,3 @@ def check_maps(target: Tensor, source: Tensor) -> None:
             f'maps (N, C, H, W) are compared, got target {tuple(target.shape)} and source '
             f'{tuple(source.shape)}'
         )
-
-
-def check_count(value: int, key: str) -> int:
-    """Return `value`, or raise a ConfigError unless it is an integer above 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f'{key}: expected 1 or more, got {value!r}')
-    return value

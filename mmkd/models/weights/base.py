@@ -5,8 +5,7 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
-from mmkd.utils.checks import check_number
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.checks import check_integer, check_number
 
 
 class Measurement(NamedTuple):
@@ -42,8 +41,7 @@ class WeightRule(nn.Module):
 
     def __init__(self, interval: int = 20, momentum: float = 0.9) -> None:
         super().__init__()
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ConfigError(f'interval: expected 1 or more iterations, got {interval!r}')
+        check_integer(interval, 'interval')
         check_number(momentum, 'momentum', 0, 1)
         self.interval, self.momentum = interval, momentum
         # Count, task norm, link norm, cosine. The list is what the step reads: no device is asked.

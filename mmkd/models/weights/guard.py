@@ -1,5 +1,5 @@
 from mmkd.registry import MODELS
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_number, choose
 
 from .base import WeightRule
 
@@ -31,7 +31,8 @@ class NegativeTransferGuard(WeightRule):
     ) -> None:
         super().__init__(interval, momentum)
         self.mode = choose(mode, ('mute', 'project', 'log'), 'mode')
-        self.threshold = float(threshold)
+        check_number(threshold, 'threshold', -1, 1)
+        self.threshold = threshold
 
     def factor(self) -> float:
         """Return 0 for a muted link, else 1."""

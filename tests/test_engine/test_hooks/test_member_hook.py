@@ -4,6 +4,12 @@ import pytest
 import torch
 
 from mmkd.engine.hooks import MemberHook
+from mmkd.utils.errors import ConfigError
+
+
+def loop(**metainfo):
+    dataset = types.SimpleNamespace(metainfo=metainfo)
+    return types.SimpleNamespace(dataloader=types.SimpleNamespace(dataset=dataset))
 
 
 @pytest.fixture
@@ -17,7 +23,7 @@ def runner(toolkit):
         hooks=[],
         logger=types.SimpleNamespace(warning=warnings.append),
         warnings=warnings,
-        train_loop=None,
+        train_loop=loop(classes=('polyp', 'tool')),
         _resume=True,
     )
 
@@ -55,6 +61,48 @@ def test_a_checkpoint_between_steps_holds_no_gradients(runner):
     checkpoint = dict(optimizer={})
     MemberHook().before_save_checkpoint(runner, checkpoint)
     assert 'mmkd_gradients' not in checkpoint
+
+
+def test_links_with_weights_in_another_order_are_not_resumed(runner, toolkit):
+    def model(*taps):
+        common = dict(source='teacher', target='student1', loss=dict(type='FeatureMSE'))
+        links = [dict(common, tap=tap) for tap in taps]  # with connectors
+        return toolkit.make_distiller(members=toolkit.members(students=1), links=links)
+
+    checkpoint = {}
+    runner.model = model('neck[0]', 'neck[1]')  # maps of the same channels
+    MemberHook().before_save_checkpoint(runner, checkpoint)
+    MemberHook().after_load_checkpoint(runner, checkpoint)
+    states, runner.model = runner.model.state_dict(), model('neck[1]', 'neck[0]')
+    assert states.keys() == runner.model.state_dict().keys(), 'else nothing would be loaded'
+    with pytest.raises(ConfigError, match='cannot resume: the links .* or in another order'):
+        MemberHook().after_load_checkpoint(runner, checkpoint)
+
+
+def test_a_frozen_member_whose_file_has_changed_is_not_resumed(runner, toolkit, tmp_path):
+    path = tmp_path / 'frozen.pth'
+    own = dict(training='frozen', checkpoint=str(path))
+
+    def model(change=0.0):
+        state = toolkit.make_distiller(members=dict(a=toolkit.yolox(seed=3))).network('a')
+        state = {k: v + change for k, v in state.state_dict().items()}
+        meta = dict(dataset_meta=dict(classes=('polyp', 'tool')))
+        torch.save(dict(state_dict=state, meta=meta), path)
+        return toolkit.make_distiller(members=dict(a=toolkit.yolox(**own), b=toolkit.yolox()))
+
+    checkpoint = {}
+    runner.model = model()
+    MemberHook().before_save_checkpoint(runner, checkpoint)
+    runner.model = model()  # written again, with the same weights
+    hook = MemberHook()
+    hook.after_load_checkpoint(runner, checkpoint)
+    hook.before_train(runner)
+    runner.train_loop = loop(classes=('tool', 'polyp'))
+    with pytest.raises(ConfigError, match=r"members.a.checkpoint: .*\['polyp', 'tool'\].* order"):
+        hook.before_train(runner)
+    runner.model = model(change=1e-3)
+    with pytest.raises(ConfigError, match='cannot resume: model.members.a.checkpoint: .* other w'):
+        MemberHook().after_load_checkpoint(runner, checkpoint)
 
 
 def test_mmpretrains_one_augmentation_object_is_taken(runner):

@@ -54,5 +54,5 @@ def test_what_is_drawn_and_exported_is_what_was_measured(hook):
 def test_an_index_out_of_range_is_refused(runner):
     with pytest.raises(ValueError, match='indices: 6, but the validation set has 6 images'):
         MemberVisualizationHook(indices=[6]).before_run(runner)
-    with pytest.raises(ValueError, match='interval: expected 1 or more, got 0'):
+    with pytest.raises(ValueError, match='interval: expected an integer >= 1, got 0'):
         MemberVisualizationHook(interval=0)

@@ -92,8 +92,8 @@ def test_a_test_run_ends_by_the_signal_as_ever(runner):
     'options, message',
     [
         (dict(signals=['SIGNONE']), "PreemptionHook.signals: no signal 'SIGNONE'"),
-        (dict(interval=0), 'expected interval >= 1'),
-        (dict(exit_code=0), 'exit_code in 1..255'),
+        (dict(interval=0), 'interval: expected an integer >= 1'),
+        (dict(exit_code=0), r'exit_code: expected an integer in \[1, 255\]'),
     ],
 )
 def test_wrong_options(options, message):

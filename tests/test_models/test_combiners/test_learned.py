@@ -146,9 +146,9 @@ def test_the_gate_learns_which_source_is_right():
 @pytest.mark.parametrize(
     'build, message',
     [
-        (lambda: Attention(3, 3, embedding=0), 'embedding: expected 1 or more, got 0'),
+        (lambda: Attention(3, 3, embedding=0), 'embedding: expected an integer >= 1, got 0'),
         (lambda: Attention(3, 3, tau=0), 'tau: expected a positive number'),
-        (lambda: Gate(3, hidden=0), 'hidden: expected 1 or more, got 0'),
+        (lambda: Gate(3, hidden=0), 'hidden: expected an integer >= 1, got 0'),
     ],
 )
 def test_wrong_arguments(build, message):

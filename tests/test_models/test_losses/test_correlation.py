@@ -179,5 +179,5 @@ def test_what_cannot_be_compared_is_refused():
             loss(torch.ones(2, 3), torch.ones(2, 3))
     with pytest.raises(ValueError, match='maps of one position have no correlation'):
         SpatialCorrelation()(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 1, 1))
-    with pytest.raises(ValueError, match='max_size: expected 1 or more, got 0'):
+    with pytest.raises(ValueError, match='max_size: expected an integer >= 1, got 0'):
         SpatialCorrelation(max_size=0)

@@ -130,7 +130,7 @@ def test_boxes_beyond_the_image_and_images_without_boxes():
     'build, message',
     [
         (lambda: MaskedGenerative(4, ratio=1), r'ratio: expected a number in \[0, 1\), got 1'),
-        (lambda: MaskedGenerative(0), 'out_channels: expected 1 or more, got 0'),
+        (lambda: MaskedGenerative(0), 'out_channels: expected an integer >= 1, got 0'),
         (lambda: FocalGlobal(4, tau=0), 'tau: expected a positive number, got 0'),
         (lambda: FocalGlobal(4, global_weight=-1), 'global_weight: expected a number >= 0'),
     ],

@@ -236,7 +236,7 @@ def test_a_weight_of_zero_takes_one_half_away_and_leaves_it_in_the_graph():
         (dict(explore='cosine'), "explore: unknown name 'cosine'; did you mean 'cos'"),
         (dict(inherit_weight=-1), 'inherit_weight: expected a number >= 0, got -1'),
         (dict(explore_weight='x'), "explore_weight: expected a number >= 0, got 'x'"),
-        (dict(max_size=0), 'max_size: expected 1 or more, got 0'),
+        (dict(max_size=0), 'max_size: expected an integer >= 1, got 0'),
     ],
 )
 def test_wrong_arguments(cfg, message):

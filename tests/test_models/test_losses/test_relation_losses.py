@@ -157,7 +157,7 @@ def test_fit_nets_is_the_mean_squared_error():
         (lambda: DIST(mode='softmx'), "mode: .*did you mean 'softmax'"),
         (lambda: DIST(intra_weight='x'), 'intra_weight: expected a number'),
         (lambda: HierarchicalContext(sizes=4), 'sizes: expected a list of sizes, got 4'),
-        (lambda: HierarchicalContext(sizes=[4, 0]), 'sizes: expected 1 or more, got 0'),
+        (lambda: HierarchicalContext(sizes=[4, 0]), 'sizes: expected an integer >= 1, got 0'),
     ],
 )
 def test_wrong_arguments(build, message):

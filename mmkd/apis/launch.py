@@ -1,0 +1,33 @@
+"""torchrun, with one line in place of its own traceback: python -m mmkd.apis.launch ARGUMENTS.
+
+The arguments are torchrun's. The exit status is that of the process that failed first, so that the
+one of `PreemptionHook` reaches the job script.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Run torchrun."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.run(run.parse_args(None))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        status = failure.exitcode
+        ended = f'exit status {status}' if status >= 0 else signal.Signals(-status).name
+        print(f'\nprocess {rank} ended first, by {ended}; its message is above', file=sys.stderr)
+        sys.exit(status if status >= 0 else 128 - status)
+    except SignalException as error:
+        print(f'\nended by {signal.Signals(error.sigval).name}', file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()
