@@ -150,6 +150,17 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope='session')
+def checkpoints(data, tmp_path_factory):
+    """By task the checkpoint of an untrained demo model, with the config beside it."""
+    import small_models
+
+    folder = tmp_path_factory.mktemp('models')
+    return {
+        task: small_models.write_checkpoint(task, data, folder) for task in small_models.CLASSES
+    }
+
+
 def small_config(data, work_dir, **changes):
     """The demo config with narrower members, on 64 px frames."""
     from mmengine.config import Config

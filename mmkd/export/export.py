@@ -1,6 +1,7 @@
 """Plain checkpoints of members, each with its plain config beside it."""
 
 import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
+from mmkd.models.distillers.member_spec import MemberSpec
 from mmkd.utils.checkpoint import load_file, member_state
 from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError, wrong_paths
@@ -68,28 +70,45 @@ def export_member(
     return out, config_file
 
 
+def inference_state(
+    cfg: Config, state_dict: dict[str, Tensor], members: Iterable[str]
+) -> dict[str, Tensor]:
+    """Return the weights of some members, `members.<name>.*`, of a distiller's state dict.
+
+    Those of frozen members are in the checkpoints that they are.
+    """
+    specs = member_specs(cfg)
+    return {
+        f'members.{name}.{key}': value
+        for name in members
+        for key, value in _weights(specs[name], state_dict, name).items()
+    }
+
+
+def _weights(spec: MemberSpec, state_dict: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    if spec.training == 'frozen':
+        key = f'{spec.key}.checkpoint'
+        return member_state(load_file(str(spec.checkpoint), key), name, key)
+    return member_state(dict(state_dict=state_dict), name, 'checkpoint')
+
+
 def _state(
     cfg: Config, state_dict: dict[str, Tensor], name: str, plain: Config
 ) -> dict[str, Tensor]:
-    """Collect the weights; those of frozen members are in the checkpoints that they are."""
-    specs = member_specs(cfg)
-
-    def weights(member: str) -> dict[str, Tensor]:
-        spec = specs[member]
-        if spec.training == 'frozen':
-            key = f'{spec.key}.checkpoint'
-            return member_state(load_file(str(spec.checkpoint), key), member, key)
-        return member_state(dict(state_dict=state_dict), member, 'checkpoint')
-
-    if name != 'ensemble':
-        return weights(name)
-    return {f'members.{n}.{k}': v for n in plain.model.members for k, v in weights(n).items()}
+    if name == 'ensemble':
+        return inference_state(cfg, state_dict, plain.model.members)
+    return _weights(member_specs(cfg)[name], state_dict, name)
 
 
 def _check_fit(plain: Config, state: dict[str, Tensor], name: str) -> None:
     init_default_scope(plain.get('default_scope') or 'mmengine')
     with naming_keys(plain.model, 'model'), torch.random.fork_rng(devices=[]):
         own = MODELS.build(plain.model).state_dict()
+    check_fit(own, state, name)
+
+
+def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> None:
+    """Raise a ConfigError unless a checkpoint's weights are those of a network."""
     wrong = [k for k in own if k not in state or own[k].shape != state[k].shape]
     wrong += [k for k in state if k not in own]
     if wrong:

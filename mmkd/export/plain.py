@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -155,6 +155,32 @@ def plain_config(cfg: Config, name: str) -> Config:
     if left:
         raise ConfigError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')
     return plain
+
+
+def inference_model(cfg: Config, names: Sequence[str]) -> dict[str, Any]:
+    """Return the config of a model that predicts with `names` and holds the members for it alone.
+
+    It has no links and no mixer; all members are `online`, so that no file of weights is read when
+    it is built (`inference_state` has them).
+
+    Raises:
+        ConfigError: If there is no such member.
+    """
+    specs = member_specs(cfg)
+    for name in names:
+        choose(name, [*specs, 'ensemble'], 'member')
+    fused = ensemble_of(cfg.model) if 'ensemble' in names else []
+    needed = [name for name in specs if name in names or name in fused]
+    options = dict(cfg.model.get('ensemble') or {}) if fused else {}
+    model: dict[str, Any] = dict(
+        type='mmkd.OnlineDistiller',
+        members={n: dict(config=plain_model_config(cfg, specs, n)) for n in needed},
+        ensemble=dict(options, members=fused or needed[:1]),
+        data_preprocessor=shared_preprocessor(cfg, specs),
+    )
+    if cfg.model.get('task'):
+        model['task'] = cfg.model.task
+    return model
 
 
 def _name_test_pipeline(plain: Config) -> None:

@@ -86,7 +86,7 @@ def member_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarra
     legend = drawing.legend(metainfo)
     if legend:
         panels.append(legend_panel(legend, panels[0].shape[0]))
-    return _row(panels)
+    return side_by_side(panels)
 
 
 @torch.no_grad()
@@ -126,7 +126,7 @@ def feature_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarr
                 )
                 title = f'{name}.{tap} {tuple(level[0].shape)}'
                 rows.setdefault(tap, []).append(titled(drawn, title))
-    return stack_rows([_row(images) for images in rows.values()]) if rows else None
+    return stack_rows([side_by_side(images) for images in rows.values()]) if rows else None
 
 
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -183,7 +183,8 @@ def _load(path: str) -> np.ndarray:
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
 
 
-def _row(images: Sequence[np.ndarray]) -> np.ndarray:
+def side_by_side(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Put pictures (H, W, 3) beside each other, padded to one height."""
     height = max(image.shape[0] for image in images)
     return np.concatenate(
         [

@@ -11,11 +11,17 @@ from typing_extensions import override
 
 from ..drawing import Color, Size, TaskDrawing
 
-DRAWN_SCORE = 0.3  # boxes with a lower score are not drawn
+DRAWN_SCORE = 0.3
 
 
 class DetectionDrawing(TaskDrawing):
-    """Boxes with class (where there are several) and score."""
+    """Boxes with class (where there are several) and score.
+
+    Attributes:
+        least_score: Boxes with a lower score are not drawn.
+    """
+
+    least_score = DRAWN_SCORE
 
     @override
     def gt_of(self, dataset: Any, index: int, sample: DetDataSample) -> DetDataSample:
@@ -41,7 +47,7 @@ class DetectionDrawing(TaskDrawing):
     ) -> None:
         found = sample.pred_instances
         if 'scores' in found:
-            found = found[found.scores >= DRAWN_SCORE]
+            found = found[found.scores >= self.least_score]
         if not len(found):
             return
         boxes = _scaled(found.bboxes, size, sample)
@@ -73,7 +79,7 @@ class DetectionDrawing(TaskDrawing):
     ) -> None:
         # Boxes of a member that no box of another member overlaps by half.
         found = {
-            name: s.pred_instances[s.pred_instances.scores >= DRAWN_SCORE].bboxes
+            name: s.pred_instances[s.pred_instances.scores >= self.least_score].bboxes
             for name, s in samples.items()
         }
         for (name, boxes), color in zip(found.items(), colors):

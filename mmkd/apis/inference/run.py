@@ -1,0 +1,61 @@
+"""What tools/infer.py does."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import islice
+from pathlib import Path
+
+from mmkd.utils.errors import wrong_paths
+from mmkd.utils.text import align
+
+from .frames import Frames
+from .inferencer import Latency, MemberInferencer
+from .writers import FrameWriter, ResultWriter
+
+
+def infer(args: argparse.Namespace) -> None:
+    """Predict as the command line of tools/infer.py says, write files and print what was measured.
+
+    Raises:
+        ConfigError: For a wrong input, before anything is written.
+    """
+    source = args.input[0] if len(args.input) == 1 else args.input
+    frames = Frames(source, args.limit)  # first: a wrong input shows before the model is built
+    inferencer = MemberInferencer(args.model, args.config, args.member, args.device, args.score_thr)
+    out = Path(args.out)
+    with wrong_paths():
+        out.mkdir(parents=True, exist_ok=True)
+    classes = inferencer.metainfo['classes']
+    writers = [ResultWriter(out, name, classes) for name in inferencer.names]
+    drawer = None if args.no_draw else FrameWriter(out, frames.fps if frames.is_video else None)
+    count, start = 0, time.perf_counter()
+    try:
+        for predicted in inferencer.stream(frames, args.batch_size, args.smooth):
+            for writer in writers:
+                writer.add(predicted)
+            if drawer is not None:
+                drawer.add(predicted, inferencer.draw(predicted))
+            count += 1
+    except KeyboardInterrupt:  # how a camera is stopped
+        print('stopped: what was predicted so far is written')
+    finally:
+        seconds = time.perf_counter() - start
+        files = [path for writer in writers for path in writer.close()]
+        files += [] if drawer is None else drawer.close()
+    done = 'predicted, drawn and written' if drawer is not None else 'predicted and written'
+    print(f'{count} frames {done} in {seconds:.1f} s: {count / seconds:.1f} a second')
+    print('\n'.join(f'wrote {path}' for path in files))
+    if args.latency:
+        measured = inferencer.latency(islice(Frames(source), args.latency))
+        print(f'\n{latency_table(measured)}')
+
+
+def latency_table(measured: dict[str, Latency]) -> str:
+    """Format latencies as a text table, in milliseconds."""
+    rows = [['batch 1, ms', 'p50', 'p95', 'network p50', 'network p95', 'frames/s']]
+    for name, latency in measured.items():
+        numbers = [f'{value:.1f}' for value in latency.percentiles().values()]
+        rows.append([name, *numbers, f'{latency.frames_per_second:.1f}'])
+    return align(rows)

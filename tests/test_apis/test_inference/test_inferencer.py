@@ -1,0 +1,193 @@
+"""Predictions of members, the ensemble and plain students for frames, and the files of them."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+
+import conftest
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmkd.apis import MemberInferencer
+from mmkd.apis.exporting import export
+from mmkd.apis.inference.frames import Frames
+from mmkd.apis.inference.run import infer, latency_table
+from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import read_image
+
+TASKS = ('det', 'seg', 'cls')
+OF_TASK = dict(det='bboxes', seg='sem_seg', cls='pred_scores')
+
+
+@pytest.fixture
+def images(data):
+    return data / 'images/val'
+
+
+def run(checkpoint, source, out, **changes):
+    """What tools/infer.py does with these arguments."""
+    defaults = dict(
+        model=checkpoint,
+        input=[str(source)],
+        out=out,
+        config=None,
+        member=None,
+        device='cpu',
+        score_thr=0.3,
+        batch_size=3,
+        limit=None,
+        smooth=None,
+        no_draw=False,
+        latency=None,
+    )
+    infer(Namespace(**{**defaults, **changes}))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_members_and_ensemble_predict_as_the_evaluation_does(checkpoints, images, task):
+    from mmengine.registry import MODELS
+    from mmengine.runner import Runner
+
+    inferencer = MemberInferencer(
+        checkpoints[task], members=['student2', 'ensemble'], device='cpu', score_thr=0
+    )
+    assert sorted(inferencer.model.members) == ['student1', 'student2']  # no teacher
+    result = inferencer(images, batch_size=4, return_vis=True)
+    predictions = result['predictions']
+    assert [p['name'] for p in predictions] == sorted(p.name for p in images.iterdir())
+    assert all(p['size'] == (64, 64) for p in predictions)
+    assert len(result['visualization']) == 6
+    cfg = inferencer.trained.cfg
+    whole = MODELS.build(cfg.model).eval()
+    whole.load_state_dict(torch.load(checkpoints[task])['state_dict'])
+    cfg.test_dataloader.update(batch_size=6, num_workers=0, persistent_workers=False)
+    (batch,) = Runner.build_dataloader(cfg.test_dataloader)
+    by_name = {p['name']: p for p in predictions}
+    found = 0
+    for name, samples in whole.predict_members(batch, ['student2', 'ensemble']).items():
+        for sample in samples:
+            own = by_name[sample.img_path.rpartition('/')[2]][name][OF_TASK[task]]
+            expected = dict(
+                det=lambda s: s.pred_instances.bboxes,
+                seg=lambda s: s.pred_sem_seg.data[0],
+                cls=lambda s: s.pred_score,
+            )[task](sample)
+            torch.testing.assert_close(
+                torch.as_tensor(np.array(own), dtype=torch.float32).reshape(expected.shape),
+                expected.float(),
+                rtol=1e-4,
+                atol=1e-3,
+            )
+            found += expected.numel()
+    assert found
+
+
+def test_a_plain_student_and_the_exported_ensemble(checkpoints, images, tmp_path):
+    plain = {}
+    for name in ('student1', 'ensemble'):
+        export(str(checkpoints['det']), name, str(tmp_path / f'{name}.pth'), None)
+        plain[name] = MemberInferencer(tmp_path / f'{name}.pth', device='cpu')
+        assert plain[name].names == [name]
+        joint = MemberInferencer(checkpoints['det'], members=[name], device='cpu')
+        one, other = (i(images, limit=2)['predictions'] for i in (plain[name], joint))
+        assert one == other and name in one[0]
+    with pytest.raises(ConfigError, match="unknown name 'student2'; did you mean 'student1'"):
+        MemberInferencer(tmp_path / 'student1.pth', members=['student2'])
+    measured = plain['ensemble'].latency(Frames(images, limit=3), warmup=1)
+    latency = measured['ensemble']
+    assert len(latency.whole) == len(latency.network) == 3
+    numbers = latency.percentiles()
+    assert 0 < numbers['network_p50'] < numbers['whole_p50'] <= numbers['whole_p95']
+    assert latency_table(measured).splitlines()[1].split()[0] == 'ensemble'
+
+
+def test_boxes_in_files(checkpoints, images, tmp_path, capfd):
+    run(
+        checkpoints['det'],
+        images,
+        tmp_path / 'out',
+        member=['student1', 'ensemble'],
+        score_thr=0,
+        latency=2,
+    )
+    said = capfd.readouterr()
+    assert '6 frames predicted, drawn and written in ' in said.out
+    assert 'network p95' in said.out and said.err == ''  # no bar where there is no terminal
+    from pycocotools.coco import COCO
+
+    for name in ('student1', 'ensemble'):
+        coco = COCO(tmp_path / f'out/{name}.json')
+        assert len(coco.imgs) == 6 and coco.cats == {1: dict(id=1, name='polyp')}
+        rows = list(csv.DictReader(open(tmp_path / f'out/{name}.csv')))
+        assert len(rows) == len(coco.anns) > 0
+        first = coco.anns[1]
+        assert coco.imgs[first['image_id']]['file_name'] == rows[0]['image']
+        x1, y1, width, height = first['bbox']
+        assert float(rows[0]['x2']) == pytest.approx(x1 + width, abs=0.02)
+        assert float(rows[0]['y2']) == pytest.approx(y1 + height, abs=0.02)
+    drawn = read_image(next((tmp_path / 'out/frames').iterdir()))
+    assert drawn.shape == (64 + 24, 2 * (64 + 4), 3)  # two titled panels
+
+
+def test_masks_and_labels_in_files(checkpoints, images, tmp_path):
+    options = dict(limit=4, no_draw=True)
+    run(checkpoints['seg'], images, tmp_path / 'seg', **options)
+    masks = sorted((tmp_path / 'seg/ensemble').glob('*.png'))
+    assert len(masks) == 4 and not (tmp_path / 'seg/frames').exists()
+    rows = list(csv.DictReader(open(tmp_path / 'seg/ensemble.csv')))
+    shares = {}
+    for row in rows:
+        shares.setdefault(row['image'], {})[row['class']] = float(row['share'])
+    for path in masks:
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert mask.shape == (64, 64) and set(np.unique(mask)) <= {0, 255}
+        (image,) = [name for name in shares if name.startswith(path.stem)]
+        assert shares[image].get('polyp', 0) == pytest.approx((mask == 255).mean(), abs=1e-4)
+    run(checkpoints['cls'], images, tmp_path / 'cls', **options)
+    rows = list(csv.DictReader(open(tmp_path / 'cls/ensemble.csv')))
+    assert len(rows) == 4
+    for row in rows:
+        scores = [float(row['score: no polyp']), float(row['score: polyp'])]
+        assert sum(scores) == pytest.approx(1, abs=1e-4)
+        assert row['classes'] == ('no polyp', 'polyp')[int(np.argmax(scores))]
+    with pytest.raises(ConfigError, match='over the frames of a video'):
+        run(checkpoints['cls'], images, tmp_path / 'cls', smooth=(1, 2))
+
+
+def test_a_video_becomes_an_overlay_video(checkpoints, images, tmp_path):
+    source = tmp_path / 'in.avi'
+    video = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64))
+    files = sorted(images.iterdir())
+    for path in [files[0]] * 3 + [files[1]]:
+        video.write(read_image(path))
+    video.release()
+    shutil.copy(checkpoints['det'], tmp_path / 'epoch_1.pth')
+    shutil.copy(checkpoints['det'].parent / 'config.py', tmp_path / 'config.py')
+    tool = [sys.executable, conftest.ROOT / 'tools/infer.py', 'epoch_1.pth', source]
+    options = ['--out', 'out', '--score-thr', '0', '--smooth', '2', '3', '--device', 'cpu']
+    done = subprocess.run([*tool, *options], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = list(Frames(next((tmp_path / 'out').glob('overlay.*'))))
+    assert len(written) == 4 and written[0].image.shape == (64, 64, 3)
+    content = json.loads((tmp_path / 'out/ensemble.json').read_text())
+    by_frame = [0] * 4
+    for annotation in content['annotations']:
+        by_frame[annotation['image_id'] - 1] += 1
+    assert by_frame[0] == 0 < by_frame[1]  # no box is in two frames at the first
+    with pytest.raises(ConfigError, match='INPUT: no image, folder, list or video'):
+        run('epoch_1.pth', tmp_path / 'none', tmp_path / 'nothing')
+    assert not (tmp_path / 'nothing').exists()
+
+
+def test_a_config_without_class_names_or_loading_step(checkpoints):
+    from mmkd.apis.command_line import read_config
+
+    cfg = read_config(checkpoints['det'].parent / 'config.py')
+    cfg.test_dataloader.dataset.pipeline = cfg.test_dataloader.dataset.pipeline[1:]
+    with pytest.raises(ConfigError, match="no 'LoadImageFromFile' to give frames to"):
+        MemberInferencer(checkpoints['det'], cfg, device='cpu')
