@@ -49,7 +49,7 @@ setup(
     install_requires=requirements('runtime'),
     # Neither family is required: `Requires-Dist: mmengine` would overwrite the fork's files.
     extras_require={
-        name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'tests', 'docs')
+        name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'onnx', 'tests', 'docs')
     },
     cmdclass={'build_py': BuildWithMim},
 )

@@ -1,4 +1,13 @@
 from .binary_classification import BinaryClassification
+from .calibration import Calibration
+from .class_table import ClassTable
+from .polyp_det_metric import PolypDetMetric
 from .polyp_seg_metric import PolypSegMetric
 
-__all__ = ['BinaryClassification', 'PolypSegMetric']
+__all__ = [
+    'BinaryClassification',
+    'Calibration',
+    'ClassTable',
+    'PolypDetMetric',
+    'PolypSegMetric',
+]

@@ -91,7 +91,8 @@ def _attribute(preprocessor: nn.Module, names: tuple[str, ...], default: Any) ->
     return default
 
 
-def _swaps_channels(preprocessor: nn.Module) -> bool:
+def swaps_channels(preprocessor: nn.Module) -> bool:
+    """Whether images are turned from BGR to RGB, or back."""
     # mmengine and mmdet; mmseg up to 1.2; mmpretrain.
     names = ('_channel_conversion', 'channel_conversion', 'to_rgb')
     return bool(_attribute(preprocessor, names, False))
@@ -109,7 +110,7 @@ class Renormalize:
 
     def __init__(self, shared: nn.Module, own: nn.Module) -> None:
         (mean_s, std_s), (mean_o, std_o) = pixel_statistics(shared), pixel_statistics(own)
-        self.swap = _swaps_channels(shared) != _swaps_channels(own)
+        self.swap = swaps_channels(shared) != swaps_channels(own)
         if self.swap:
             mean_s, std_s = mean_s.flip(0), std_s.flip(0)
         self.scale = (std_s / std_o).float()

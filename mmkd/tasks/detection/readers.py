@@ -89,7 +89,7 @@ def flatten_levels(maps: Sequence[Tensor], channels: int) -> Tensor:
 
     P = sum of H_l * W_l * A, in the order of mmdet's priors: level, row, column, anchor.
     """
-    return torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, channels) for m in maps], dim=1)
+    return torch.cat([m.permute(0, 2, 3, 1).reshape(m.shape[0], -1, channels) for m in maps], dim=1)
 
 
 def priors_of(head: Any, maps: Sequence[Tensor], **options: Any) -> Tensor:
@@ -112,7 +112,7 @@ def class_logits(head: Any, maps: Sequence[Tensor]) -> Tensor:
 
 def decode_boxes(head: Any, priors: Tensor, deltas: Tensor) -> Tensor:
     """Decode what the head regressed (N, P, 4) to boxes (N, P, 4) by its own box coder."""
-    repeated = priors.repeat(len(deltas), 1)
+    repeated = priors.repeat(deltas.shape[0], 1)
     return head.bbox_coder.decode(repeated, deltas.reshape(-1, 4).float()).view_as(deltas)
 
 
@@ -123,7 +123,7 @@ def boxes_around(points: Tensor, distances: Tensor) -> Tensor:
     lower bound: it counts as 0.
     """
     distances = distances.float().clamp(min=0)
-    return distance2bbox(points.expand(len(distances), -1, -1), distances)
+    return distance2bbox(points.expand(distances.shape[0], -1, -1), distances)
 
 
 @prediction_reader.register(YOLOXHead)
@@ -185,7 +185,7 @@ def read_gfl(head: Any, output: Any) -> DensePrediction:
     bins = 4 * (head.reg_max + 1)
     distances = torch.cat(
         [
-            head.integral(flatten_levels([level], bins)).view(len(level), -1, 4) * stride[0]
+            head.integral(flatten_levels([level], bins)).view(level.shape[0], -1, 4) * stride[0]
             for level, stride in zip(distributions, head.prior_generator.strides)
         ],
         dim=1,
@@ -256,11 +256,11 @@ def read_yolov3(head: Any, output: Any) -> DensePrediction:
     # The coder takes the size's exponential, see `read_yolox`.
     deltas = torch.cat([deltas[..., :2], deltas[..., 2:].clamp(max=11.5)], dim=-1)
     boxes = head.bbox_coder.decode(
-        priors_of(head, maps).repeat(len(values), 1),
+        priors_of(head, maps).repeat(values.shape[0], 1),
         deltas.reshape(-1, 4),
-        strides.repeat(len(values)).unsqueeze(-1),
+        strides.repeat(values.shape[0]).unsqueeze(-1),
     )
-    return DensePrediction(values[..., 5:], values[..., 4], boxes.view(len(values), -1, 4))
+    return DensePrediction(values[..., 5:], values[..., 4], boxes.view(values.shape[0], -1, 4))
 
 
 # Derived from heads above, but with other outputs.

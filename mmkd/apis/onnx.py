@@ -1,0 +1,356 @@
+"""Exporting to ONNX: the graph, its check against PyTorch, and its latency."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmkd.apis.calibrating import read_temperature
+from mmkd.apis.inference.frames import Frame
+from mmkd.apis.inference.inferencer import MemberInferencer
+from mmkd.export.onnx_graph import Graph, build_graph
+from mmkd.utils.errors import ConfigError, wrong_paths
+from mmkd.utils.files import write_atomically
+from mmkd.utils.text import align
+
+OPSET = 17
+TOLERANCE = 1e-3  # of probabilities
+
+
+@dataclass
+class OnnxReport:
+    """What an export has found.
+
+    Args:
+        file: The ONNX file.
+        inputs: Shape of the input, a name where it is free.
+        outputs: Shapes of the outputs by name.
+        dynamic: What is free: `batch`, `size`.
+        difference: By output the largest difference from PyTorch, over all checked shapes; of boxes
+            relative to the input's longer side.
+        shapes: The checked shapes of the input.
+        milliseconds: p50 and p95 at batch 1 of `pytorch` and `onnxruntime`.
+        notes: What a user must know.
+    """
+
+    file: Path
+    inputs: list[int | str]
+    outputs: dict[str, list[int | str]]
+    dynamic: list[str]
+    difference: dict[str, float]
+    shapes: list[tuple[int, ...]]
+    milliseconds: dict[str, tuple[float, float]]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        free = ' and '.join(self.dynamic) or 'nothing'
+        rows = [['batch 1, ms', 'p50', 'p95']]
+        rows += [[name, f'{p50:.1f}', f'{p95:.1f}'] for name, (p50, p95) in
+                 self.milliseconds.items()]  # fmt: skip
+        lines = [
+            f'wrote {self.file}',
+            f'input images {self.inputs}, free: {free}',
+            *(f'output {name} {shape}' for name, shape in self.outputs.items()),
+            f'largest difference from PyTorch over the shapes {self.shapes}:',
+            *(f'  {name} {value:.2e}' for name, value in self.difference.items()),
+            *(f'note: {note}' for note in self.notes),
+        ]
+        return '\n'.join([*lines, '', align(rows)])
+
+
+def require_onnx() -> Any:
+    """Return the module onnxruntime.
+
+    Raises:
+        ConfigError: If the packages of the extra `onnx` are missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f'{error}: pip install "mmkd[onnx]" (requirements/onnx.txt)') from error
+    return onnxruntime
+
+
+def export_onnx(
+    checkpoint: str | Path,
+    out: str | Path,
+    member: str | None = None,
+    config: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    temperature: float | str = 1.0,
+    runs: int = 20,
+) -> OnnxReport:
+    """Export a member, or the ensemble as one graph, and check it with onnxruntime.
+
+    The batch is dynamic, and height and width where the network allows it: that is tried out.
+
+    Args:
+        checkpoint: Of a training, or of an exported member or ensemble.
+        out: Path of the file, `.onnx`.
+        member: Of a checkpoint with members. Default: the ensemble.
+        config: Default: the one beside the checkpoint.
+        size: Height and width of the input. Default: what the test pipeline makes of a 4:3 image.
+        temperature: What the log-odds are divided by, or a file of `tools/calibrate.py`.
+        runs: Measured runs at batch 1 of each.
+
+    Raises:
+        ConfigError: If a module cannot be exported (which, and why), or if onnxruntime's outputs
+            differ from PyTorch's; nothing is written then.
+    """
+    runtime = require_onnx()
+    out = Path(out)
+    if out.suffix != '.onnx':
+        raise ConfigError(f'OUT: expected a path that ends in .onnx, got {str(out)!r}')
+    inferencer = MemberInferencer(checkpoint, config, member and [member], device='cpu')
+    temperature = read_temperature(str(temperature), inferencer.names[0])
+    graph = graph_of(inferencer, temperature)
+    height, width = size or _input_size(inferencer)
+    shapes: list[tuple[int, ...]] = [(2, 3, height, width), (1, 3, height, width)]
+    larger = (3, 3, height + 32, width + 64)
+    data, problem = _dynamic_size(graph, runtime, shapes[0], larger)
+    notes, free_size = [], data is not None
+    if data is None:
+        notes.append(f'height and width are fixed: {problem}')
+        data = _exported(graph, shapes[0], free_size=False)
+    else:
+        shapes.append(larger)
+    session = _session(runtime, data)
+    difference = _difference(graph, session, shapes)
+    for name, value in difference.items():
+        if not value <= TOLERANCE:
+            raise ConfigError(
+                f'{name}: onnxruntime differs from PyTorch by {value:.2e}, more than {TOLERANCE:g}'
+            )
+    metadata = dict(
+        classes=list(inferencer.metainfo['classes']),
+        member=inferencer.names[0],
+        temperature=temperature,
+        input='float32 images as the test pipeline leaves them: BGR, 0 to 255',
+        **graph.metadata(),
+    )
+    data = _with_metadata(data, metadata)
+    with wrong_paths():
+        write_atomically(out, lambda path: Path(path).write_bytes(data))
+    image = torch.rand(1, 3, height, width) * 255
+    feed = {'images': image.numpy()}
+    return OnnxReport(
+        file=out,
+        inputs=_named(shapes[0], {2: 'height', 3: 'width'} if free_size else {}),
+        outputs={
+            name: _named(output.shape, graph.positions.get(name, {}) if free_size else {})
+            for name, output in zip(graph.outputs, _torch_outputs(graph, image))
+        },
+        dynamic=['batch', 'size'] if free_size else ['batch'],
+        difference=difference,
+        shapes=shapes,
+        milliseconds=dict(
+            pytorch=_milliseconds(lambda: _torch_outputs(graph, image), runs),
+            onnxruntime=_milliseconds(lambda: session.run(None, feed), runs),
+        ),
+        notes=notes,
+    )
+
+
+def graph_of(inferencer: MemberInferencer, temperature: float = 1.0) -> Graph:
+    """Return the graph of what an inferencer predicts with."""
+    trained, (name, *_) = inferencer.trained, inferencer.names
+    if not trained.is_distiller:
+        return build_graph(trained.task, {name: trained.model}, None, temperature)
+    model = trained.model
+    members = model.ensemble_members if name == 'ensemble' else [name]
+    networks = {member: model.network(member) for member in members}
+    fusion = model.ensemble if name == 'ensemble' else None
+    return build_graph(trained.task, networks, fusion, temperature)
+
+
+def _input_size(inferencer: MemberInferencer) -> tuple[int, int]:
+    data = inferencer.prepared([Frame('image', np.zeros((480, 640, 3), np.uint8))])
+    inputs = inferencer.model.data_preprocessor(data, False)['inputs']
+    return int(inputs.shape[2]), int(inputs.shape[3])
+
+
+def _dynamic_size(
+    graph: Graph, runtime: Any, shape: Sequence[int], larger: Sequence[int]
+) -> tuple[bytes | None, str]:
+    """Try a graph for images of any size: its bytes, or None and why not."""
+    try:
+        _torch_outputs(graph, torch.zeros(tuple(larger)))
+    except Exception as error:  # a network may raise anything at a size it was not made for
+        return None, f'PyTorch itself cannot run {tuple(larger)}: {_first_line(error)}'
+    data = _exported(graph, shape, free_size=True)
+    try:
+        found = _difference(graph, _session(runtime, data), [larger])
+    except Exception as error:  # onnxruntime's errors have no common base
+        return None, f'onnxruntime cannot run {tuple(larger)}: {_first_line(error)}'
+    worst = max(found.values())
+    if not worst <= TOLERANCE:
+        return None, f'at {tuple(larger)} onnxruntime differs by {worst:.1e}'
+    return data, ''
+
+
+def _named(shape: Sequence[int], names: Mapping[int, str]) -> list[int | str]:
+    return [{0: 'batch', **names}.get(axis, int(side)) for axis, side in enumerate(shape)]
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+@torch.no_grad()
+def _exported(graph: Graph, shape: Sequence[int], free_size: bool) -> bytes:
+    axes: dict[str, dict[int, str]] = {'images': {0: 'batch'}}
+    axes.update({name: {0: 'batch'} for name in graph.outputs})
+    if free_size:
+        axes['images'].update({2: 'height', 3: 'width'})
+        for name, own in graph.positions.items():
+            axes[name].update(own)
+    names = dict(input_names=['images'], output_names=list(graph.outputs), dynamic_axes=axes)
+    image = torch.rand(tuple(shape)) * 255
+    _torch_outputs(graph, image)  # what fails here is no matter of ONNX
+    try:
+        return _onnx_bytes(graph, (image,), **names)
+    except Exception as error:  # the exporter's errors have no common base
+        path, module, reason = _culprit(graph, (image,), 'graph', error)
+        raise ConfigError(
+            f'{path.removeprefix("graph.networks.")}: {type(module).__name__} cannot be exported '
+            f'to ONNX (opset {OPSET}): {_first_line(reason)}'
+        ) from error
+
+
+def _onnx_bytes(module: nn.Module, inputs: tuple[Any, ...], **names: Any) -> bytes:
+    """Export by tracing, which follows the toolboxes' Python as it is run."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = dict(names, opset_version=OPSET)
+    if 'dynamo' in signature(torch.onnx.export).parameters:
+        options['dynamo'] = False
+    with warnings.catch_warnings(), _sizes_left_open():
+        warnings.simplefilter('ignore')  # of each Python number that is traced as a constant
+        torch.onnx.export(module, inputs, cast(Any, buffer), **options)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _sizes_left_open() -> Iterator[None]:
+    """Let mmseg's `Upsample` follow the input's size, of which it makes integers."""
+    wrappers: Any = sys.modules.get('mmseg.models.utils.wrappers')
+    if wrappers is None:
+        yield
+        return
+    forward = wrappers.Upsample.forward
+
+    def by_scale(self: Any, x: Tensor) -> Tensor:
+        scale = None if self.size else self.scale_factor
+        return F.interpolate(x, self.size or None, scale, self.mode, self.align_corners)
+
+    wrappers.Upsample.forward = by_scale
+    try:
+        yield
+    finally:
+        wrappers.Upsample.forward = forward
+
+
+def _culprit(
+    module: nn.Module, inputs: tuple[Any, ...], path: str, error: Exception
+) -> tuple[str, nn.Module, Exception]:
+    """Find the innermost module that cannot be exported by itself: path, module, its error."""
+    seen: dict[str, tuple[Any, ...]] = {}
+    handles = []
+
+    def note(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args and not kwargs and all(isinstance(arg, Tensor) for arg in args):
+            seen.setdefault(name, args)  # else its own modules are looked at in its place
+
+    for name, child in module.named_modules():
+        if name:
+            handles.append(
+                child.register_forward_pre_hook(
+                    lambda child, args, kwargs, name=name: note(name, args, kwargs),
+                    with_kwargs=True,
+                )
+            )
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, args in seen.items():
+        if any(name.startswith(f'{other}.') for other in seen):
+            continue  # inside another one
+        child = module.get_submodule(name)
+        try:
+            with torch.no_grad():
+                _onnx_bytes(child, args)
+        except Exception as own:
+            return _culprit(child, args, f'{path}.{name}', own)
+    return path, module, error
+
+
+def _session(runtime: Any, data: bytes) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # as PyTorch, for the latency
+    options.log_severity_level = 4  # what it cannot run is raised, and told once
+    return runtime.InferenceSession(data, options, providers=['CPUExecutionProvider'])
+
+
+@torch.no_grad()
+def _torch_outputs(graph: Graph, images: Tensor) -> tuple[Tensor, ...]:
+    outputs = graph(images)
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _difference(graph: Graph, session: Any, shapes: Sequence[Sequence[int]]) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(0)
+    worst = dict.fromkeys(graph.outputs, 0.0)
+    for shape in shapes:
+        images = torch.rand(tuple(shape), generator=generator) * 255
+        found = session.run(list(graph.outputs), {'images': images.numpy()})
+        for name, one, other in zip(graph.outputs, found, _torch_outputs(graph, images)):
+            unit = max(shape[2:]) if name.endswith('boxes') else 1.0
+            if one.shape != tuple(other.shape):
+                raise ValueError(f'{name} has shape {one.shape}, not {tuple(other.shape)}')
+            difference = np.abs(one - other.numpy()).max(initial=0.0) / unit
+            worst[name] = max(worst[name], float(difference))
+    return worst
+
+
+def _with_metadata(data: bytes, metadata: dict[str, Any]) -> bytes:
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    onnx.checker.check_model(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = 'mmkd', json.dumps(metadata)
+    return model.SerializeToString()
+
+
+def read_metadata(session: Any) -> dict[str, Any]:
+    """Return what was written into the file of an onnxruntime session."""
+    return json.loads(session.get_modelmeta().custom_metadata_map['mmkd'])
+
+
+def _milliseconds(run: Callable[[], Any], runs: int) -> tuple[float, float]:
+    run()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    p50, p95 = np.percentile(seconds, (50, 95))
+    return 1000 * float(p50), 1000 * float(p95)

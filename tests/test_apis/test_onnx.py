@@ -1,0 +1,131 @@
+"""Members and ensembles as ONNX, checked against PyTorch by onnxruntime."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+onnxruntime = pytest.importorskip('onnxruntime')
+pytest.importorskip('onnx')
+
+from mmkd.apis.inference.frames import Frames  # noqa: E402
+from mmkd.apis.inference.inferencer import MemberInferencer  # noqa: E402
+from mmkd.apis.onnx import (  # noqa: E402
+    _dynamic_size,
+    _exported,
+    export_onnx,
+    graph_of,
+    read_metadata,
+)
+from mmkd.export.onnx_boxes import boxes_of  # noqa: E402
+from mmkd.export.onnx_graph import ClassificationGraph, DetectionGraph, tempered  # noqa: E402
+from mmkd.utils.errors import ConfigError  # noqa: E402
+
+
+def run(file, images):
+    session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(None, {'images': images.float().numpy()})))
+    return {name: torch.as_tensor(value) for name, value in outputs.items()}, read_metadata(session)
+
+
+@pytest.mark.parametrize('task', ['det', 'seg', 'cls'])
+@pytest.mark.parametrize('name', ['student1', 'ensemble'])
+def test_a_graph_gives_what_the_model_predicts(checkpoints, data, tmp_path, task, name):
+    report = export_onnx(checkpoints[task], tmp_path / 'm.onnx', name, runs=2)
+    assert report.dynamic == ['batch', 'size'] and len(report.shapes) == 3 and not report.notes
+    assert max(report.difference.values()) < 1e-4
+    assert all(0 < p50 <= p95 for p50, p95 in report.milliseconds.values())
+    assert 'free: batch and size' in str(report) and 'onnxruntime' in str(report)
+    inferencer = MemberInferencer(checkpoints[task], members=[name], device='cpu', score_thr=0)
+    frames = list(Frames(data / 'images/val', limit=2))
+    batch = inferencer.prepared(frames)
+    images = torch.stack(list(batch['inputs']))  # before the data preprocessor
+    outputs, metadata = run(tmp_path / 'm.onnx', images)
+    assert metadata['member'] == name and 'polyp' in metadata['classes']
+    predicted = [samples[name] for samples in inferencer.forward(batch)]
+    if task == 'cls':
+        expected = torch.stack([sample.pred_score for sample in predicted])
+        torch.testing.assert_close(outputs['scores'], expected, rtol=0, atol=1e-5)
+    elif task == 'seg':
+        model = inferencer.model
+        batch = model.data_preprocessor(batch, False)
+        members = model.ensemble_members if name == 'ensemble' else [name]
+        metas = [sample.metainfo for sample in batch['data_samples']]
+        with torch.no_grad():
+            maps = [
+                model.network(m).encode_decode(batch['inputs'], metas).softmax(1) for m in members
+            ]
+        expected = torch.stack(maps).mean(0)
+        torch.testing.assert_close(outputs['scores'], expected, rtol=0, atol=1e-5)
+    else:
+        assert ('student2_boxes' in outputs) == (name == 'ensemble')
+        for i, sample in enumerate(predicted):
+            found = boxes_of(outputs, metadata, sample.ori_shape, sample.scale_factor, i)
+            expected = sample.pred_instances
+            assert len(found) == len(expected) > 1
+            rows, others = (
+                torch.cat([x.bboxes, x.scores[:, None], x.labels[:, None]], 1)
+                for x in (found, expected)
+            )
+            apart = torch.cdist(rows, others, p=float('inf'))  # equal scores may change places
+            assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.01
+
+
+def test_a_temperature_is_part_of_the_graph(checkpoints):
+    images = torch.rand(2, 3, 64, 64) * 255
+    with torch.no_grad():
+        for task, members in (('cls', ['student1']), ('seg', ['ensemble'])):
+            inferencer = MemberInferencer(checkpoints[task], members=members, device='cpu')
+            plain, softer = (graph_of(inferencer, t)(images) for t in (1.0, 3.0))
+            expected = (plain.log() / 3).softmax(1)
+            torch.testing.assert_close(softer, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        tempered(torch.tensor([0.8]), 2.0, sigmoid=True), torch.tensor([2 / 3])
+    )
+
+
+class Toy(nn.Module):
+    """A classifier's surroundings around any layers."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        from mmpretrain.models import ClsDataPreprocessor
+
+        self.data_preprocessor = ClsDataPreprocessor(mean=[1.0, 2, 3], std=[2.0, 2, 2])
+        self.head = SimpleNamespace()
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, images, mode):
+        return self.body(images)
+
+
+class Spectrum(nn.Module):
+    def forward(self, images):
+        return torch.fft.fft2(images).abs().mean((2, 3))
+
+
+def test_what_cannot_be_exported_is_named():
+    graph = ClassificationGraph(dict(student1=Toy(nn.Conv2d(3, 4, 1), Spectrum())))
+    with pytest.raises(ConfigError, match=r'student1\.body\.1: Spectrum cannot be exported'):
+        _exported(graph, (1, 3, 8, 8), free_size=False)
+    second_stage = SimpleNamespace(roi_head=SimpleNamespace())
+    with pytest.raises(ConfigError, match=r'teacher\.roi_head: SimpleNamespace cannot be exported'):
+        DetectionGraph.check(None, 'teacher', second_stage)
+
+
+def test_a_network_of_one_size_is_exported_for_that_size():
+    graph = ClassificationGraph(dict(student1=Toy(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)))).eval()
+    data, why = _dynamic_size(graph, onnxruntime, (2, 3, 8, 8), (3, 3, 40, 72))
+    assert data is None and why.startswith('PyTorch itself cannot run (3, 3, 40, 72)')
+
+
+def test_wrong_inputs(checkpoints, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r'OUT: expected a path that ends in .onnx'):
+        export_onnx(checkpoints['cls'], tmp_path / 'm.pth')
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    with pytest.raises(ConfigError, match=r'pip install "mmkd\[onnx\]"'):
+        export_onnx(checkpoints['cls'], tmp_path / 'm.onnx')
+    assert not list(tmp_path.iterdir())

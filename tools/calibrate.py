@@ -1,0 +1,36 @@
+"""Fit each member's and the ensemble's temperature on the validation data: calibrate.py CKPT
+
+Scores divided by it (their log-odds) are nearer to probabilities; tools/export_onnx.py takes FILE.
+"""
+
+import argparse
+
+from mmkd.apis.command_line import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('checkpoint', help='checkpoint (.pth) of a training or of an export')
+    parser.add_argument('--config', help='config of the checkpoint (default: the one beside it)')
+    parser.add_argument('--out', metavar='FILE.json', help='where to write the temperatures')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Fit and print the table."""
+    args = parse_args()
+
+    from mmkd.apis.calibrating import calibrate, temperature_table, write_temperatures
+
+    fitted = calibrate(args.checkpoint, args.config)
+    print(temperature_table(fitted))
+    if args.out:
+        write_temperatures(fitted, args.out)
+        print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
