@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, TEST, EXPORT = 'tools/train.py', 'tools/test.py', 'tools/export_student.py'
+INFER, ONNX = 'tools/infer.py', 'tools/export_onnx.py'
 
 SEGMENTATION = """_base_ = '{root}/configs/mmkd/polyp_unet_mixed_demo.py'
 _narrow = {{'backbone.base_channels': 4, 'decode_head.in_channels': 4, 'decode_head.channels': 4}}
@@ -1456,6 +1457,60 @@ CHECKPOINTS = [
         (EXPORT, 'BASE/work/epoch_1.pth', 'studnt1', 'out/s.pth'),
         'member',
         "did you mean 'student1'",
+    ),
+    line(
+        'infer-folder',
+        'predict on a folder without images',
+        (INFER, 'BASE/work/epoch_1.pth', 'empty', '--out', 'out'),
+        'INPUT: empty: a folder without images',
+        prepare=lambda f, s: (f / 'empty').mkdir(),
+    ),
+    line(
+        'infer-video',
+        'predict on a video that cannot be read',
+        (INFER, 'BASE/work/epoch_1.pth', 'x.mp4', '--out', 'out'),
+        'x.mp4: this OpenCV cannot read the video',
+        'ffmpeg -i IN',
+        prepare=lambda f, s: (f / 'x.mp4').write_bytes(b'no video'),
+    ),
+    line(
+        'infer-camera',
+        'predict on a camera that is not there',
+        (INFER, 'BASE/work/epoch_1.pth', 'camera:93', '--out', 'out'),
+        'there is no camera 93',
+    ),
+    line(
+        'infer-member',
+        'predict with an unknown member',
+        (
+            INFER,
+            'BASE/work/epoch_1.pth',
+            'BASE/data/images/val',
+            '--out',
+            'out',
+            '--member',
+            'stdent1',
+        ),
+        "did you mean 'student1'",
+    ),
+    line(
+        'onnx-out',
+        'ONNX into another kind of file',
+        (ONNX, 'BASE/work/epoch_1.pth', 'out.pth'),
+        'OUT: expected a path that ends in .onnx',
+    ),
+    line(
+        'onnx-temperature',
+        'ONNX with a temperature of a file that is not there',
+        (ONNX, 'BASE/work/epoch_1.pth', 'out.onnx', '--temperature', 't.json'),
+        "--temperature: 't.json'",
+        'tools/calibrate.py',
+    ),
+    line(
+        'calibrate-config',
+        'calibrate with the config of another model',
+        ('tools/calibrate.py', 'BASE/work/epoch_1.pth', '--config', 'seg.py'),
+        'does not fit the network',
     ),
     line(
         'export-plain',
