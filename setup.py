@@ -45,11 +45,12 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmkd', 'mmkd.*']),
-    package_data={'mmkd': ['py.typed']},
+    package_data={'mmkd': ['py.typed', 'apis/report_page.html']},
     install_requires=requirements('runtime'),
     # Neither family is required: `Requires-Dist: mmengine` would overwrite the fork's files.
     extras_require={
-        name: requirements(name) for name in ('onedl', 'openmmlab', 'pretrained', 'onnx', 'tests', 'docs')
+        name: requirements(name)
+        for name in ('onedl', 'openmmlab', 'pretrained', 'onnx', 'report', 'tests', 'docs')
     },
     cmdclass={'build_py': BuildWithMim},
 )

@@ -15,6 +15,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('checkpoint', help='checkpoint (.pth) of a training or of an export')
     parser.add_argument('--config', help='config of the checkpoint (default: the one beside it)')
+    parser.add_argument(
+        '--member',
+        nargs='+',
+        metavar='NAME',
+        help="fit these, 'ensemble' among them (default: every member and the ensemble)",
+    )
     parser.add_argument('--out', metavar='FILE.json', help='where to write the temperatures')
     return parser.parse_args()
 
@@ -25,7 +31,7 @@ def main() -> None:
 
     from mmkd.apis.calibrating import calibrate, temperature_table, write_temperatures
 
-    fitted = calibrate(args.checkpoint, args.config)
+    fitted = calibrate(args.checkpoint, args.config, args.member)
     print(temperature_table(fitted))
     if args.out:
         write_temperatures(fitted, args.out)

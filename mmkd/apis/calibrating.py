@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ class Fitted:
 
 
 def calibrate(
-    checkpoint: str | Path, config: str | Path | Config | None = None
+    checkpoint: str | Path,
+    config: str | Path | Config | None = None,
+    members: Sequence[str] | None = None,
 ) -> dict[str, Fitted]:
     """Fit a temperature for each member and the ensemble on the validation data.
 
@@ -54,11 +56,12 @@ def calibrate(
     Args:
         checkpoint: Of a training, or of an exported member or ensemble.
         config: Default: the one beside it.
+        members: Default: every member and the ensemble.
 
     Raises:
         ConfigError: If the config has no validation data, or nothing can be fitted on them.
     """
-    trained = load_trained(checkpoint, config, 'all')
+    trained = load_trained(checkpoint, config, members or 'all')
     found = _log_odds(trained)
     return {name: _fitted(name, *values) for name, values in found.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -13,6 +14,7 @@ from mmengine.analysis import get_model_complexity_info
 
 from mmkd.apis.command_line import metric_table
 from mmkd.apis.exporting import config_of_run
+from mmkd.apis.report_page import page_packages, write_page
 from mmkd.apis.training import build_runner
 from mmkd.export import export_member
 from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file
@@ -136,7 +138,7 @@ def report(
     else:
         loaded = load_file(checkpoint, '--checkpoint')
     cfg = config_of_run(work_dir, loaded, f'{work_dir}: no training config for {checkpoint}')
-    out = work_dir / 'report'
+    trained, out = copy.deepcopy(cfg), work_dir / 'report'
     with wrong_paths():
         out.mkdir(parents=True, exist_ok=True)
     cfg.work_dir, cfg.load_from = str(out / 'logs'), checkpoint
@@ -159,6 +161,12 @@ def report(
     ]
     write_image(files[1], cv2.cvtColor(stack_rows(rows), cv2.COLOR_RGB2BGR))
     files[2].write_text(table + '\n')
+    missing = page_packages()
+    if missing is None:
+        page = write_page(out, trained, model, dataset, metrics, table, work_dir, images)
+        files.insert(0, page)
+    else:
+        table += f'\n(no report.html: {missing}: pip install "mmkd[report]")'
     for name in [*students, 'ensemble']:
         path = out / 'exported' / f'{name}.pth'
         files += export_member(cfg, loaded['state_dict'], name, path, dataset.metainfo)

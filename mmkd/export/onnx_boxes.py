@@ -4,11 +4,15 @@ What it does with the outputs of one image, for those who write it in another la
 
 1. For each member: divide boxes by the scale of the resize, so that they are in pixels of the
    original image (and cut them at its border where `clip` is set).
-2. Leave out scores below `score_thr`; with `best_class` a position keeps its best class only.
+2. Leave out scores below `score_thr`; with `best_class` a position keeps its best class only. Leave
+   out boxes whose width or height is not above `min_size`.
 3. NMS among boxes of one class with `nms.iou_threshold`; the `max_per_img` best stay.
 4. Of an ensemble: weighted boxes fusion, or NMS, of the members' boxes as `fusion` says
    (`DetectionEnsemble`, the library ensemble-boxes).
 5. A temperature T other than 1 turns each score s into sigmoid(log(s / (1 - s)) / T).
+
+The networks' limit of candidates before NMS (`nms_pre`, for each level) is not applied, which
+matters only where more boxes of a level than that have a score above `score_thr`.
 """
 
 from __future__ import annotations
@@ -67,6 +71,7 @@ def _after_nms(
     if step['best_class']:
         best = torch.zeros_like(keep)
         keep &= best.scatter(1, scores.argmax(1, keepdim=True), True)
+    keep &= (boxes[:, 2:] - boxes[:, :2] > step['min_size']).all(1, keepdim=True)
     place, labels = keep.nonzero(as_tuple=True)
     found = InstanceData(bboxes=boxes[place], scores=scores[place, labels], labels=labels)
     if not len(found):

@@ -181,7 +181,8 @@ class DetectionGraph(Graph):
 
     `boxes` (N, P, 4), xyxy in pixels of the input, and `scores` (N, P, classes), objectness
     included; of an ensemble `<member>_boxes` and `<member>_scores`. `onnx_boxes.py` has the steps
-    after it. The temperature is for the scores after them.
+    after it. The temperature is for the scores after them. A box side at a negative distance from
+    its point, which some heads give where nothing is, stands at the point.
     """
 
     def __init__(
@@ -215,7 +216,13 @@ class DetectionGraph(Graph):
                 f'{name}.bbox_head: RTMDetInsHead cannot be exported: its masks are made of the '
                 'boxes that are left after NMS'
             )
-        reader_of(network.bbox_head, f'{name}.bbox_head')
+        try:
+            reader_of(network.bbox_head, f'{name}.bbox_head')
+        except ConfigError as error:
+            raise ConfigError(
+                f'{name}.bbox_head: {type(network.bbox_head).__name__} cannot be exported: no '
+                'prediction reader decodes its boxes (mmkd.tasks.detection.prediction_reader)'
+            ) from error
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return boxes and scores of each network, in the order of `outputs`."""
@@ -244,6 +251,7 @@ class DetectionGraph(Graph):
                 score_thr=float(cfg.get('score_thr', 0)),
                 nms=dict(cfg.get('nms') or dict(type='nms', iou_threshold=1.0)),
                 max_per_img=int(cfg.get('max_per_img', -1)),
+                min_size=float(cfg.get('min_bbox_size', -1)),
                 # YOLOX gives each position its best class, and does not cut boxes at the border.
                 best_class=isinstance(head, YOLOXHead),
                 clip=not isinstance(head, YOLOXHead),

@@ -135,6 +135,8 @@ def plain_config(cfg: Config, name: str) -> Config:
     for key in ('val_evaluator', 'test_evaluator'):
         if isinstance(plain.get(key), list | tuple):
             plain[key] = [metric for metric in plain[key] if not _is_own(metric)]
+        elif _is_own(plain.get(key)):
+            plain[key] = []
     if 'optim_wrapper' in plain:
         shared = dict(plain.optim_wrapper)
         shared.pop('constructor', None)

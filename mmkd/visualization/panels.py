@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -36,9 +37,71 @@ MIN_SIDE = 256  # smaller images are enlarged, so that lines and text stay reada
 STRIP = 24  # height of a line of text above a picture
 
 
+@dataclass
+class Picture:
+    """An image with something drawn on it.
+
+    Args:
+        name: What is drawn: `ground truth`, a member, `ensemble`, `disagreement`.
+        title: With the file's name or a remark.
+        color: The title's.
+        image: RGB, uint8 (H, W, 3).
+    """
+
+    name: str
+    title: str
+    color: Color
+    image: np.ndarray
+
+
 @torch.no_grad()
-def member_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarray:
+def member_pictures(model: OnlineDistiller, dataset: Any, index: int) -> list[Picture]:
     """Draw an image of a data set: ground truth, members, ensemble, and where members disagree.
+
+    Args:
+        model: In eval mode.
+        dataset: A test data set of the model's toolbox.
+        index: Which image.
+    """
+    drawing = _drawing(model)
+    item = dataset[index]
+    results = model.predict_members(
+        dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+    )
+    samples = {name: result[0].cpu() for name, result in results.items()}
+    path = item['data_samples'].img_path
+    image, metainfo = _load(path), dataset.metainfo
+    gt = drawing.gt_of(dataset, index, item['data_samples'])
+    canvas, pictures = Visualizer(), []
+
+    def add(name: str, title: str, draw: Callable[[Size], None], color: Color = BLACK) -> None:
+        canvas.set_image(image)
+        draw(image.shape[:2])
+        pictures.append(Picture(name, title, color, canvas.get_image()))
+
+    add(
+        'ground truth',
+        f'ground truth  {Path(path).name}',
+        lambda size: drawing.draw(canvas, size, gt, GT, metainfo),
+    )
+    for (name, sample), color in zip(samples.items(), cycle(COLORS)):
+        remark, right = drawing.remark(sample, gt, metainfo)
+        ink = {None: BLACK, True: RIGHT, False: WRONG}[right]
+        draw = partial(drawing.draw, canvas, sample=sample, color=color, metainfo=metainfo)
+        add(name, f'{name}: {remark}' if remark else name, draw, ink)
+    members = {name: sample for name, sample in samples.items() if name != 'ensemble'}
+    if len(members) > 1:
+        colors = list(islice(cycle(COLORS), len(members)))
+        add(
+            'disagreement',
+            'disagreement',
+            lambda size: drawing.draw_disagreement(canvas, size, members, colors, metainfo),
+        )
+    return pictures
+
+
+def member_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarray:
+    """Draw `member_pictures` side by side, with titles.
 
     The first panel's title is the file's name; a legend of the classes stands at the end where the
     task has one.
@@ -51,39 +114,9 @@ def member_panels(model: OnlineDistiller, dataset: Any, index: int) -> np.ndarra
     Returns:
         RGB, uint8 (H, W, 3).
     """
-    drawing = _drawing(model)
-    item = dataset[index]
-    results = model.predict_members(
-        dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
-    )
-    samples = {name: result[0].cpu() for name, result in results.items()}
-    path = item['data_samples'].img_path
-    image, metainfo = _load(path), dataset.metainfo
-    gt = drawing.gt_of(dataset, index, item['data_samples'])
-    canvas, panels = Visualizer(), []
-
-    def panel(title: str, draw: Callable[[Size], None], color: Color = BLACK) -> None:
-        canvas.set_image(image)
-        draw(image.shape[:2])
-        panels.append(titled(canvas.get_image(), title, color))
-
-    panel(
-        f'ground truth  {Path(path).name}',
-        lambda size: drawing.draw(canvas, size, gt, GT, metainfo),
-    )
-    for (name, sample), color in zip(samples.items(), cycle(COLORS)):
-        remark, right = drawing.remark(sample, gt, metainfo)
-        ink = {None: BLACK, True: RIGHT, False: WRONG}[right]
-        draw = partial(drawing.draw, canvas, sample=sample, color=color, metainfo=metainfo)
-        panel(f'{name}: {remark}' if remark else name, draw, ink)
-    members = {name: sample for name, sample in samples.items() if name != 'ensemble'}
-    if len(members) > 1:
-        colors = list(islice(cycle(COLORS), len(members)))
-        panel(
-            'disagreement',
-            lambda size: drawing.draw_disagreement(canvas, size, members, colors, metainfo),
-        )
-    legend = drawing.legend(metainfo)
+    pictures = member_pictures(model, dataset, index)
+    panels = [titled(picture.image, picture.title, picture.color) for picture in pictures]
+    legend = _drawing(model).legend(dataset.metainfo)
     if legend:
         panels.append(legend_panel(legend, panels[0].shape[0]))
     return side_by_side(panels)

@@ -163,6 +163,14 @@ def test_loops_and_hooks_of_mmkd_become_those_they_inherit_from(cfg):
     assert 'mmkd' not in config_text(plain)
 
 
+@pytest.mark.parametrize('alone', [True, False])
+def test_metrics_of_mmkd_are_left_out(cfg, alone):
+    own = dict(type='mmkd.PolypDetMetric', ann_file='val.json')
+    other = cfg.val_evaluator.to_dict()
+    cfg.val_evaluator = own if alone else [other, own]
+    assert plain_config(cfg, 'student1').val_evaluator == ([] if alone else [other])
+
+
 def test_the_test_pipeline_is_named_for_inferencers(cfg):
     cfg.pop('test_pipeline', None)
     plain = plain_config(cfg, 'student1')

@@ -63,6 +63,11 @@ def test_the_source_distribution_can_be_built_from(checkout, tmp_path):
     (folder,) = (tmp_path / 'source').iterdir()
     with zipfile.ZipFile(build_wheel(folder, tmp_path)) as archive:
         names = set(archive.namelist())
-    assert {'mmkd/py.typed', 'mmkd/.mim/tools/train.py', 'mmkd/.mim/model-index.yml'} <= names
+    assert {
+        'mmkd/py.typed',
+        'mmkd/apis/report_page.html',
+        'mmkd/.mim/tools/train.py',
+        'mmkd/.mim/model-index.yml',
+    } <= names
     for path in (checkout / 'configs').rglob('*.py'):
         assert f'mmkd/.mim/{path.relative_to(checkout)}' in names

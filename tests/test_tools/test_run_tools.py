@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -162,6 +163,22 @@ def test_report(toolkit, trained):
         'exported/ensemble.pth',
     ):
         assert (trained / 'work/report' / name).stat().st_size > 0
+
+    pytest.importorskip('plotly')
+    page = (trained / 'work/report/report.html').read_text()
+    sources = re.findall(r'<(?:img|script|link)[^>]*? (?:src|href)="([^"]{0,30})', page)
+    assert all(source.startswith('data:') for source in sources)  # it needs nothing else
+    # Of 2 images: ground truth, three members, the ensemble, disagreement.
+    assert len(sources) == 1 + 2 * 6 == 1 + page.count('data:image/jpeg')
+    for said in (
+        'coco/bbox_mAP_50',
+        'teacher: prediction',
+        'SigmoidRamp',
+        'loss_kd[teacher:prediction]',
+        'mmkd.OnlineDistiller',
+        'tools/report.py',
+    ):
+        assert said in page, said
 
 
 def test_resume_goes_on_from_the_latest(toolkit, trained):

@@ -1,0 +1,223 @@
+"""The report of a training as one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from mmkd.evaluation.polyp_det_metric import matched_by_overlap
+from mmkd.export import config_text
+from mmkd.utils.files import write_atomically
+from mmkd.version import __version__
+from mmkd.visualization.curves import Scalars, read_scalars
+from mmkd.visualization.panels import Picture, member_pictures
+
+PACKAGES = (
+    'torch',
+    'onedl-mmengine',
+    'mmengine',
+    'onedl-mmcv',
+    'mmcv',
+    'onedl-mmdetection',
+    'mmdet',
+    'onedl-mmsegmentation',
+    'mmsegmentation',
+    'onedl-mmpretrain',
+    'mmpretrain',
+    'numpy',
+)
+JUDGED = 60  # test images among which the best and the worst are looked for
+# Logged by links beside their terms, see docs/concepts.md.
+GRADIENTS = ("links' share of the gradient", 'share_'), ("links' cosine", 'cosine_')
+
+
+def page_packages() -> str | None:
+    """Return what is missing for a page, None if nothing is."""
+    try:
+        import jinja2  # noqa: F401
+        import plotly  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return None
+
+
+def write_page(
+    out: Path,
+    cfg: Any,
+    model: Any,
+    dataset: Any,
+    metrics: Mapping[str, Any],
+    table: str,
+    work_dir: Path,
+    images: int,
+) -> Path:
+    """Write `report.html`: tables, curves, pictures with a slider, links, config, versions.
+
+    Args:
+        out: Folder of the page.
+        cfg: The training's config.
+        model: The distiller, in eval mode.
+        dataset: The test data set.
+        metrics: Of all members, `<member>/<metric>`.
+        table: The text table with the sizes of the networks.
+        work_dir: Where the training wrote its logs.
+        images: How many test images to show, half of them the best, half the worst.
+    """
+    import jinja2
+
+    train, val = read_scalars(work_dir)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
+    )
+    text = environment.get_template('report_page.html').render(
+        title=f'{work_dir.name}: {", ".join(model.specs)}',
+        table=table,
+        metrics=metric_rows(metrics, model.evaluated),
+        figures=curves(train, val, model.evaluated),
+        links=[[*LINK_COLUMNS], *map(_link, model.links)] if len(model.links) else [],
+        cases=[_case(model, dataset, *judged) for judged in best_and_worst(model, dataset, images)],
+        config=config_text(cfg),
+        versions=versions(),
+        command=' '.join(sys.argv),
+    )
+    path = out / 'report.html'
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is installed, Python among them."""
+    found = {'Python': sys.version.split()[0], 'mmkd': __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def metric_rows(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
+    """Return a head and a row by metric, with a column by member: every number measured."""
+    columns: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        member, _, metric = key.partition('/')
+        if member in names and isinstance(value, int | float | np.number):
+            columns.setdefault(metric, {})[member] = float(value)
+    rows = [['metric', *names]]
+    for metric, values in columns.items():
+        rows.append([metric, *(f'{values[n]:.3f}' if n in values else '-' for n in names)])
+    return rows
+
+
+def curves(train: Scalars, val: Scalars, names: Sequence[str]) -> list[str]:
+    """Return plotly figures as pieces of HTML; the first holds the library."""
+    import plotly.graph_objects as go
+
+    groups: dict[str, Scalars] = {
+        'loss of each member': {n: train[f'{n}/loss'] for n in names if f'{n}/loss' in train},
+        "links' terms": {n: v for n, v in train.items() if '/loss_' in n and '[' in n},
+    }
+    for title, prefix in GRADIENTS:
+        groups[title] = {n: v for n, v in train.items() if f'/{prefix}' in n}
+    metrics = dict.fromkeys(n.partition('/')[2] for n in val if n.partition('/')[0] in names)
+    for metric in metrics:
+        groups[metric] = {n: val[f'{n}/{metric}'] for n in names if f'{n}/{metric}' in val}
+    pieces: list[str] = []
+    for title, lines in groups.items():
+        if not lines:
+            continue
+        figure = go.Figure()
+        for name, points in lines.items():
+            figure.add_scatter(x=list(points), y=list(points.values()), name=name)
+        figure.update_layout(title=title, height=380, margin=dict(l=50, r=20, t=50, b=40))
+        pieces.append(figure.to_html(full_html=False, include_plotlyjs=not pieces))
+    return pieces
+
+
+LINK_COLUMNS = ('source', 'target', 'images', 'loss', 'weight', 'schedule')
+
+
+def _link(link: Any) -> list[str]:
+    spec = link.spec
+    weight = spec.weight
+    if isinstance(weight, Mapping):
+        options = ', '.join(f'{key}={value!r}' for key, value in weight.items() if key != 'type')
+        weight = f'{weight.get("type", "")}({options})'
+    return [
+        f'{spec.label}: {spec.source_tap}',
+        f'{spec.target}: {spec.target_tap}',
+        spec.on,
+        type(link.loss).__name__,
+        str(weight),
+        type(spec.schedule).__name__,
+    ]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def best_and_worst(model: Any, dataset: Any, images: int) -> list[tuple[int, float]]:
+    """Return places of test images, and the ensemble's score there: the worst first.
+
+    They are the worst and the best of up to 60 images spread over the set.
+    """
+    step = max(len(dataset) // JUDGED, 1)
+    scored = sorted(
+        ((index, case_score(model, dataset, index)) for index in range(0, len(dataset), step)),
+        key=lambda case: case[1],
+    )
+    worst = (images + 1) // 2
+    best = scored[worst:][::-1][: images - worst]
+    return scored[:worst] + best[::-1]
+
+
+@torch.no_grad()
+def case_score(model: Any, dataset: Any, index: int) -> float:
+    """Return how good the ensemble is on a test image, in [0, 1].
+
+    Boxes with a score from 0.3 on: their F1 at IoU 0.5. Maps: Dice over all classes but the first.
+    Both are 1 where there is nothing and nothing is found. Labels: the probability of the true one.
+    """
+    item = dataset[index]
+    data = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+    sample = model.predict_members(data, ['ensemble'])['ensemble'][0].cpu()
+    gt = model.task.drawing.gt_of(dataset, index, item['data_samples'])
+    if 'pred_instances' in sample:
+        found = sample.pred_instances
+        found = found[found.scores >= 0.3]
+        boxes = found.bboxes[found.scores.argsort(descending=True)].numpy()
+        polyps = gt.pred_instances.bboxes.numpy()
+        total = len(boxes) + len(polyps)
+        return 2 * float(matched_by_overlap(boxes, polyps, 0.5).sum()) / total if total else 1.0
+    if 'pred_sem_seg' in sample:
+        own = sample.pred_sem_seg.data.long().squeeze()
+        true = gt.pred_sem_seg.data.cpu().long().squeeze()
+        own, true = own.masked_fill(true == 255, 0), true.masked_fill(true == 255, 0)
+        both = ((own == true) & (true > 0)).sum()
+        total = (own > 0).sum() + (true > 0).sum()
+        return float(2 * both / total) if total else 1.0
+    return float(sample.pred_score[gt.pred_label].max())
+
+
+def _case(model: Any, dataset: Any, index: int, score: float) -> dict[str, Any]:
+    pictures = member_pictures(model, dataset, index)
+    return dict(
+        title=pictures[0].title.removeprefix('ground truth').strip(),
+        score=f'{score:.2f}',
+        pictures=[dict(name=p.name, title=p.title, data=_embedded(p)) for p in pictures],
+    )
+
+
+def _embedded(picture: Picture) -> str:
+    _, data = cv2.imencode(
+        '.jpg', cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88]
+    )
+    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
