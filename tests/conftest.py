@@ -130,6 +130,8 @@ LONGEST = (
     'test_iekd',
     'test_resume',
     'test_mixing_runs',
+    'test_inferencer',
+    'test_onnx',
     'test_member_optim_wrapper',
 )
 
@@ -155,6 +157,8 @@ def checkpoints(data, tmp_path_factory):
     """By task the checkpoint of an untrained demo model, with the config beside it."""
     import small_models
 
+    for package in ('mmseg', 'mmpretrain'):
+        pytest.importorskip(package)
     folder = tmp_path_factory.mktemp('models')
     return {
         task: small_models.write_checkpoint(task, data, folder) for task in small_models.CLASSES

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mmkd.registry import METRICS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 
 LIMITS = (0.05, 20.0)  # of a temperature
@@ -98,9 +99,8 @@ class Calibration(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        if type(bins) is not int or bins < 1:
-            raise ConfigError(f'Calibration.bins: expected an integer >= 1, got {bins!r}')
-        self.bins, self.ignore_index = bins, ignore_index
+        self.bins = check_integer(bins, 'Calibration.bins')
+        self.ignore_index = ignore_index
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count each image's confidences by bin.

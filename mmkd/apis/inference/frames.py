@@ -160,8 +160,9 @@ def _capture(source: str | int) -> Iterator[cv2.VideoCapture]:
         video = cv2.VideoCapture(source)
         if not video.isOpened() or not video.grab():
             raise ConfigError(_unreadable(source, video))
-        video.release()
-        video = cv2.VideoCapture(source)  # from the first frame on
+        if isinstance(source, str):  # from the first frame on
+            video.release()
+            video = cv2.VideoCapture(source)
     finally:
         cv2.setLogLevel(level)
     try:

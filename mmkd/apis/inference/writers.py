@@ -40,6 +40,7 @@ class ResultWriter:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.has_boxes = False
+        self._masks: set[Path] = set()
         self.files = [out / f'{name}.csv']
         with wrong_paths():
             self._text = open(self.files[0], 'w', newline='', encoding='utf-8')  # noqa: SIM115
@@ -94,6 +95,9 @@ class ResultWriter:
                 [image, self.classes[label], int(pixels), round(float(pixels) / labels.size, 5)]
             )
         path = self.out / self.name / f'{image.rpartition(".")[0] or image}.png'
+        if path in self._masks:  # of a.png and a.jpg the second
+            path = path.with_name(f'{Path(image).name}.png')
+        self._masks.add(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, labels * 255 if len(self.classes) <= 2 else labels)
         if number == 1:

@@ -12,11 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import BaseDataElement, PixelData
 
 from mmkd.apis import MemberInferencer
 from mmkd.apis.exporting import export
-from mmkd.apis.inference.frames import Frames
+from mmkd.apis.inference.frames import Frame, Frames
+from mmkd.apis.inference.inferencer import Predicted
 from mmkd.apis.inference.run import infer, latency_table
+from mmkd.apis.inference.writers import ResultWriter
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import read_image
 
@@ -157,6 +160,18 @@ def test_masks_and_labels_in_files(checkpoints, images, tmp_path):
         assert row['classes'] == ('no polyp', 'polyp')[int(np.argmax(scores))]
     with pytest.raises(ConfigError, match='over the frames of a video'):
         run(checkpoints['cls'], images, tmp_path / 'cls', smooth=(1, 2))
+
+
+def test_images_with_one_stem_have_masks_of_their_own(tmp_path):
+    writer = ResultWriter(tmp_path, 'student1', ('background', 'polyp'))
+    for value, name in enumerate(('a.png', 'a.jpg')):
+        sample = BaseDataElement()
+        sample.set_data(dict(pred_sem_seg=PixelData(data=torch.full((1, 4, 4), value))))
+        image = np.zeros((4, 4, 3), np.uint8)
+        writer.add(Predicted(Frame(name, image), dict(student1=sample)))
+    writer.close()
+    masks = {p.name: read_image(p).max() for p in (tmp_path / 'student1').iterdir()}
+    assert masks == {'a.png': 0, 'a.jpg.png': 255}
 
 
 def test_a_video_becomes_an_overlay_video(checkpoints, images, tmp_path):
