@@ -1,18 +1,29 @@
-"""What converters write: a whole folder or nothing, and COCO files."""
+"""What converters write: a whole folder or nothing, COCO files, and how far they are."""
 
 import contextlib
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import track
 
 from mmkd.datasets.errors import ExistingData
 from mmkd.utils.errors import ConfigError
 
 # Lies in each folder that a converter has made; --overwrite replaces only such a folder.
 MARKER = '.mmkd_data_set'
+Item = TypeVar('Item')
+
+
+def tracked(items: Sequence[Item]) -> Iterable[Item]:
+    """Go through items with a progress bar on stderr, without one where that is no terminal."""
+    console = Console(stderr=True)
+    return track(items, '', console=console, disable=not sys.stderr.isatty(), transient=True)
 
 
 def coco(images: list[dict], annotations: list[dict]) -> dict:

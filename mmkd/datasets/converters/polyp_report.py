@@ -1,22 +1,26 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from typing_extensions import override
 
 from mmkd.utils.images import printable
 from mmkd.utils.text import align
 
 from .layouts import Part
+from .report import ConversionReport
 
 
 @dataclass
-class PolypReport:
-    """What a conversion found: counts by split, and the names of files it could not use."""
+class PolypReport(ConversionReport):
+    """What a conversion of polyp sets found: the sets, and counts by split."""
 
     parts: list[Part] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)
     boxes: dict[str, int] = field(default_factory=dict)
     negatives: dict[str, int] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
-    unreadable: list[str] = field(default_factory=list)
-    unlistable: list[str] = field(default_factory=list)
     other_size: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     dim: list[str] = field(default_factory=list)
@@ -24,15 +28,14 @@ class PolypReport:
     without_mask: list[str] = field(default_factory=list)
     without_image: list[str] = field(default_factory=list)
     in_no_list: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
     @property
+    @override
     def left_out(self) -> list[str]:
-        """The files that could not be used."""
-        return self.unreadable + self.unlistable + self.other_size + self.without_mask
+        return super().left_out + self.other_size + self.without_mask
 
-    def table(self) -> str:
-        """Return the sets that were found, the counts by split, and a line for each finding."""
+    @override
+    def counts(self) -> list[str]:
         lines = []
         if self.parts:
             rows = [['set', 'published as', 'pairs']]
@@ -47,10 +50,12 @@ class PolypReport:
             if self.sequences:
                 row.append(str(self.sequences.get(split, '-')))
             rows.append(row)
-        lines.append(align(rows))
-        for what, names in (
-            ('unreadable, left out', self.unreadable),
-            ('name that no list can hold, left out', self.unlistable),
+        return [*lines, align(rows)]
+
+    @override
+    def findings(self) -> list[tuple[str, Sequence[str]]]:
+        return [
+            *super().findings(),
             ('mask of another size, left out', self.other_size),
             ('image without mask, left out', self.without_mask),
             ('mask without image', self.without_image),
@@ -58,8 +63,4 @@ class PolypReport:
             ('empty mask, kept as negative', self.empty),
             ('no value above half of the scale in the mask, kept as negative', self.dim),
             ('mask of specks alone, kept as negative', self.specks_only),
-        ):
-            if names:
-                first = ', '.join(map(printable, names[:20])) + (', ...' if len(names) > 20 else '')
-                lines.append(f'{what}: {len(names)}: {first}')
-        return '\n'.join([*lines, *(f'WARNING: {text}' for text in self.warnings)])
+        ]

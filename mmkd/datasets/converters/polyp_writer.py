@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.utils import track_iter_progress
 
 from mmkd.datasets.errors import MissingData
 from mmkd.utils.errors import ConfigError
@@ -14,7 +13,7 @@ from mmkd.utils.images import load_image, printable, write_image
 from .groups import stem_of
 from .layouts import Pair
 from .masks import Component, binary_mask, coco_annotation, components, outline
-from .output import coco, write_json
+from .output import coco, tracked, write_json
 from .polyp_options import PolypOptions
 from .polyp_report import PolypReport
 
@@ -83,7 +82,7 @@ class PolypWriter:
         """Write the usable ones of the pairs, and count them in the report."""
         for kind in ('images', 'masks'):
             (self.folder / kind / self.split).mkdir(parents=True)
-        for i, pair in enumerate(track_iter_progress(pairs), 1):
+        for i, pair in enumerate(tracked(pairs), 1):
             self._write_pair(pair)
             if i == min(PHOTOS, len(pairs)) == len(self.photos):
                 raise ConfigError(

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.utils import track_iter_progress
 
 from mmkd.datasets.errors import ExistingData
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import write_image
 
 from .masks import coco_annotation, components
-from .output import coco, whole_folder, write_json
+from .output import coco, tracked, whole_folder, write_json
 
 
 @dataclass
@@ -202,7 +201,7 @@ def _write_split(folder: Path, split: str, frames: range, size: int, seed: int) 
     images: list[dict] = []
     annotations: list[dict] = []
     labels: list[str] = []
-    for index, number in enumerate(track_iter_progress(frames)):
+    for index, number in enumerate(tracked(frames)):
         frame = render_frame(seed, number, size)
         name = f'{index:05d}.png'
         write_image(folder / 'images' / split / name, frame.image)

@@ -1,12 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mmkd.utils.images import printable
+from typing_extensions import override
+
 from mmkd.utils.text import align
+
+from .report import ConversionReport
 
 
 @dataclass
-class TileReport:
-    """What a conversion found: counts by split and class, and names of what it could not use."""
+class TileReport(ConversionReport):
+    """What a conversion of tiles found: counts by split and class, and what tells of patients."""
 
     classes: list[str]
     split: str
@@ -14,20 +20,12 @@ class TileReport:
     tiles: dict[str, list[int]] = field(default_factory=dict)
     patients: dict[str, list[int]] = field(default_factory=dict)
     without_code: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    unlistable: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     two_classes: list[str] = field(default_factory=list)
     not_read: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
-    @property
-    def left_out(self) -> list[str]:
-        """The files that could not be used."""
-        return self.unreadable + self.unlistable
-
-    def table(self) -> str:
-        """Return the counts by split and class, and a line for each kind of finding, with names."""
+    @override
+    def counts(self) -> list[str]:
         lines = []
         if self.tiles:
             rows = [['split', 'class', 'tiles', 'patients']]
@@ -40,14 +38,13 @@ class TileReport:
                 'no patient code (TCGA-xx-xxxx) in the name, each file counts as its own patient: '
                 f'{self.without_code}'
             )
-        for what, names in (
-            ('unreadable, left out', self.unreadable),
-            ('name that no list can hold, left out', self.unlistable),
+        return lines
+
+    @override
+    def findings(self) -> list[tuple[str, Sequence[str]]]:
+        return [
+            *super().findings(),
             ('LEAK: patient in both published splits, kept', self.leaks),
             ('patient with tiles of several classes', self.two_classes),
             ('folder that is none of the classes, not read', self.not_read),
-        ):
-            if names:
-                first = ', '.join(map(printable, names[:20])) + (', ...' if len(names) > 20 else '')
-                lines.append(f'{what}: {len(names)}: {first}')
-        return '\n'.join([*lines, *(f'WARNING: {text}' for text in self.warnings)])
+        ]

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.utils import track_iter_progress
 
 from mmkd.datasets.errors import MissingData
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import is_listable, load_image, printable
 
 from .groups import RULES, cut_groups
-from .output import check_apart, resolved, whole_folder, write_json
+from .output import check_apart, resolved, tracked, whole_folder, write_json
 from .tile_folders import SPLITS, Tile, find_splits, find_tiles
 from .tile_report import TileReport
 
@@ -179,7 +178,7 @@ def _check_counts(report: TileReport, published: bool) -> None:
 
 def _usable(source: Path, tiles: list[Tile], report: TileReport) -> list[Tile]:
     kept = []
-    for tile in track_iter_progress(tiles):
+    for tile in tracked(tiles):
         if not is_listable(tile.name):
             report.unlistable.append(printable(tile.name))
         elif not is_tile(source / tile.name):
@@ -222,7 +221,7 @@ def _write(
     copy: bool,
 ) -> None:
     if copy:
-        for tile in track_iter_progress([tile for tiles in splits.values() for tile in tiles]):
+        for tile in tracked([tile for tiles in splits.values() for tile in tiles]):
             path = new / 'images' / tile.name
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / tile.name, path)
