@@ -2,10 +2,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score
 
 from mmkd.registry import METRICS
 from mmkd.utils.errors import ConfigError
+
+NAMES = ('auc', 'f1', 'sensitivity', 'specificity', 'precision', 'accuracy')
 
 
 @METRICS.register_module()
@@ -14,7 +17,8 @@ class BinaryClassification(BaseMetric):
 
     They are AUC, F1, sensitivity, specificity, precision and accuracy. The positive class is
     predicted where its score is the higher one. AUC is NaN unless both classes are in the data,
-    and sensitivity or specificity without a positive or negative image.
+    and sensitivity or specificity without a positive or negative image. All are NaN if a score is
+    not finite (a member that has diverged).
 
     Args:
         positive: Index of the positive class.
@@ -55,13 +59,22 @@ class BinaryClassification(BaseMetric):
     def compute_metrics(self, results: list[tuple[float, int, int]]) -> dict[str, float]:
         """Return the metrics of (score, predicted, true) of all images."""
         scores, predicted, true = (np.array(column) for column in zip(*results))
+        broken = int((~np.isfinite(scores)).sum())
+        if broken:
+            print_log(
+                f'BinaryClassification: the scores of {broken} of {len(scores)} images are not '
+                'finite',
+                logger='current',
+                level=30,
+            )
+            return dict.fromkeys(NAMES, np.nan)
         (tn, fp), (fn, tp) = confusion_matrix(true, predicted, labels=[0, 1])
-        metrics = dict(
-            auc=roc_auc_score(true, scores) if 0 < true.sum() < len(true) else np.nan,
-            f1=f1_score(true, predicted, zero_division=0),
-            sensitivity=recall_score(true, predicted, zero_division=np.nan),
-            specificity=tn / (tn + fp) if tn + fp else np.nan,
-            precision=precision_score(true, predicted, zero_division=0),
-            accuracy=(tp + tn) / len(true),
+        values = (
+            roc_auc_score(true, scores) if 0 < true.sum() < len(true) else np.nan,
+            f1_score(true, predicted, zero_division=0),
+            recall_score(true, predicted, zero_division=np.nan),
+            tn / (tn + fp) if tn + fp else np.nan,
+            precision_score(true, predicted, zero_division=0),
+            (tp + tn) / len(true),
         )
-        return {name: 100 * float(value) for name, value in metrics.items()}
+        return {name: 100 * float(value) for name, value in zip(NAMES, values)}

@@ -148,34 +148,42 @@ def test_wrong_optimiser_configs(toolkit, cfg, message):
         toolkit.optim_wrapper(model, **cfg)
 
 
-def poisoned(batch):
-    return dict(batch, inputs=[image.float() * float('nan') for image in batch['inputs']])
+def broken_once(module):
+    """Let a module's outputs be NaN in the next forward pass."""
+
+    def poison(module, args, output):
+        handle.remove()
+        return tuple(level * float('nan') for level in output)
+
+    handle = module.register_forward_hook(poison, prepend=True)
 
 
-def test_a_skipped_step_leaves_running_statistics_as_they_were(toolkit):
-    """One batch with NaN must not poison every later validation."""
-    model = toolkit.make_distiller(sharing='individual', members=toolkit.members(students=1))
+def test_a_member_whose_outputs_are_not_finite_skips_alone(toolkit, caplog):
+    """SimOTA fails on them; one batch must not poison every later validation either."""
+    model = toolkit.make_distiller(sharing='kdml_mixed_full')
     wrapper = toolkit.optim_wrapper(model)
     step(model, wrapper, toolkit)
     before = snapshot(model)
-    head = model.network('student1').bbox_head
-    original = head.loss_by_feat
-    # SimOTA cannot assign outputs that are NaN: a loss that is NaN stands for it.
-    head.loss_by_feat = lambda *args, **kwargs: {
-        key: value * float('nan') for key, value in original(*args, **kwargs).items()
-    }
-    norm = model.network('student1').backbone.stem.conv.bn
-
-    def poison(module, args):
-        norm.running_mean.add_(float('nan'))
-
-    model.network('student1').backbone.stem.register_forward_pre_hook(poison)
-    step(model, wrapper, toolkit, seed=1)
+    broken_once(model.network('student1').backbone)
+    log = step(model, wrapper, toolkit, seed=1)
+    assert wrapper.skipped == ['student1']
     after = model.network('student1').state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before['student1'].items())
-    assert wrapper.skipped == ['student1']
-    teacher = model.network('teacher').state_dict()
-    assert not all(torch.equal(value, teacher[key]) for key, value in before['teacher'].items())
+    assert all(v.isfinite() for k, v in log.items() if k.startswith(('teacher', 'student2')))
+    assert log['student1/loss_obj'].isnan()
+    for name in ('teacher', 'student2'):
+        own = model.network(name).state_dict()
+        assert not all(torch.equal(value, own[key]) for key, value in before[name].items())
+    step(model, wrapper, toolkit, seed=2)
+    assert not wrapper.skipped
+
+
+def test_an_error_of_finite_outputs_is_raised(toolkit):
+    model = toolkit.make_distiller(sharing='individual', members=toolkit.members(students=1))
+    wrapper = toolkit.optim_wrapper(model)
+    model.network('student1').bbox_head.loss_by_feat = lambda *args, **kwargs: 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        step(model, wrapper, toolkit)
 
 
 def test_accumulated_steps_go_back_to_the_first_of_them(toolkit):

@@ -111,6 +111,13 @@ def test_nothing_predicted_positive():
     assert measured['binary/specificity'] == 100
 
 
+@pytest.mark.parametrize('bad', [math.nan, math.inf])
+def test_a_member_that_has_diverged_has_no_figures(bad):
+    metrics = measure(samples_of([0.2, bad, 0.9], [0, 1, 1]))
+    assert set(metrics) == {f'binary/{name}' for name in NAMES}
+    assert all(math.isnan(value) for value in metrics.values())
+
+
 def test_padded_samples_of_the_last_batch_are_left_out():
     metric = BinaryClassification()
     metric.process({}, samples_of([0.9, 0.2, 0.1], [1, 0, 1]))

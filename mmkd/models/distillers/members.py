@@ -18,6 +18,7 @@ from mmkd.utils.samples import clone_samples
 from .member_spec import MemberSpec
 from .preprocessing import Renormalize, check_statistics
 from .tap import Reading, Tap
+from .watch import Watch
 
 # By (member, tap): what the links' taps read in one forward pass.
 Readings = dict[tuple[str, str], Reading]
@@ -111,6 +112,8 @@ class Members(nn.ModuleDict):
             averaged = self[str(self.specs[name].of)]
             self[name] = copy.deepcopy(averaged).eval().requires_grad_(False)
         check_statistics(preprocessor, 'model.data_preprocessor')
+        self._watches = {name: Watch(self[name]) for name in self.online}
+        self._terms: dict[str, list[str]] = {}
         self.renormalize: dict[str, Renormalize] = {}
         for name, network in self.networks().items():
             config = self.specs[self.specs[name].of or name].config
@@ -222,6 +225,9 @@ class Members(nn.ModuleDict):
     ) -> tuple[dict[str, Any], Readings]:
         """Run an online member's own `loss()` once, in its own random stream, and read its taps.
 
+        Where a network fails on outputs of its own that are not finite (SimOTA's and Hungarian
+        assignments do), its terms are NaN, so that it skips the step and the others do not.
+
         Args:
             name: The member.
             inputs: Preprocessed images (N, C, H, W).
@@ -234,15 +240,37 @@ class Members(nn.ModuleDict):
         """
         samples = clone_samples(data_samples)
         images = self.inputs_of(name, inputs, samples)
-        with (
-            around or nullcontext(),
-            self._stream(name, inputs),
-            self._recording(name, taps) as read,
-        ):
-            losses = self[name](images, samples, mode='loss')
+        watch = self._watches[name]
+        watch.clear()
+        with self._stream(name, inputs), self._recording(name, taps) as read:
+            try:
+                with around or nullcontext():
+                    losses = self[name](images, samples, mode='loss')
+            except ConfigError:
+                raise
+            except Exception as error:
+                if watch.finite():
+                    raise
+                print_log(
+                    f'{name}: its outputs are not finite, its loss cannot be computed '
+                    f'({type(error).__name__}: {str(error).split(chr(10))[0]})',
+                    logger='current',
+                    level=30,
+                )
+                readings = read()
+                return self._no_terms(name, readings), readings
             # A classifier's bare `loss` would be read as the member's sum.
             terms = {f'{name}/{"loss_task" if k == "loss" else k}': v for k, v in losses.items()}
+            self._terms[name] = list(terms)
             return terms, read()
+
+    def _no_terms(self, name: str, readings: Readings) -> dict[str, Any]:
+        """Return terms of NaN that reach every parameter and tap, under the names of the last."""
+        parameters = (p for p in self[name].parameters() if p.requires_grad)
+        tapped = (tensor for reading in readings.values() for tensor in reading.raw)
+        values = [tensor.sum() for tensor in (*parameters, *tapped)]
+        nothing = torch.stack([value.float() for value in values]).sum() * float('nan')
+        return dict.fromkeys(self._terms.get(name, [f'{name}/loss_task']), nothing)
 
     def outputs(
         self,
