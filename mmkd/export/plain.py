@@ -146,11 +146,11 @@ def plain_config(cfg: Config, name: str) -> Config:
         if 'member_constructor' in optim_wrapper:
             optim_wrapper['constructor'] = optim_wrapper.pop('member_constructor')
         plain.optim_wrapper = optim_wrapper
-    checkpoint = plain.get('default_hooks', {}).get('checkpoint', {})
+    checkpoint = (plain.get('default_hooks') or {}).get('checkpoint') or {}
     best = checkpoint.get('save_best')
     if isinstance(best, str):
         member, _, metric = best.partition('/')
-        checkpoint.save_best = metric if member in (*specs, 'ensemble') else best
+        checkpoint['save_best'] = metric if member in (*specs, 'ensemble') else best
     _make_plain(plain._cfg_dict)
     _name_test_pipeline(plain)
     left = sorted(_own_names(plain._cfg_dict))
