@@ -203,10 +203,9 @@ def test_loaders_evaluators_and_schedules_agree(name):
     train, val, _ = datasets(cfg).values()
     assert train.data_root == val.data_root == cfg.data_root and train != val
     assert cfg.test_dataloader == cfg.val_dataloader and cfg.test_evaluator == cfg.val_evaluator
-    assert [s.T_max for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR'] == [
-        cfg.train_cfg.max_epochs
-    ]
-    assert cfg.train_cfg.val_interval <= cfg.train_cfg.max_epochs
+    end = cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters'))
+    assert [s.T_max for s in cfg.param_scheduler if s.type == 'CosineAnnealingLR'] == [end]
+    assert cfg.train_cfg.val_interval <= end
     if name in YOLOX:
         assert (
             train.ann_file != val.ann_file

@@ -131,6 +131,7 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
         raise ConfigError(f'{path}: model: expected a dict, got {cfg.get("model")!r}')
     check_launcher(args.launcher)
     check_names(cfg)
+    check_values(cfg)
     check_loaders(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
@@ -221,6 +222,29 @@ def check_names(cfg: Config) -> None:
             raise ConfigError(f"{name}: unknown name; did you mean '{nearest[0]}'?")
 
 
+def check_values(cfg: Config) -> None:
+    """Raise a ConfigError for a value at the top level that is of another kind than expected."""
+    from mmkd.utils.checks import check_integer, choose
+
+    if 'type' not in cfg.model:
+        raise ConfigError("model.type: must be given ('mmkd.OnlineDistiller')")
+    for name, kinds, expected in (
+        ('work_dir', (str, Path), 'a path'),
+        ('load_from', (str,), 'a path or URL'),
+        ('resume', (bool,), 'True or False'),
+        ('custom_hooks', (list, tuple), 'a list'),
+    ):
+        value = cfg.get(name)
+        if value is not None and not isinstance(value, kinds):
+            raise ConfigError(f'{name}: expected {expected}, got {value!r}')
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None:
+        check_integer(seed, 'randomness.seed', 0, 2**32 - 1)
+    level = cfg.get('log_level') or 'INFO'
+    if not isinstance(level, int):
+        choose(level, ('DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'), 'log_level')
+
+
 def check_loaders(cfg: Config) -> None:
     """Raise a ConfigError for numbers of loops and loaders that cannot be meant, by their keys."""
     from mmkd.utils.checks import check_integer
@@ -228,14 +252,25 @@ def check_loaders(cfg: Config) -> None:
     for name in PARTS:
         if cfg.get(name) is not None and not isinstance(cfg[name], dict):
             raise ConfigError(f'{name}: expected a dict, got {cfg[name]!r}')
-    for name in ('max_epochs', 'max_iters', 'val_interval'):
-        value = (cfg.get('train_cfg') or {}).get(name, 1)
-        check_integer(value, f'train_cfg.{name}', most=10**9)
+    train_cfg = cfg.get('train_cfg') or {}
+    for name, least in (('max_epochs', 1), ('max_iters', 1), ('val_interval', 1), ('val_begin', 0)):
+        check_integer(train_cfg.get(name, 1), f'train_cfg.{name}', least, 10**9)
+    for i, pair in enumerate(train_cfg.get('dynamic_intervals') or []):
+        check_integer(pair[-1], f'train_cfg.dynamic_intervals[{i}]', 1, 10**9)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
+        if loader is None:
+            continue
+        if not isinstance(loader.get('dataset'), dict):
+            raise ConfigError(f'{name}.dataset: expected a dict, got {loader.get("dataset")!r}')
         for key, least in (('batch_size', 1), ('num_workers', 0)):
-            value = (loader or {}).get(key, least)
-            check_integer(value, f'{name}.{key}', least)
+            check_integer(loader.get(key, least), f'{name}.{key}', least)
+    for mode in ('val', 'test'):
+        parts = [f'{mode}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
+        given = [name for name in parts if cfg.get(name) is not None]
+        if given and len(given) < len(parts):
+            missing = next(name for name in parts if name not in given)
+            raise ConfigError(f'{missing}: must be given, as there is {" and ".join(given)}')
 
 
 def check_optimizers(cfg: Config) -> None:

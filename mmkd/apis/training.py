@@ -261,4 +261,6 @@ def _checkpoint_to_resume(cfg: Config, resume: str | None) -> Any:
         cfg.load_from = None
         return None
     cfg.load_from, checkpoint = found
+    if checkpoint is None:
+        raise ConfigError(f'--resume: {cfg.load_from!r} is no checkpoint of a training')
     return checkpoint

@@ -123,6 +123,14 @@ class Task(ABC):
         """
         return None
 
+    def predicts(self, network: Network) -> bool:
+        """Whether a network gives predictions to measure; a feature extractor does not."""
+        return True
+
+    def num_classes(self, network: Network) -> int | None:
+        """Return how many classes a network tells apart, None if it does not say."""
+        return None
+
     @abstractmethod
     def build_ensemble(self, members: Sequence[str], **cfg: Any) -> Ensemble:
         """Build the module that fuses the predictions of `members`; `cfg` are its options."""

@@ -153,7 +153,10 @@ def _load_for_mmengine(filename: str) -> Any:
     checkpoint = _handed_over.pop(filename, None)
     if checkpoint is None:
         checkpoint = load_file(filename, 'checkpoint')
-    if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise ConfigError(f"checkpoint: {filename!r} has no 'state_dict' of named tensors")
+    if isinstance(checkpoint.get('meta'), dict):
         # `Runner.resume` would execute it, as a config file, to count the GPUs.
         checkpoint['meta'].pop('config', None)
     return checkpoint

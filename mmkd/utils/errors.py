@@ -1,4 +1,4 @@
-"""The one error for wrong inputs, and its message."""
+"""The errors that the tools show as one message, and messages of others."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,8 @@ class ConfigError(ValueError):
     """A wrong input: a config, data set, checkpoint or command line that cannot be meant.
 
     The message names the key, the value, what was expected and the nearest valid name. The tools
-    show it as one message with exit status 1; every other exception keeps its traceback.
+    show it as one message with exit status 1, as a `MachineError`; every other exception keeps its
+    traceback.
     """
 
 

@@ -86,9 +86,10 @@ def test_an_option_that_fits_nowhere_is_named(key):
         merge_options(distiller(), {key: '1'})
 
 
-def test_a_wrong_input_is_one_message(capsys):
+@pytest.mark.parametrize('kind', [ConfigError, MachineError])
+def test_what_a_user_can_mend_is_one_message(capsys, kind):
     def main():
-        raise ConfigError('model.x: unknown')
+        raise kind('model.x: unknown')
 
     with pytest.raises(SystemExit) as stop:
         run_tool(main)

@@ -5,6 +5,9 @@ import torch
 from light_training import light_config
 from mmengine.runner import Runner
 
+from mmkd.utils.errors import ConfigError
+from mmkd.visualization.curves import read_scalars
+
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 
 
@@ -12,7 +15,6 @@ def config(work_dir, **changes):
     cfg = light_config(work_dir, **{'train_cfg': dict(_delete_=True), **changes})
     cfg.train_cfg = dict(type='mmkd.ResumableIterTrainLoop', max_iters=8, val_interval=4)
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=4)
-    cfg.log_processor.by_epoch = False
     return cfg
 
 
@@ -39,6 +41,29 @@ def test_the_log_counts_iterations(whole):
     best = whole[1].message_hub.get_info('best_members_epochs')
     assert set(best) == {'teacher', 'student1', 'student2', 'ensemble'}
     assert set(best.values()) <= {4, 8}
+
+
+def test_figures_stand_at_their_iterations(whole):
+    train, val = read_scalars(whole[0])
+    assert list(val['student1/accuracy/top1']) == [4, 8]
+    assert list(train['student1/loss']) == list(range(1, 9)) and 'epoch' not in train
+
+
+@pytest.mark.parametrize(
+    'key, changes',
+    [
+        ('default_hooks.checkpoint.by_epoch', {'default_hooks.checkpoint.by_epoch': True}),
+        (
+            'param_scheduler\\[0\\].by_epoch',
+            dict(param_scheduler=[dict(type='MultiStepLR', milestones=[3])]),
+        ),
+    ],
+)
+def test_what_waits_for_the_end_of_an_epoch_is_refused(tmp_path, key, changes):
+    cfg = config(tmp_path)
+    cfg.merge_from_dict(changes)
+    with pytest.raises(ConfigError, match=f'{key}: expected False'):
+        Runner.from_cfg(cfg).train()
 
 
 def test_a_resumed_run_equals_an_unbroken_one_and_redoes_the_validation(whole, tmp_path):

@@ -32,7 +32,7 @@ class BestMemberHook(Hook):
 
     Raises:
         ConfigError: If the evaluation gives no such metric.
-        OSError: If an export cannot be written (a full disk); the message names the checkpoint to
+        MachineError: If an export cannot be written (a full disk); the message names the checkpoint to
             resume from.
     """
 

@@ -28,7 +28,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     Raises:
         ConfigError: If another training writes to the work folder, or for an interval of 0.
-        OSError: If a checkpoint cannot be written (a full disk, a quota); the message names the
+        MachineError: If a checkpoint cannot be written (a full disk, a quota); the message names the
             one to resume from.
     """
 
@@ -149,6 +149,8 @@ def told_on_failure(runner: Runner) -> Iterator[None]:
     """
     try:
         yield
+    except MachineError:
+        raise
     except OSError as error:
         left = latest_whole(runner.work_dir)
         rest = (

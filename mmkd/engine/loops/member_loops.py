@@ -18,6 +18,7 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
 from .batch_stream import loader_config
+from .data_checks import check_data
 
 # Arguments of metrics that name files: each member's gets the member's name.
 FILE_ARGUMENTS = ('outfile_prefix', 'out_file_path', 'output_dir')
@@ -90,6 +91,9 @@ class _MemberLoop:
         self.names = list(members or model.evaluated)
         for name in self.names:
             choose(name, model.evaluated, f'{self.mode}_cfg.members')
+        silent = [name for name in model.specs if name not in model.evaluated]
+        if silent:
+            print_log(f'Not evaluated, without predictions: {", ".join(silent)}', logger='current')
         if isinstance(evaluator, Evaluator):
             self.evaluators = {name: copy.deepcopy(evaluator) for name in self.names}
         else:
@@ -102,6 +106,7 @@ class _MemberLoop:
         check_images(first, self.dataloader.dataset, f'{self.mode}_evaluator')
         # An iterator draws its workers' seed: not from the stream that the training draws from.
         self.dataloader.generator = torch.Generator()
+        check_data(runner, self.dataloader.dataset, f'{self.mode}_dataloader', self.names)
         for one in self.evaluators.values():
             one.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
 

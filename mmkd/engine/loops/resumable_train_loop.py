@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -10,6 +11,7 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
 from .batch_stream import loader_config, training_streams
+from .data_checks import check_data
 
 
 class _Resumable:
@@ -31,6 +33,11 @@ class _Resumable:
     ) -> None:
         super().__init__(runner, loader_config(dataloader), **kwargs)  # type: ignore[call-arg]
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
+        members = getattr(distiller_of(runner.model), 'members', None)
+        online = getattr(members, 'online', None)
+        check_data(runner, self.dataloader.dataset, 'train_dataloader', online)
+        if 'unlabeled' in self.streams:
+            check_data(runner, self.streams['unlabeled'].dataset, 'unlabeled_dataloader')
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the batches come from, for a checkpoint."""
@@ -132,7 +139,7 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
 
     For MMSegmentation's convention. It goes on at the exact batch, does a validation that a kill
     cut off, and takes an `unlabeled_dataloader`. The hooks that count epochs see one epoch, as in
-    mmengine. With a `DefaultSampler` every pass over the data is shuffled anew, as with an
+    mmengine; the log counts iterations, whatever its config says. With a `DefaultSampler` every pass over the data is shuffled anew, as with an
     `InfiniteSampler`.
 
     Args:
@@ -144,11 +151,13 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
         **kwargs: As mmengine's `IterBasedTrainLoop`.
 
     Raises:
-        ConfigError: If a loader gives no batch, or if a checkpoint cannot go on with these data.
+        ConfigError: If a loader gives no batch, if a checkpoint cannot go on with these data, or if
+            checkpoints or learning rates are counted in epochs, which never end.
     """
 
     def run(self) -> nn.Module:
         """Train to the end."""
+        _count_iterations(self.runner)
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         batches, unlabeled = self.streams['labeled'].endless(self._iter), self._unlabeled()
@@ -162,6 +171,28 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
+
+
+def _count_iterations(runner: Runner) -> None:
+    """Let the log count iterations; refuse what waits for the end of an epoch."""
+    runner.log_processor.by_epoch = False
+    for hook in runner.hooks:
+        if isinstance(hook, LoggerHook):
+            hook.log_metric_by_epoch = False
+        if isinstance(hook, CheckpointHook) and hook.by_epoch:
+            raise ConfigError(
+                'default_hooks.checkpoint.by_epoch: expected False with an interval of iterations, '
+                'as the training counts them, got True'
+            )
+    schedulers = runner.param_schedulers or []
+    parts = schedulers.values() if isinstance(schedulers, dict) else [schedulers]
+    for part in parts:
+        for i, scheduler in enumerate(part):
+            if scheduler.by_epoch:
+                raise ConfigError(
+                    f'param_scheduler[{i}].by_epoch: expected False, as the training counts '
+                    f'iterations ({type(scheduler).__name__} would never step), got True'
+                )
 
 
 def _joined(batch: dict[str, Any], unlabeled: Iterator[Any] | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from mmkd.models.views import Changed
 from mmkd.registry import MODELS
 from mmkd.tasks import task_of
 from mmkd.utils.checks import build_checked, check_arguments, check_different, choose
+from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.distributed import check_sync_bn
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
@@ -102,7 +103,9 @@ class OnlineDistiller(BaseModel):
             specs.setdefault(name, MemberSpec.from_config(name, cfg))
         check_members(specs)
         configs = {name: spec.config for name, spec in specs.items() if spec.config is not None}
-        super().__init__(shared_preprocessor_config(configs, data_preprocessor))
+        shared = shared_preprocessor_config(configs, data_preprocessor)
+        with naming_keys(shared, 'model.data_preprocessor'):
+            super().__init__(shared)
         self.data_preprocessor.register_forward_hook(preprocess_unlabeled, with_kwargs=True)
         self.members = Members(specs, self.data_preprocessor, channels_last)
         self.task = task_of(self.members.networks(), task)
@@ -176,8 +179,15 @@ class OnlineDistiller(BaseModel):
 
     @property
     def evaluated(self) -> list[str]:
-        """What one pass of evaluation measures: other members, the ensemble's, the ensemble."""
-        others = [name for name in self.specs if name not in self.ensemble_members]
+        """What one pass of evaluation measures: other members, the ensemble's, the ensemble.
+
+        Members that do not predict (feature extractors) are left out.
+        """
+        others = [
+            name
+            for name in self.specs
+            if name not in self.ensemble_members and self.task.predicts(self.network(name))
+        ]
         return [*others, *self.ensemble_members, 'ensemble']
 
     def init_weights(self) -> None:

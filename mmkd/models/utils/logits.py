@@ -14,8 +14,8 @@ MODES = ('auto', 'softmax', 'sigmoid')
 
 
 def check_tau(tau: float, key: str = 'tau') -> float:
-    """Return the temperature, or raise a ConfigError unless it is a positive number."""
-    check_number(tau, key)
+    """Return the temperature, or raise a ConfigError unless it is in (0, 10,000]."""
+    check_number(tau, key, most=1e4)  # its square stays far from the largest float
     if tau == 0:
         raise ConfigError(f'{key}: expected a positive number, got {tau!r}')
     return float(tau)

@@ -79,6 +79,14 @@ class ClassificationTask(Task):
             network(inputs, data_samples, mode='tensor')
 
     @override
+    def predicts(self, network: Network) -> bool:
+        return getattr(network, 'head', None) is not None
+
+    @override
+    def num_classes(self, network: Network) -> int | None:
+        return getattr(getattr(network, 'head', None), 'num_classes', None)
+
+    @override
     def build_ensemble(self, members: Sequence[str], **cfg: Any) -> Ensemble:
         for name in members:
             if name not in self.heads:

@@ -132,7 +132,7 @@ class DetectionTask(Task):
 
     @override
     def build_ensemble(self, members: Sequence[str], **cfg: Any) -> Ensemble:
-        counts = {name: _num_classes(self.networks[name]) for name in members}
+        counts = {name: self.num_classes(self.networks[name]) for name in members}
         self.check_equal(
             {name: count for name, count in counts.items() if count is not None},
             'classes',
@@ -140,18 +140,17 @@ class DetectionTask(Task):
         )
         return build_checked(MODELS, dict(type='DetectionEnsemble', **cfg), 'model.ensemble')
 
-
-def _num_classes(network: Network) -> int | None:
-    """Return how many classes a detector tells apart, None if it does not say."""
-    for path in ('bbox_head', 'roi_head.bbox_head', 'mask_head', 'panoptic_head'):
-        module: Any = network
-        for name in path.split('.'):
-            module = getattr(module, name, None)
-        if isinstance(module, nn.ModuleList):  # a cascade's
-            module = module[-1]
-        if hasattr(module, 'num_classes'):
-            return module.num_classes
-    return None
+    @override
+    def num_classes(self, network: Network) -> int | None:
+        for path in ('bbox_head', 'roi_head.bbox_head', 'mask_head', 'panoptic_head'):
+            module: Any = network
+            for name in path.split('.'):
+                module = getattr(module, name, None)
+            if isinstance(module, nn.ModuleList):  # a cascade's
+                module = module[-1]
+            if hasattr(module, 'num_classes'):
+                return module.num_classes
+        return None
 
 
 def _with_instances(

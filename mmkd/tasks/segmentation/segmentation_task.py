@@ -110,6 +110,15 @@ class SegmentationTask(Task):
         return labels.ne(self.ignore_index).float()
 
     @override
+    def num_classes(self, network: Network) -> int | None:
+        head = head_of(network)
+        losses = head.loss_decode if hasattr(head, 'loss_decode') else None
+        if getattr(head, 'out_channels', None) != 1 or losses is None:
+            return getattr(head, 'num_classes', None)
+        sigmoid = all(getattr(loss, 'use_sigmoid', True) for loss in _as_list(losses))
+        return None if sigmoid else 1  # a channel with sigmoid tells two classes apart
+
+    @override
     def build_ensemble(self, members: Sequence[str], **cfg: Any) -> Ensemble:
         heads = {name: head_of(self.networks[name]) for name in members}
         self.check_equal(
