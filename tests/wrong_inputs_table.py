@@ -638,6 +638,44 @@ CONFIGS = [
         'train_dataloader',
         '[1]',
     ),
+    config(
+        'dataset-no-pipeline',
+        'an empty pipeline',
+        'train_dataloader = dict(dataset=dict(pipeline=[]))',
+        'train_dataloader.dataset.pipeline: its items have no inputs and no data_samples',
+    ),
+    config(
+        'dataset-grey',
+        'a pipeline that loads gray images',
+        "train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', color_type='grayscale'), "
+        "dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]))",
+        'train_dataloader.dataset.pipeline: images of one channel',
+        "color_type='color'",
+    ),
+    config(
+        'resize-zero',
+        'Resize to 0',
+        "val_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(0, 0))]))",
+        'val_dataloader.dataset.pipeline: the first item cannot be made',
+    ),
+    config(
+        'head-classes',
+        'a head of 80 classes on data of one',
+        members(
+            ', '.join(
+                f"{name}=dict(options={{'bbox_head.num_classes': 80}})"
+                for name in ('teacher', 'student1', 'student2')
+            )
+        ),
+        'model.members.student1: its head tells 80 classes apart',
+        'train_dataloader have 1 (polyp)',
+    ),
+    config(
+        'std-zero',
+        'a standard deviation of 0',
+        "model = dict(data_preprocessor=dict(type='DetDataPreprocessor', mean=[0.0] * 3, std=[0.0] * 3))",
+        'model.data_preprocessor.std: expected positive numbers',
+    ),
     config('no-model', 'a config without model', "model = 'YOLOX'", 'model: expected a dict'),
     config(
         'loader-key',
@@ -1355,6 +1393,22 @@ CHECKPOINTS = [
             "_base_ = './det.py'\ntrain_cfg = dict(max_epochs=2)\n"
             "optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0))\n"
         ),
+    ),
+    line(
+        'resume-none',
+        'resume from a file that holds nothing',
+        (TRAIN, 'det.py', '--resume', 'none.pth'),
+        "--resume: 'none.pth' is no checkpoint of a training",
+        prepare=checkpoint(lambda f, s, torch: torch.save(None, f / 'none.pth')),
+    ),
+    config(
+        'backbone-list',
+        'a pretrained backbone from a file that holds a list',
+        members(
+            "student1=dict(options={'backbone.init_cfg': dict(type='Pretrained', checkpoint='list.pth')})"
+        ),
+        "'list.pth' has no 'state_dict' of named tensors",
+        prepare=checkpoint(lambda f, s, torch: torch.save([1, 2], f / 'list.pth')),
     ),
     line(
         'resume-damaged',

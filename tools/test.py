@@ -18,6 +18,9 @@ def parse_args() -> argparse.Namespace:
         '--out', metavar='FILE.pkl', help='dump predictions, a file for each: FILE_<member>.pkl'
     )
     parser.add_argument(
+        '--out-logits', action='store_true', help="with --out: segmenters' logits, too (large)"
+    )
+    parser.add_argument(
         '--show-dir',
         metavar='DIR',
         help="draw predictions (the ensemble's, or the last --member's) into DIR, for detection "

@@ -16,7 +16,7 @@ from mmkd.utils.checkpoint import check_members, hand_over, load_file, member_st
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
-DUMPS = {'mmdet': 'DumpDetResults'}  # masks compressed
+DUMPS = {'mmdet': 'DumpDetResults', 'mmseg': 'mmkd.DumpSegResults'}  # masks, maps compressed
 
 
 def test(args: argparse.Namespace) -> None:
@@ -37,7 +37,9 @@ def test(args: argparse.Namespace) -> None:
     if args.show or args.show_dir:
         _draw(cfg, args)
     if args.out is not None:
-        _dump(cfg, args.out)
+        _dump(cfg, args)
+    elif args.out_logits:
+        raise ConfigError('--out-logits: there is no --out')
     if args.tta:
         _augment(cfg, args)
     cfg.load_from, cfg.resume = args.checkpoint, False
@@ -98,11 +100,16 @@ def _draw(cfg: Config, args: argparse.Namespace) -> None:
             cfg.visualizer.save_dir = args.show_dir
 
 
-def _dump(cfg: Config, out: str) -> None:
+def _dump(cfg: Config, args: argparse.Namespace) -> None:
     metrics = cfg.test_evaluator
     metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
     kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
-    cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=str(Path(out)))]
+    dump: dict[str, Any] = dict(type=kind, out_file_path=str(Path(args.out)))
+    if args.out_logits:
+        if 'Seg' not in kind:
+            raise ConfigError('--out-logits: for segmentation, whose files are without them')
+        dump['logits'] = True
+    cfg.test_evaluator = [*metrics, dump]
 
 
 def _augment(cfg: Config, args: argparse.Namespace) -> None:

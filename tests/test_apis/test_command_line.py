@@ -5,7 +5,14 @@ import argparse
 import pytest
 from mmengine.config import Config
 
-from mmkd.apis.command_line import Options, merge_options, metric_table, run_tool
+from mmkd.apis.command_line import (
+    Options,
+    check_loaders,
+    check_values,
+    merge_options,
+    metric_table,
+    run_tool,
+)
 from mmkd.utils.errors import ConfigError, MachineError, message_of, wrong_paths
 
 
@@ -136,3 +143,44 @@ def test_messages_without_traceback(tmp_path):
 def test_the_table():
     table = metric_table({'a/x': 0.5, 'b/x': 1, 'b/y': 'z'}, ['a', 'b'], {'x': 'X', 'y': '[y]'})
     assert table.splitlines() == ['member      X  [y]', 'a       0.500    -', 'b       1.000    z']
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(model=dict(members={})), 'model.type: must be given'),
+        (dict(work_dir=3), 'work_dir: expected a path, got 3'),
+        (dict(load_from=3), 'load_from: expected a path or URL, got 3'),
+        (dict(resume='yes'), "resume: expected True or False, got 'yes'"),
+        (dict(custom_hooks=dict(type='H')), 'custom_hooks: expected a list'),
+        (dict(randomness=dict(seed='x')), 'randomness.seed: expected an integer in .0, 4294967295'),
+        (dict(log_level='LOUD'), "log_level: unknown name 'LOUD'"),
+    ],
+)
+def test_values_at_the_top_level(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check_values(Config(dict(dict(model=dict(type='m')), **changes)))
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(train_cfg=dict(val_interval=0)), 'train_cfg.val_interval: .* got 0'),
+        (dict(train_cfg=dict(val_begin=-3)), 'train_cfg.val_begin: .* got -3'),
+        (dict(train_cfg=dict(max_epochs=10**30)), 'train_cfg.max_epochs: expected'),
+        (dict(train_cfg=dict(dynamic_intervals=[(1, 0)])), r'train_cfg.dynamic_intervals\[0\]: '),
+        (dict(train_dataloader=[1]), r'train_dataloader: expected a dict, got \[1\]'),
+        (dict(train_dataloader=dict(dataset=[1])), 'train_dataloader.dataset: expected a dict'),
+        (dict(train_dataloader=dict(dataset={}, batch_size=0)), 'train_dataloader.batch_size: '),
+        (dict(val_cfg={}, val_dataloader=dict(dataset={})), 'val_evaluator: must be given'),
+    ],
+)
+def test_loops_and_loaders(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check_loaders(Config(changes))
+
+
+def test_a_config_without_validation_is_none_of_those():
+    cfg = Config(dict(model=dict(type='m'), train_cfg=dict(max_iters=3), val_cfg=None))
+    check_values(cfg)
+    check_loaders(cfg)

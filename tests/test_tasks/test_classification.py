@@ -659,6 +659,7 @@ def test_a_teacher_without_head_shares_its_features(toolkit, tmp_path):
     model = make(toolkit, members=named, sharing='kd_f')
     (term,) = links_of(losses_of(model, make_batch())).values()
     assert torch.isfinite(term) and term > 0
+    assert model.evaluated == ['student1', 'ensemble']
     with pytest.raises(ValueError, match="of 'teacher' has no head for the 'prediction' tap"):
         make(toolkit, members=named, sharing='kd_p')
     with pytest.raises(ValueError, match="ensemble.members: 'teacher' has no head and predicts"):

@@ -31,9 +31,11 @@ def check_data(runner: Runner, dataset: Any, key: str, members: list[str] | None
         count = model.task.num_classes(model.network(name)) if name in model.specs else None
         if classes and count is not None and count != len(classes):
             shown = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
+            loop = f'{key.split("_")[0]}_cfg.members'
+            rest = '' if key.startswith('train') else f', or leave it out of {loop}'
             raise ConfigError(
                 f'model.members.{name}: its head tells {count} classes apart, the data of {key} '
-                f'have {len(classes)} ({shown}); set num_classes in its options'
+                f'have {len(classes)} ({shown}); set num_classes in its options{rest}'
             )
 
 
@@ -67,6 +69,6 @@ def _check_item(model: Any, item: Any, key: str) -> None:
         first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
         if first is not None and first.in_channels % 3 == 0:
             raise ConfigError(
-                f"{key}.dataset.pipeline: images of one channel, which {name!r} cannot take; load "
+                f'{key}.dataset.pipeline: images of one channel, which {name!r} cannot take; load '
                 "them in color (color_type='color')"
             )

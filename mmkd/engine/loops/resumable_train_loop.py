@@ -139,8 +139,8 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
 
     For MMSegmentation's convention. It goes on at the exact batch, does a validation that a kill
     cut off, and takes an `unlabeled_dataloader`. The hooks that count epochs see one epoch, as in
-    mmengine; the log counts iterations, whatever its config says. With a `DefaultSampler` every pass over the data is shuffled anew, as with an
-    `InfiniteSampler`.
+    mmengine; the log counts iterations, whatever its config says. With a `DefaultSampler` every
+    pass over the data is shuffled anew, as with an `InfiniteSampler`.
 
     Args:
         runner: The Runner.

@@ -128,6 +128,10 @@ class MemberSpec:
                 found.setdefault('data_preprocessor', loaded.data_preprocessor)
         else:
             found = ConfigDict(config)
+        if str(found.get('type')).rpartition('.')[2] == 'OnlineDistiller':
+            raise ConfigError(
+                f'{self.key}.config: expected a network, got an OnlineDistiller of its own members'
+            )
         merged = Config(dict(model=found.copy()))
         for option in options:
             self._check_option(merged.model, option)

@@ -23,6 +23,9 @@ from .watch import Watch
 # By (member, tap): what the links' taps read in one forward pass.
 Readings = dict[tuple[str, str], Reading]
 
+# Attributes that hide a child of the same name.
+RESERVED = {'averaged', 'frozen', 'online', 'renormalize', 'specs', 'taps', '_terms', '_watches'}
+
 
 class FrozenNetworks(dict[str, nn.Module]):
     """Frozen members' networks: no parameters of the distiller's; its copies share them."""
@@ -59,7 +62,7 @@ def check_members(specs: Mapping[str, MemberSpec]) -> None:
     for name, spec in specs.items():
         if spec.training == 'ema':
             choose(spec.of, online, f'{spec.key}.of (an online member)')
-        if hasattr(Members, name):
+        if hasattr(Members, name) or name in RESERVED:
             raise ConfigError(
                 f'model.members: {name!r} is no valid member name: it is reserved, choose another'
             )

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
+
 
 @pytest.mark.parametrize(
     'change, message',
@@ -21,6 +23,22 @@ import torch
         (
             dict(members=dict(a=dict(config='no/such/file.py'))),
             "model.members.a.config: no file 'no/such/file.py'",
+        ),
+        (
+            dict(members=dict(a=dict(config=dict(type='mmkd.OnlineDistiller', members={})))),
+            'model.members.a.config: expected a network, got an OnlineDistiller',
+        ),
+        (
+            dict(members=dict(taps=dict(config=YOLOX))),
+            "'taps' is no valid member name: it is reserved",
+        ),
+        (
+            dict(data_preprocessor=dict(type='DetDataPreprocessor', mean=[0] * 3, std=[0] * 3)),
+            r'model.data_preprocessor.std: expected positive numbers, got \[0, 0, 0\]',
+        ),
+        (
+            dict(data_preprocessor=dict(type='DetDataPreprocessor', mean=[0, 0], std=[1, 1])),
+            'model.data_preprocessor: `mean` should have 1 or 3 values',
         ),
         (dict(members=dict(ensemble=dict(config='x'))), "'ensemble' is no valid member name"),
         (
