@@ -37,7 +37,7 @@ def config_of_run(folder: Path, content: Any, told: str) -> Config:
     """
     state = content.get('state_dict') if isinstance(content, dict) else None
     names = {str(key).split('.')[1] for key in state or {} if str(key).startswith('members.')}
-    files = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = sorted(folder.glob('*.py'), key=lambda path: path.lstat().st_mtime, reverse=True)
     for file in files:
         if not _looks_like_a_config(file):
             continue

@@ -50,7 +50,7 @@ def checkpoint_of(work_dir: Path) -> tuple[str, Any]:
     """
     if not work_dir.is_dir():
         raise ConfigError(f'no work folder {str(work_dir)!r} (from {Path.cwd()})')
-    best = sorted(work_dir.glob('best_ensemble*.pth'), key=lambda p: p.stat().st_mtime)
+    best = sorted(work_dir.glob('best_ensemble*.pth'), key=lambda p: p.lstat().st_mtime)
     for path in reversed(best):
         try:
             return str(path), load_file(str(path), 'checkpoint')

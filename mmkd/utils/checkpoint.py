@@ -389,4 +389,4 @@ def _progress(path: pathlib.Path) -> tuple[int, float]:
         iteration = _load_safely(path, mmap=True)['meta']['iter']
     except Exception:  # a damaged file, which is named when its turn comes
         iteration = None
-    return iteration if isinstance(iteration, int) else -1, path.stat().st_mtime
+    return iteration if isinstance(iteration, int) else -1, path.lstat().st_mtime

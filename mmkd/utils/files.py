@@ -37,8 +37,9 @@ def remove_leftovers(folder: str | Path) -> None:
 
     To be called by the one process that writes there.
     """
-    for path in Path(folder).glob('.*.pth.*.pth'):
-        path.unlink()
+    for suffix in ('.pth', '.py'):
+        for path in Path(folder).glob(f'.*{suffix}.*{suffix}'):
+            path.unlink()
 
 
 def _umask() -> int:

@@ -162,6 +162,12 @@ def test_the_most_iterations_count_and_not_the_newest_file(cfg, tmp_path):
     assert path == str(tmp_path / 'work/epoch_10.pth') and checkpoint['meta']['iter'] == 100
 
 
+def test_a_link_to_nowhere_blocks_nothing(cfg, tmp_path):
+    save(tmp_path / 'work/epoch_1.pth', 10)
+    (tmp_path / 'work/epoch_2.pth').symlink_to(tmp_path / 'removed.pth')
+    assert find_checkpoint(cfg)[0] == str(tmp_path / 'work/epoch_1.pth')
+
+
 def test_names_and_folders_of_the_config_are_searched(cfg, tmp_path):
     assert find_checkpoint(cfg) is None
     cfg.default_hooks.checkpoint.update(

@@ -1,8 +1,12 @@
 """The shell launchers with real processes; a script stands in for `srun` and starts the tasks."""
 
+import contextlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -14,6 +18,16 @@ done
 export SLURM_NTASKS=$N SLURM_NODELIST=localhost MASTER_ADDR=127.0.0.1 MASTER_PORT=$TEST_PORT
 for ((i = 0; i < N; i++)); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & PIDS+=($!); done
 STATUS=0; for pid in "${PIDS[@]}"; do wait "$pid" || STATUS=$?; done; exit $STATUS
+"""
+
+WAITS = """import os, pathlib, signal, sys, time
+def leave(number, frame):
+    pathlib.Path('left_' + os.environ['RANK']).touch()
+    sys.exit(99)
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, leave)
+pathlib.Path('up_' + os.environ['RANK']).touch()
+time.sleep(300)
 """
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
@@ -88,3 +102,25 @@ def test_slurm_train(toolkit, config, tmp_path):
 def test_missing_arguments_show_the_usage(toolkit, script):
     done = call(toolkit, script, 'config.py')
     assert done.returncode == 2 and f'tools/{script}' in done.stderr
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_reaches_every_process(toolkit, tmp_path, number):
+    """torchrun itself would die of SIGUSR1 and leave its processes alone."""
+    shutil.copy(toolkit.ROOT / 'tools/dist_train.sh', tmp_path)
+    (tmp_path / 'train.py').write_text(WAITS)
+    environment = dict(os.environ, PYTHON=sys.executable, PORT='29577', OMP_NUM_THREADS='1')
+    command = ['bash', str(tmp_path / 'dist_train.sh'), 'config.py', '2']
+    launcher = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while len(list(tmp_path.glob('up_*'))) < 2:
+            assert launcher.poll() is None
+            time.sleep(0.05)
+        launcher.send_signal(number)
+        assert launcher.wait(120) != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+    assert {path.name for path in tmp_path.glob('left_*')} == {'left_0', 'left_1'}

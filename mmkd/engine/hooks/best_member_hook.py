@@ -3,7 +3,7 @@ import math
 import time
 from pathlib import Path
 
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -11,6 +11,7 @@ from mmkd.engine.loops.position import position_of
 from mmkd.export import export_member
 from mmkd.registry import HOOKS
 from mmkd.utils.checks import choose
+from mmkd.utils.files import remove_leftovers
 from mmkd.utils.model import distiller_of
 from mmkd.utils.text import align
 
@@ -43,8 +44,10 @@ class BestMemberHook(Hook):
         self.metric, self.sign = metric, 1 if rule == 'greater' else -1
 
     def before_train(self, runner: Runner) -> None:
-        """Start the clock."""
+        """Start the clock; remove what kills have left of exports."""
         self.started = time.time()
+        if is_main_process():
+            remove_leftovers(Path(runner.work_dir) / 'best_members')
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:

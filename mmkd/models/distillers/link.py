@@ -71,6 +71,7 @@ class Link(nn.Module):
             raise ConfigError(
                 f'{spec.key}: the two sides have different numbers of levels: {self._sides}'
             )
+        self.forms = [_form(value) for value in (target, *sources)]
         probe = LinkContext(task=task, target_tap=spec.target_tap, source_tap=spec.source_tap)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
@@ -270,7 +271,19 @@ class Link(nn.Module):
         return self.guard is not None and self.guard.mode == 'project'
 
     def forward(self, target: TapValue, sources: list[TapValue], context: LinkContext) -> LinkTerms:
-        """Compute the link's terms: the mean over levels where there are several."""
+        """Compute the link's terms: the mean over levels where there are several.
+
+        Raises:
+            ConfigError: If a tap gives other channels or levels than in eval mode, for which the
+                link was built.
+        """
+        forms = [_form(value) for value in (target, *sources)]
+        if forms != self.forms:
+            now = ' <- '.join(map(describe, (target, *sources)))
+            raise ConfigError(
+                f'{self.key}: the taps give other channels or levels in training, {now}, than in '
+                f'eval mode, {self._sides}: tap a module whose output is alike in both'
+            )
         losses: dict[str, list[Tensor]] = {}
         extra: dict[str, list[Tensor]] = {}
         levels = _levels(target)
@@ -375,6 +388,16 @@ def _parts(connector: nn.Module) -> list[nn.Module]:
 
 def _connector_names(kind: type[nn.Module]) -> tuple[str, ...]:
     return context_names(kind.forward, 3, kind.__name__)
+
+
+def _form(value: TapValue) -> list[tuple[int, int] | None]:
+    """Return dimensions and channels of each level that is a tensor: what a link is built for."""
+    return [
+        (x.dim(), x.shape[-1 if x.dim() == 3 else 1])
+        if isinstance(x, Tensor) and x.dim() > 1
+        else None
+        for x in _levels(value)
+    ]
 
 
 def _levels(value: TapValue) -> list[Any]:

@@ -5,6 +5,8 @@ import pytest
 from mmengine.logging import MessageHub
 
 from mmkd.engine.hooks import BestMemberHook
+from mmkd.engine.hooks.safe_checkpoint_hook import told_on_failure
+from mmkd.utils.errors import SaveError
 
 NAN = float('nan')
 
@@ -92,10 +94,20 @@ def test_a_wrong_rule_is_refused():
         BestMemberHook('top1', 'bigger')
 
 
+def test_what_a_kill_has_left_of_exports_is_removed(runner, tmp_path):
+    folder = tmp_path / 'best_members'
+    folder.mkdir()
+    for name in ('a.pth', 'a.py', '.a.pth.x1.pth', '.a.py.x2.py'):
+        (folder / name).touch()
+    BestMemberHook('top1').before_train(runner)
+    assert {path.name for path in folder.iterdir()} == {'a.pth', 'a.py'}
+
+
 def test_a_full_disk_is_told_with_what_is_left(runner, monkeypatch):
     def full(*args):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr('mmkd.engine.hooks.best_member_hook.export_member', full)
-    with pytest.raises(OSError, match='could not be saved in .*: No space left .* no earlier one'):
+    message = '^a checkpoint could not be saved in .*: No space left on device; .* no earlier one$'
+    with pytest.raises(SaveError, match=message), told_on_failure(runner):  # told once
         validate(runner, BestMemberHook('top1'), a=0.5)
