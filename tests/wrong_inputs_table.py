@@ -670,12 +670,6 @@ CONFIGS = [
         'model.members.student1: its head tells 80 classes apart',
         'train_dataloader have 1 (polyp)',
     ),
-    config(
-        'std-zero',
-        'a standard deviation of 0',
-        "model = dict(data_preprocessor=dict(type='DetDataPreprocessor', mean=[0.0] * 3, std=[0.0] * 3))",
-        'model.data_preprocessor.std: expected positive numbers',
-    ),
     config('no-model', 'a config without model', "model = 'YOLOX'", 'model: expected a dict'),
     config(
         'loader-key',

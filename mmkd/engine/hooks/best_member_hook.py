@@ -33,8 +33,8 @@ class BestMemberHook(Hook):
 
     Raises:
         ConfigError: If the evaluation gives no such metric.
-        MachineError: If an export cannot be written (a full disk); the message names the checkpoint to
-            resume from.
+        MachineError: If an export cannot be written (a full disk); the message names the
+            checkpoint to resume from.
     """
 
     priority = 'HIGH'

@@ -28,8 +28,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     Raises:
         ConfigError: If another training writes to the work folder, or for an interval of 0.
-        MachineError: If a checkpoint cannot be written (a full disk, a quota); the message names the
-            one to resume from.
+        MachineError: If a checkpoint cannot be written (a full disk, a quota); the message names
+            the one to resume from.
     """
 
     max_keep_ckpts: int

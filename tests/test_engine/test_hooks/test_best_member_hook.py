@@ -6,7 +6,7 @@ from mmengine.logging import MessageHub
 
 from mmkd.engine.hooks import BestMemberHook
 from mmkd.engine.hooks.safe_checkpoint_hook import told_on_failure
-from mmkd.utils.errors import SaveError
+from mmkd.utils.errors import MachineError
 
 NAN = float('nan')
 
@@ -109,5 +109,5 @@ def test_a_full_disk_is_told_with_what_is_left(runner, monkeypatch):
 
     monkeypatch.setattr('mmkd.engine.hooks.best_member_hook.export_member', full)
     message = '^a checkpoint could not be saved in .*: No space left on device; .* no earlier one$'
-    with pytest.raises(SaveError, match=message), told_on_failure(runner):  # told once
+    with pytest.raises(MachineError, match=message), told_on_failure(runner):  # told once
         validate(runner, BestMemberHook('top1'), a=0.5)
