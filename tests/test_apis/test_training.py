@@ -8,6 +8,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TRANSFORMS
+from torch.utils.data import get_worker_info
 
 from mmkd.apis.training import build_runner, check_resumed, check_start, find_checkpoint
 from mmkd.apis.training import traceback_in_log as logged
@@ -30,10 +31,12 @@ class RefusesLate(Hook):
 
 @TRANSFORMS.register_module(force=True)
 class EndsItsProcess(BaseTransform):
-    """As the system does when the memory is full."""
+    """As the system does with a loader's process when the memory is full."""
 
     def transform(self, results):
-        os.kill(os.getpid(), signal.SIGKILL)
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return results
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_a_fault_of_a_training_keeps_its_traceback_in_the_log(cfg, tmp_path, hoo
 
 def test_a_killed_worker_is_told_with_what_to_do(cfg, tmp_path):
     cfg.train_dataloader.num_workers = 1
-    cfg.train_dataloader.dataset.dataset.pipeline = [dict(type='EndsItsProcess')]
+    cfg.train_dataloader.dataset.dataset.pipeline.insert(0, dict(type='EndsItsProcess'))
     runner = build_runner(cfg)
     told = pytest.raises(MachineError, match='ended from outside .*pid.*lower num_workers')
     with told, logged(runner):
