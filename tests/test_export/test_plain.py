@@ -57,6 +57,12 @@ def test_the_optimizer_of_a_member_is_merged_as_in_training(toolkit, cfg, overri
     assert other.optimizer == cfg.optim_wrapper.optimizer and 'members' not in other
 
 
+@pytest.mark.parametrize('hooks', [None, dict(checkpoint=None)])
+def test_a_training_may_have_no_checkpoint_hook(cfg, hooks):
+    cfg.default_hooks = hooks
+    assert plain_config(cfg, 'student1').default_hooks == hooks
+
+
 def test_an_ensemble_without_students_is_of_all_members(cfg):
     cfg.model.members = dict(teacher=cfg.model.members.teacher)
     cfg.model.pop('sharing')

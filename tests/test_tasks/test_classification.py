@@ -438,6 +438,18 @@ def test_mixed_labels_train_all_members_on_the_same_mix(toolkit):
     assert not torch.allclose(seen['a'], plain)
 
 
+@pytest.mark.parametrize('place', ['train_cfg', 'data_preprocessor.batch_augments'])
+def test_mixed_labels_of_a_member_are_said_to_be_unused(toolkit, monkeypatch, place):
+    said = []
+    module = 'mmkd.models.distillers.preprocessing.print_log'
+    monkeypatch.setattr(module, lambda text, **kwargs: said.append(text))
+    augments = dict(augments=[dict(type='Mixup', alpha=0.8)])
+    student = cifar(options={place: augments})
+    make(toolkit, members=dict(teacher=cifar(8), student1=student))
+    (text,) = said
+    assert 'the shared ones (none)' in text and 'left unused: those of student1 (' in text
+
+
 def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
     own = dict(
         type='ClsDataPreprocessor', mean=[90.0, 80.0, 70.0], std=[30.0, 40.0, 50.0], to_rgb=False

@@ -909,6 +909,11 @@ def test_members_with_branches_distill_features_and_predictions(toolkit):
     log = model.train_step(with_edges(make_batch()), toolkit.optim_wrapper(model))
     assert sum('[' in key for key in log) == 2
     assert all(torch.isfinite(value) for value in log.values())
+    loss = dict(type='PearsonFeature')
+    link = dict(source='student1', target='student2', tap='backbone', loss=loss)
+    model = make(toolkit, members=pair, sharing='individual', links=[link])
+    with pytest.raises(ValueError, match=r'links\[0\]: the taps give other channels or levels in'):
+        model.train_step(with_edges(make_batch()), toolkit.optim_wrapper(model))
 
 
 @pytest.mark.parametrize('kind', ['unet', 'cascade', 'auxiliary', 'bisenet'])

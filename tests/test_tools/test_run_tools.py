@@ -155,6 +155,7 @@ def test_report(toolkit, trained):
         'student2',
         'ensemble',
     ]
+    assert 'report/exported/ holds the networks of this checkpoint, best_members/ each' in table
     for name in (
         'curves.png',
         'predictions.png',

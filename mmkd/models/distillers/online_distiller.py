@@ -22,7 +22,12 @@ from .link_spec import LinkSpec
 from .links import Batch, Links
 from .member_spec import MemberSpec, derived_seed
 from .members import Members, check_members, kept_statistics
-from .preprocessing import pixel_statistics, preprocess_unlabeled, shared_preprocessor_config
+from .preprocessing import (
+    pixel_statistics,
+    preprocess_unlabeled,
+    shared_preprocessor_config,
+    tell_unused_augments,
+)
 from .sharing import PRESETS, UNLABELED_PRESETS, sharing_links, sharing_members
 
 # Sides of the image that finds the taps' shapes at build: the first that all members accept.
@@ -106,6 +111,7 @@ class OnlineDistiller(BaseModel):
         shared = shared_preprocessor_config(configs, data_preprocessor)
         with naming_keys(shared, 'model.data_preprocessor'):
             super().__init__(shared)
+        tell_unused_augments(configs, shared)
         self.data_preprocessor.register_forward_hook(preprocess_unlabeled, with_kwargs=True)
         self.members = Members(specs, self.data_preprocessor, channels_last)
         self.task = task_of(self.members.networks(), task)

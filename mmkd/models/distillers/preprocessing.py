@@ -43,15 +43,33 @@ def shared_preprocessor_config(
     divisors = [p.get('pad_size_divisor', 1) for p in preprocessors.values()]
     if len(set(divisors)) > 1:
         shared['pad_size_divisor'] = math.lcm(*divisors)
-    augments = preprocessors[first].get('batch_augments')
-    others = [n for n, p in preprocessors.items() if p.get('batch_augments') != augments]
-    if others:
+    return shared
+
+
+def tell_unused_augments(
+    configs: Mapping[str, Mapping[str, Any]], shared: Mapping[str, Any]
+) -> None:
+    """Log whose batch augmentations are left unused, as one preprocessing serves all members.
+
+    Args:
+        configs: Members' model configs by name.
+        shared: Config of the shared preprocessor.
+    """
+    used = shared.get('batch_augments')
+    unused = [name for name, cfg in configs.items() if _augments(cfg) not in (None, [], used)]
+    if unused:
         print_log(
-            f"batch_augments: those of '{first}' serve all members; left unused: those of "
-            f'{", ".join(others)} (model.data_preprocessor sets others)',
+            f'batch_augments: the shared ones ({"some" if used else "none"}) serve all members; '
+            f'left unused: those of {", ".join(unused)} (model.data_preprocessor.batch_augments '
+            'sets them)',
             logger='current',
         )
-    return shared
+
+
+def _augments(cfg: Mapping[str, Any]) -> Any:
+    """Return a member's own batch augmentations; classifiers have them in `train_cfg`, too."""
+    own = (cfg.get('data_preprocessor') or {}).get('batch_augments')
+    return cfg.get('train_cfg') if own is None and cfg.get('type') == 'ImageClassifier' else own
 
 
 def preprocess_unlabeled(

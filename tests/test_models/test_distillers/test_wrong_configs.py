@@ -40,6 +40,7 @@ YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
             dict(data_preprocessor=dict(type='DetDataPreprocessor', mean=[0, 0], std=[1, 1])),
             'model.data_preprocessor: `mean` should have 1 or 3 values',
         ),
+        (dict(members={'class': dict(config=YOLOX)}), "'class' is no valid member name"),
         (dict(members=dict(ensemble=dict(config='x'))), "'ensemble' is no valid member name"),
         (
             dict(members=dict(a=dict(training='ema', of='a'))),
