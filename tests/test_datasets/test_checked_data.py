@@ -172,7 +172,7 @@ def test_a_subset_does_not_get_the_items_of_the_whole_set(data):
     ],
 )
 def test_steps_that_cannot_be_cached(data, task, prefix, message):
-    with pytest.raises(ConfigError, match=f'dataset.cache_prefix: .*{message}'):
+    with pytest.raises(ConfigError, match=f'dataset.cache_prefix.*: .*{message}'):
         build(task, data, cache_prefix=prefix)
 
 
