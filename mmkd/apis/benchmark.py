@@ -19,6 +19,7 @@ from mmkd.apis.command_line import check_loaders, check_optimizers, merge_option
 from mmkd.export import member_specs, plain_config
 from mmkd.models.connectors.base import Connector
 from mmkd.utils.config_errors import naming_keys
+from mmkd.utils.errors import ConfigError
 
 
 def cached_batches(cfg: Config, count: int) -> list[dict[str, Any]]:
@@ -90,6 +91,11 @@ def prepare(config_file: str, options: Mapping[str, Any]) -> Config:
     if not MMLogger.check_instance_created('mmkd-benchmark'):
         MMLogger.get_instance('mmkd-benchmark', log_level='ERROR')
     cfg = merge_options(read_config(config_file), options)
+    if 'pretrain' in cfg:
+        raise ConfigError(
+            'pretrain: measure the config that the training has left in its work folder, whose '
+            'members are frozen'
+        )
     member_specs(cfg)  # an OnlineDistiller's
     check_loaders(cfg)
     check_optimizers(cfg)

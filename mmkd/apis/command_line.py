@@ -214,7 +214,8 @@ def check_names(cfg: Config) -> None:
 
     from mmengine.runner import Runner
 
-    known = {*signature(Runner.__init__).parameters, 'unlabeled_dataloader', 'custom_imports'}
+    known = {*signature(Runner.__init__).parameters}
+    known |= {'unlabeled_dataloader', 'custom_imports', 'pretrain'}
     for name in cfg:
         nearest = get_close_matches(name, known, n=1, cutoff=0.88)
         if name not in known and len(name) > 6 and nearest:

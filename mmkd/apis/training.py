@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.apis.command_line import check_optimizers, load_config
+from mmkd.apis.pretraining import Pretraining
 from mmkd.export import readable, self_contained
 from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file, only_weights
 from mmkd.utils.config_errors import naming_keys
@@ -210,7 +211,13 @@ def train(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: For a wrong input, before the training starts.
     """
-    cfg = load_config(args.config, args)
+    _train(load_config(args.config, args), args)
+
+
+def _train(cfg: Config, args: argparse.Namespace) -> None:
+    stage = Pretraining.of(cfg)
+    if stage is not None:
+        _train_before(stage, cfg, args)
     check_optimizers(cfg)
     if args.amp:
         _use_amp(cfg)
@@ -233,6 +240,23 @@ def train(args: argparse.Namespace) -> None:
             hand_over(cfg.load_from, checkpoint)
             del checkpoint
         runner.train()
+
+
+def _train_before(stage: Pretraining, cfg: Config, args: argparse.Namespace) -> None:
+    """Train the members that `pretrain` names unless that is done; freeze them in `cfg`."""
+    names = ', '.join(stage.members)
+    found = stage.checkpoints()
+    if found is None:
+        print(f'pretrain: {names}, in {stage.folder}')
+        stage.begin()
+        resume = None if args.resume is None else 'auto'
+        _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
+        stage.finish()
+        found = stage.checkpoints()
+        assert found is not None, 'it has just been finished'
+    else:
+        print(f'pretrain: {names}: trained before, {", ".join(sorted(set(found.values())))}')
+    stage.freeze(cfg, found)
 
 
 def _use_amp(cfg: Config) -> None:
