@@ -75,7 +75,7 @@ class Pretraining:
         if not self.members:
             raise ConfigError('pretrain.members: expected a name or more, got none')
         for name in self.members:
-            choose(name, [n for n, m in present.items() if m is not None], 'pretrain.members')
+            choose(name, present_of(cfg), 'pretrain.members')
             if present[name].get('training', 'frozen') not in ('online', 'frozen'):
                 raise ConfigError(f'pretrain.members: {name!r} is {present[name].training}')
             if present[name].get('training') == 'frozen' and present[name].get('checkpoint'):
@@ -124,6 +124,10 @@ class Pretraining:
         for member in stage.model.members.values():
             member.pop('training', None)
         stage.model.ensemble = dict(stage.model.get('ensemble') or {}, members=self.members)
+        checkpoint: Any = (stage.get('default_hooks') or {}).get('checkpoint') or {}
+        best = checkpoint.get('save_best')
+        if isinstance(best, str) and best.partition('/')[0] in present_of(cfg):
+            checkpoint.save_best = f'ensemble/{best.partition("/")[2]}'
         own = (stage.get('optim_wrapper') or {}).get('members') or {}
         if own:
             stage.optim_wrapper.members = {n: own[n] for n in self.members if n in own}
@@ -136,7 +140,7 @@ class Pretraining:
                 f'pretrain.config: it trains one network, not the members {self.members}'
             )
         for name in self.members if trained is not None else ():
-            choose(name, [n for n, m in trained.items() if m is not None], 'pretrain.members')
+            choose(name, present_of(self.cfg), 'pretrain.members')
             if trained[name].get('training') == 'frozen':
                 raise ConfigError(f'pretrain.config: {name!r} is frozen there, and not trained')
         if trained is None and self.use == 'best':
@@ -231,6 +235,11 @@ def freeze_pretrained(cfg: Config) -> None:
             'tools/train.py trains them'
         )
     stage.freeze(cfg, found)
+
+
+def present_of(cfg: Config) -> list[str]:
+    """Return the names of a config's members; None drops an inherited one."""
+    return [name for name, member in cfg.model.members.items() if member is not None]
 
 
 def _sha256(content: bytes) -> str:

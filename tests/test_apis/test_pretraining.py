@@ -81,7 +81,7 @@ def test_the_teacher_is_trained_first_then_frozen_and_not_trained_again(run, tmp
     freeze_pretrained(cfg)  # as test.py does
     assert cfg.model.members.teacher.checkpoint == str(stage / 'epoch_2.pth')
     with pytest.raises(ConfigError, match='was trained by another config; remove'):
-        run('third', work_dir=str(stage), options={})
+        run('third', work_dir=str(stage), options={'optim_wrapper.optimizer.lr': 0.04})
     with open(stage / 'epoch_2.pth', 'ab') as file:
         file.write(b'x')
     with pytest.raises(ConfigError, match='is not what the training has written; remove'):
