@@ -46,7 +46,17 @@ KILLED_WORKER = re.compile(
 )
 
 # Those that tell optimizers apart; torch adds others from version to version.
-HYPERPARAMETERS = {'alpha', 'betas', 'dampening', 'eps', 'lambd', 'momentum', 'nesterov', 'rho'}
+HYPERPARAMETERS = {
+    'alpha',
+    'betas',
+    'dampening',
+    'delta',
+    'eps',
+    'lambd',
+    'momentum',
+    'nesterov',
+    'rho',
+}
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -190,10 +200,13 @@ def _check_optimizers(runner: Runner, states: Any, key: str) -> None:
             )
         for group, saved in zip(groups, state['param_groups']):
             missing = sorted((set(group) & HYPERPARAMETERS) - set(saved))
-            if missing or len(group['params']) != len(saved['params']):
+            unknown = sorted((set(saved) & HYPERPARAMETERS) - set(group))
+            if missing or unknown or len(group['params']) != len(saved['params']):
+                needs = f'has no {", ".join(unknown)}' if unknown else ''
+                needs = f'needs {", ".join(missing)}' if missing else needs
                 raise ConfigError(
-                    f'{where} was another one: {type(own.optimizer).__name__} needs '
-                    f'{", ".join(missing) or "other parameters"}; resume with the optimizer of the '
+                    f'{where} was another one: {type(own.optimizer).__name__} '
+                    f'{needs or "needs other parameters"}; resume with the optimizer of the '
                     'checkpoint, or start anew from its weights (load_from)'
                 )
         first, saved = groups[0], state['param_groups'][0]
