@@ -68,7 +68,7 @@ class DistillationOrientedSGD(SGD):
         self._norm = _norm(self)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters.
 
         Args:
@@ -150,8 +150,8 @@ def reduce_distillation_gradients(parameters: Sequence[nn.Parameter]) -> None:
     chosen = [(p, part) for p, part, flag in zip(parameters, parts, reached.tolist()) if flag]
     if not chosen:
         return
-    parts = [torch.zeros_like(p) if part is None else part for p, part in chosen]
-    joined = torch.cat([part.flatten() for part in parts])
+    whole = [torch.zeros_like(p) if part is None else part for p, part in chosen]
+    joined = torch.cat([part.flatten() for part in whole])
     all_reduce(joined, 'mean')
-    for (parameter, _), part in zip(chosen, joined.split([part.numel() for part in parts])):
+    for (parameter, _), part in zip(chosen, joined.split([part.numel() for part in whole])):
         setattr(parameter, SHARE, part.view_as(parameter))

@@ -4,8 +4,9 @@ from torch.func import functional_call
 
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.mask import apply_mask, weighted_mean
-from mmkd.models.utils.shapes import check_count, check_maps, check_same_shape
+from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
+from mmkd.utils.checks import check_integer
 
 
 @MODELS.register_module()
@@ -33,8 +34,8 @@ class AdversarialFeature(DistillationLoss):
 
     def __init__(self, out_channels: int, channels: int = 64) -> None:
         super().__init__()
-        check_count(out_channels, 'out_channels')
-        check_count(channels, 'channels')
+        check_integer(out_channels, 'out_channels')
+        check_integer(channels, 'channels')
         self.discriminator = nn.Sequential(
             nn.Conv2d(out_channels, channels, 3, padding=1),
             nn.LeakyReLU(0.2),
