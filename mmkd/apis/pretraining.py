@@ -6,6 +6,7 @@ import argparse
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
 from mmkd.apis.command_line import load_config, merge_options
-from mmkd.utils.checkpoint import find_latest
 from mmkd.utils.checks import check_arguments, choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.files import write_atomically
@@ -175,34 +175,34 @@ class Pretraining:
                 )
         if not set(self.members) <= set(found):
             return None
-        return {name: str(self.folder / found[name][0]) for name in self.members}
+        return {name: os.path.normpath(self.folder / found[name][0]) for name in self.members}
 
     def begin(self) -> None:
         """Note which config the folder is for."""
         self._write(None)
 
-    def finish(self) -> None:
+    def finish(self, last: str | None) -> None:
         """Note the checkpoints.
+
+        Args:
+            last: The training's last one.
 
         Raises:
             ConfigError: If the training has left none.
         """
         if is_main_process():
-            self._write({name: self._result(name) for name in self.members})
+            self._write({name: self._result(name, last) for name in self.members})
         barrier()
 
-    def _result(self, name: str) -> tuple[str, str]:
-        best = self.folder / 'best_members' / f'{name}.pth'
-        path: Path | None = best
-        if self.use == 'last':
-            latest = find_latest(self.folder)
-            path = None if latest is None else Path(latest[0])
-        if path is None or not path.is_file():
+    def _result(self, name: str, last: str | None) -> tuple[str, str]:
+        best = str(self.folder / 'best_members' / f'{name}.pth')
+        path = last if self.use == 'last' else best
+        if path is None or not Path(path).is_file():
             raise ConfigError(
                 f'pretrain: the training has left no {self.use} checkpoint of {name!r} in '
                 f'{self.folder}'
             )
-        return str(path.relative_to(self.folder)), _sha256_of(path)
+        return os.path.relpath(path, self.folder), _sha256_of(Path(path))
 
     def _write(self, checkpoints: Any) -> None:
         if is_main_process():

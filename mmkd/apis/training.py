@@ -264,7 +264,8 @@ def _train_before(stage: Pretraining, cfg: Config, args: argparse.Namespace) -> 
         stage.begin()
         resume = None if args.resume is None else 'auto'
         _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
-        stage.finish()
+        latest = find_checkpoint(stage.cfg)
+        stage.finish(None if latest is None else latest[0])
         found = stage.checkpoints()
         assert found is not None, 'it has just been finished'
     else:
