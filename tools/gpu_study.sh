@@ -64,6 +64,7 @@ collect() {
     local plan folder name
     for plan in "${PLANS[@]}"; do
         folder=$(dirname "$plan") name=$(basename "$(dirname "$plan")")
+        [ "$DRY" = 0 ] || folder="work_dirs/studies/${name}_trial"
         mkdir -p "$OUT/$name"
         cp -r "$folder"/results "$folder"/report.md "$folder"/report.html "$folder"/figure.svg "$OUT/$name/" 2>/dev/null || true
     done
