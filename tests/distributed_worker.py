@@ -171,6 +171,7 @@ CASES = {
     'segmentation kdml_mixed_full': ('mmseg', 'kdml_mixed_full', 1, False),
     'classification kdml_mixed_full': ('mmpretrain', 'kdml_mixed_full', 1, False),
     'classification, 2 accumulated': ('mmpretrain', 'kdml_p', 2, False),
+    'classification, DOT, 2 accumulated': ('mmpretrain', 'kdml_f', 2, False),
     'classification, bf16': ('mmpretrain', 'kdml_mixed_full', 1, True),
 }
 
@@ -196,9 +197,12 @@ def run(case, rank=0, world=1):
     model = toolkit.make_distiller(**make(sharing))
     start = copy.deepcopy(model.state_dict())
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+    optimizer = dict(type='SGD', lr=0.01)
+    if 'DOT' in case:
+        optimizer = dict(type='mmkd.DistillationOrientedSGD', lr=0.01)
     options = dict(type='AmpOptimWrapper', dtype='bfloat16') if bf16 else {}
     wrapper = toolkit.optim_wrapper(
-        wrapped, optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulate, **options
+        wrapped, optimizer=optimizer, accumulative_counts=accumulate, **options
     )
     wrapper.initialize_count_status(wrapped, 0, STEPS * accumulate)
     losses, names = [], list(wrapper.keys())

@@ -90,6 +90,36 @@ CONFIGS = [
         "did you mean 'sharing'",
     ),
     config(
+        'pretrain-member',
+        'a first stage for a member that is not there',
+        "pretrain = dict(members='teachr')",
+        'pretrain.members',
+        "did you mean 'teacher'",
+    ),
+    config(
+        'pretrain-key',
+        'unknown key of the first stage',
+        "pretrain = dict(member='teacher')",
+        'pretrain.member',
+        "did you mean 'members'",
+    ),
+    config(
+        'dot-delta',
+        'a momentum of the links beyond 1',
+        "optim_wrapper = dict(optimizer=dict(_delete_=True, type='mmkd.DistillationOrientedSGD', lr=0.1, delta=0.5, weight_decay=0.0))",
+        'optim_wrapper',
+        'momentum + delta < 1',
+    ),
+    config(
+        'unlabeled-masks',
+        'label maps among the unlabeled images',
+        "unlabeled_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),"
+        " dataset=dict(type='mmkd.UnlabeledImages', data_root='BASE/data',"
+        " pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]))",
+        '12 of 24 images look like label maps',
+        'name the folder',
+    ),
+    config(
         'member-key',
         'unknown key of a member',
         members("student1=dict(trainig='frozen')"),

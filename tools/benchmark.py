@@ -3,7 +3,8 @@
   python tools/benchmark.py CONFIG [--steps 20] [--cfg-options ...]
 
 Times are medians of steps taken in turn in one process on the same batches; each peak is that of a
-process of its own.
+process of its own. With `--against` the joint steps of two forms of a config are compared; on a CPU
+their times are those of the process.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import subprocess
 import sys
 
-from mmkd.apis.command_line import add_options_argument, positive, run_tool
+from mmkd.apis.command_line import Options, add_options_argument, positive, run_tool
 from mmkd.utils.errors import ConfigError
 
 
@@ -25,6 +26,13 @@ def parse_args() -> argparse.Namespace:
         '--steps', type=positive, default=20, help='measured steps of each (default: 20)'
     )
     add_options_argument(parser)
+    parser.add_argument(
+        '--against',
+        nargs='+',
+        action=Options,
+        metavar='KEY=VALUE',
+        help='compare the joint step with that of the same config with these values instead',
+    )
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -35,11 +43,25 @@ def main() -> None:
 
     import torch
 
-    from mmkd.apis.benchmark import measure_memory, measure_time, online_members, prepare, table
+    from mmkd.apis.benchmark import (
+        compare_time,
+        compared,
+        measure_memory,
+        measure_time,
+        online_members,
+        prepare,
+        table,
+    )
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if args.memory_of:
         print(json.dumps(measure_memory(args.config, args.cfg_options, args.memory_of, device)))
+        return
+    if args.against:
+        seconds = compare_time(args.config, args.cfg_options, args.against, args.steps, device)
+        print(
+            f'\n{compared(seconds, (args.config, " ".join(map("=".join, args.against.items()))))}'
+        )
         return
     memory = {}
     for subject in ('joint', *online_members(prepare(args.config, args.cfg_options))):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
@@ -19,6 +19,7 @@ from mmkd.apis.command_line import check_loaders, check_optimizers, merge_option
 from mmkd.export import member_specs, plain_config
 from mmkd.models.connectors.base import Connector
 from mmkd.utils.config_errors import naming_keys
+from mmkd.utils.errors import ConfigError
 
 
 def cached_batches(cfg: Config, count: int) -> list[dict[str, Any]]:
@@ -68,16 +69,26 @@ class Step:
             if isinstance(module, Connector) and module.fits_first:
                 module.fitted = True
         self.model.train()
+        self.taken = 0
 
-    def __call__(self, batch: dict[str, Any]) -> float:
-        """Take a step; return its seconds."""
+    def __call__(self, batch: dict[str, Any], clock: Callable[[], float] | None = None) -> float:
+        """Take a step; return its seconds.
+
+        Args:
+            batch: As the loader gives it.
+            clock: Default: `time.perf_counter`.
+        """
+        clock = clock or time.perf_counter
+        # Weights that are fitted while training are measured every few iterations.
+        MessageHub.get_current_instance().update_info('iter', self.taken)
+        self.taken += 1
         self._wait()
-        start = time.perf_counter()
+        start = clock()
         self.model.train_step(batch, self.optim_wrapper)
         if self.is_distiller:
             self.model.update_ema_members()  # as MemberHook does
         self._wait()
-        return time.perf_counter() - start
+        return clock() - start
 
     @staticmethod
     def _wait() -> None:
@@ -90,6 +101,11 @@ def prepare(config_file: str, options: Mapping[str, Any]) -> Config:
     if not MMLogger.check_instance_created('mmkd-benchmark'):
         MMLogger.get_instance('mmkd-benchmark', log_level='ERROR')
     cfg = merge_options(read_config(config_file), options)
+    if 'pretrain' in cfg:
+        raise ConfigError(
+            'pretrain: measure the config that the training has left in its work folder, whose '
+            'members are frozen'
+        )
     member_specs(cfg)  # an OnlineDistiller's
     check_loaders(cfg)
     check_optimizers(cfg)
@@ -121,6 +137,53 @@ def measure_time(
             if index >= 2:  # the first ones allocate
                 seconds[name].append(spent)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def compare_time(
+    config_file: str,
+    options: Mapping[str, Any],
+    against: Mapping[str, Any],
+    steps: int,
+    device: str,
+) -> tuple[list[float], list[float]]:
+    """Take joint steps of a config, and of the same one with other options, in turn.
+
+    Args:
+        config_file: Config of an OnlineDistiller.
+        options: `--cfg-options` of both.
+        against: Further options of the other.
+        steps: Of each, after two that are not counted.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        The seconds of each step of both; on a CPU those of the process, which other processes on
+        the machine hardly change.
+    """
+    cfg = prepare(config_file, options)
+    batches = cached_batches(cfg, min(steps, 8))
+    pair = Step(cfg, device), Step(prepare(config_file, {**options, **against}), device)
+    clock = time.process_time if device == 'cpu' else time.perf_counter
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for index in range(steps + 2):
+        for place in (0, 1) if index % 2 else (1, 0):
+            spent = pair[place](copy_batch(batches[index % len(batches)]), clock)
+            if index >= 2:  # the first ones allocate
+                seconds[place].append(spent)
+    return seconds
+
+
+def compared(seconds: tuple[list[float], list[float]], names: tuple[str, str]) -> str:
+    """Format the figures of `compare_time`: means count rare, costly steps, medians do not."""
+    from mmkd.utils.text import align
+
+    rows = [['', 'mean, s', 'median, s', 'slowest, s']]
+    for name, values in zip(names, seconds):
+        mean, median = statistics.mean(values), statistics.median(values)
+        rows.append([name, f'{mean:.4f}', f'{median:.4f}', f'{max(values):.4f}'])
+    means, medians = (f(seconds[0]) / f(seconds[1]) for f in (statistics.mean, statistics.median))
+    return (
+        f'{align(rows)}\nratio: means {means:.3f}, medians {medians:.3f} ({len(seconds[0])} steps)'
+    )
 
 
 def measure_memory(

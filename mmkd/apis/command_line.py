@@ -7,6 +7,7 @@ command line answer at once; hence the imports inside functions.
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
 import sys
@@ -32,6 +33,15 @@ PARTS = (
     'optim_wrapper',
     'default_hooks',
     'randomness',
+)
+MERGE_ERRORS = (
+    AttributeError,
+    TypeError,
+    KeyError,
+    ValueError,
+    IndexError,
+    AssertionError,
+    SyntaxError,
 )
 MEMBER_OPTION = re.compile(r'model\.members\.(\w+)\.options\.(.+)')
 
@@ -64,7 +74,7 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
         action=Options,
         default={},
         metavar='KEY=VALUE',
-        help='values that replace the config\'s: key=value, key="[a,b]", a.b.c=value',
+        help='values that replace the config\'s: key=value, key="[a,b]", key="{...}", a.b.c=value',
     )
 
 
@@ -178,12 +188,10 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> Config:
         cfg: Changed in place.
         options: By dotted key the value, or its text as the command line has it.
     """
-    from mmengine.config import DictAction
-
     for key, value in options.items():
         try:
             if isinstance(value, str):
-                value = DictAction._parse_iterable(value)
+                value = _value_of(value)
             found = MEMBER_OPTION.fullmatch(key)
             if found:
                 name, option = found.groups()
@@ -191,9 +199,16 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> Config:
                 member['options'] = dict(member.get('options') or {}, **{option: value})
             else:
                 cfg.merge_from_dict({key: value})
-        except (AttributeError, TypeError, KeyError, ValueError, IndexError, AssertionError) as e:
+        except MERGE_ERRORS as e:
             raise ConfigError(f'--cfg-options {key}={value}: {e}') from e
     return cfg
+
+
+def _value_of(text: str) -> Any:
+    """Read a value as OpenMMLab's tools do; dicts as Python writes them, too."""
+    from mmengine.config import DictAction
+
+    return ast.literal_eval(text) if text.startswith('{') else DictAction._parse_iterable(text)
 
 
 def check_launcher(launcher: str) -> None:
@@ -215,7 +230,8 @@ def check_names(cfg: Config) -> None:
 
     from mmengine.runner import Runner
 
-    known = {*signature(Runner.__init__).parameters, 'unlabeled_dataloader', 'custom_imports'}
+    known = {*signature(Runner.__init__).parameters}
+    known |= {'unlabeled_dataloader', 'custom_imports', 'pretrain'}
     for name in cfg:
         nearest = get_close_matches(name, known, n=1, cutoff=0.88)
         if name not in known and len(name) > 6 and nearest:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mmkd.apis.command_line import load_config
+from mmkd.apis.pretraining import freeze_pretrained
 from mmkd.apis.training import build_runner
 from mmkd.utils.checkpoint import check_members, hand_over, load_file
 from mmkd.utils.checks import choose
@@ -25,6 +26,7 @@ def visualize(args: argparse.Namespace) -> None:
         ConfigError: For a wrong input, before anything is drawn.
     """
     cfg = load_config(args.config, args)
+    freeze_pretrained(cfg)
     checkpoint = load_file(args.checkpoint, 'checkpoint')
     cfg.load_from, cfg.resume = args.checkpoint, False
     runner = build_runner(cfg)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from mmkd.apis.command_line import load_config, metric_table
+from mmkd.apis.pretraining import freeze_pretrained
 from mmkd.apis.training import build_runner, traceback_in_log
 from mmkd.utils.checkpoint import check_members, hand_over, load_file, member_state
 from mmkd.utils.checks import choose
@@ -26,6 +27,7 @@ def test(args: argparse.Namespace) -> None:
         ConfigError: For a wrong input, before anything is measured.
     """
     cfg = load_config(args.config, args)
+    freeze_pretrained(cfg)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise ConfigError(f'--out: expected a path that ends in .pkl, got {args.out!r}')
     checkpoint = load_file(args.checkpoint, 'checkpoint')

@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.apis.command_line import check_optimizers, load_config
+from mmkd.apis.pretraining import Pretraining
 from mmkd.export import readable, self_contained
 from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file, only_weights
 from mmkd.utils.config_errors import naming_keys
@@ -45,7 +46,17 @@ KILLED_WORKER = re.compile(
 )
 
 # Those that tell optimizers apart; torch adds others from version to version.
-HYPERPARAMETERS = {'alpha', 'betas', 'dampening', 'eps', 'lambd', 'momentum', 'nesterov', 'rho'}
+HYPERPARAMETERS = {
+    'alpha',
+    'betas',
+    'dampening',
+    'delta',
+    'eps',
+    'lambd',
+    'momentum',
+    'nesterov',
+    'rho',
+}
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -189,10 +200,13 @@ def _check_optimizers(runner: Runner, states: Any, key: str) -> None:
             )
         for group, saved in zip(groups, state['param_groups']):
             missing = sorted((set(group) & HYPERPARAMETERS) - set(saved))
-            if missing or len(group['params']) != len(saved['params']):
+            unknown = sorted((set(saved) & HYPERPARAMETERS) - set(group))
+            if missing or unknown or len(group['params']) != len(saved['params']):
+                needs = f'has no {", ".join(unknown)}' if unknown else ''
+                needs = f'needs {", ".join(missing)}' if missing else needs
                 raise ConfigError(
-                    f'{where} was another one: {type(own.optimizer).__name__} needs '
-                    f'{", ".join(missing) or "other parameters"}; resume with the optimizer of the '
+                    f'{where} was another one: {type(own.optimizer).__name__} '
+                    f'{needs or "needs other parameters"}; resume with the optimizer of the '
                     'checkpoint, or start anew from its weights (load_from)'
                 )
         first, saved = groups[0], state['param_groups'][0]
@@ -210,7 +224,13 @@ def train(args: argparse.Namespace) -> None:
     Raises:
         ConfigError: For a wrong input, before the training starts.
     """
-    cfg = load_config(args.config, args)
+    _train(load_config(args.config, args), args)
+
+
+def _train(cfg: Config, args: argparse.Namespace) -> None:
+    stage = Pretraining.of(cfg)
+    if stage is not None:
+        _train_before(stage, cfg, args)
     check_optimizers(cfg)
     if args.amp:
         _use_amp(cfg)
@@ -233,6 +253,24 @@ def train(args: argparse.Namespace) -> None:
             hand_over(cfg.load_from, checkpoint)
             del checkpoint
         runner.train()
+
+
+def _train_before(stage: Pretraining, cfg: Config, args: argparse.Namespace) -> None:
+    """Train the members that `pretrain` names unless that is done; freeze them in `cfg`."""
+    names = ', '.join(stage.members)
+    found = stage.checkpoints()
+    if found is None:
+        print(f'pretrain: {names}, in {stage.folder}')
+        stage.begin()
+        resume = None if args.resume is None else 'auto'
+        _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
+        latest = find_checkpoint(stage.cfg)
+        stage.finish(None if latest is None else latest[0])
+        found = stage.checkpoints()
+        assert found is not None, 'it has just been finished'
+    else:
+        print(f'pretrain: {names}: trained before, {", ".join(sorted(set(found.values())))}')
+    stage.freeze(cfg, found)
 
 
 def _use_amp(cfg: Config) -> None:

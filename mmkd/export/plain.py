@@ -21,7 +21,15 @@ from mmkd.utils.roles import ensemble_of, students_of
 # trained and measured with.
 OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_value', 'pad_val')
 # What belongs to one run, or to the training of several members.
-LEFT_OUT = ('work_dir', 'launcher', 'resume', 'load_from', 'variants', 'unlabeled_dataloader')
+LEFT_OUT = (
+    'work_dir',
+    'launcher',
+    'resume',
+    'load_from',
+    'variants',
+    'unlabeled_dataloader',
+    'pretrain',
+)
 # What stands around a data set and has no plain counterpart: the data set itself is left.
 DATASET_WRAPPERS = ('mmkd.SkipUnreadable', 'mmkd.LabeledSubset')
 REGISTRIES = [value for value in vars(mmkd.registry).values() if isinstance(value, Registry)]

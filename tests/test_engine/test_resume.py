@@ -15,13 +15,15 @@ worker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
 
 
-@pytest.mark.parametrize('options', [{}, dict(workers=2, accumulate=1, unlabeled=True)])
+@pytest.mark.parametrize(
+    'options', [{}, dict(dot=True), dict(workers=2, accumulate=1, unlabeled=True)]
+)
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path, options):
     assert worker.unequal(tmp_path, **options) == []
 
 
 def test_a_resumed_run_equals_an_unbroken_one_on_two_ranks(tmp_path):
-    """With unlabeled images, another seed on each rank, and draws that depend on the image."""
+    """With unlabeled images, DOT, another seed on each rank, and draws that depend on the image."""
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
     done = subprocess.run(
         [*command, str(WORKER), str(tmp_path)],

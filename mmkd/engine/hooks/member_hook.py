@@ -8,11 +8,18 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmkd.engine.optimizers.distillation_oriented_sgd import (
+    SHARE,
+    reduce_distillation_gradients,
+)
 from mmkd.registry import HOOKS
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
 from .each_member_hook import adapt_hooks
+
+# What accumulates between two steps: an attribute of parameters, and its key in checkpoints.
+GRADIENTS = {'grad': 'mmkd_gradients', SHARE: 'mmkd_distillation_gradients'}
 
 
 @HOOKS.register_module()
@@ -54,9 +61,11 @@ class MemberHook(Hook):
         if saved is not None:
             states = saved.get('ranks', [saved])
             _restore(model, states[get_rank() if len(states) == get_world_size() else 0])
-        for name, parameter in model.named_parameters():
-            if name in self.resumed.get('mmkd_gradients', {}):
-                parameter.grad = self.resumed['mmkd_gradients'][name].to(parameter)
+        parameters = dict(model.named_parameters())
+        for attribute, key in GRADIENTS.items():
+            saved = self.resumed.get(key, {})
+            for name in saved.keys() & parameters.keys():
+                setattr(parameters[name], attribute, saved[name].to(parameters[name]))
         self._tell(model, self.resumed.get('mmkd_metrics', {}))
         self.resumed = {}
 
@@ -97,6 +106,8 @@ class MemberHook(Hook):
             for parameter in model.parameters():
                 if parameter.grad is not None:
                     all_reduce(parameter.grad, 'mean')
+            for parameters in getattr(runner.optim_wrapper, 'split', {}).values():
+                reduce_distillation_gradients(parameters)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the states."""
@@ -109,18 +120,19 @@ class MemberHook(Hook):
         if hasattr(runner.train_loop, 'state_dict'):
             checkpoint['mmkd_batches'] = runner.train_loop.state_dict()
         if 'optimizer' in checkpoint and not runner.optim_wrapper.should_update():
-            checkpoint['mmkd_gradients'] = {
-                name: parameter.grad.cpu()
-                for name, parameter in model.named_parameters()
-                if parameter.grad is not None
-            }
+            for attribute, key in GRADIENTS.items():
+                checkpoint[key] = {
+                    name: gradient.cpu()
+                    for name, parameter in model.named_parameters()
+                    if (gradient := getattr(parameter, attribute, None)) is not None
+                }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the states of a checkpoint to resume from, until training starts."""
         if not runner._resume:
             return
         _check_same(distiller_of(runner.model), checkpoint)
-        keys = (self.key, 'mmkd_gradients', 'mmkd_metrics')
+        keys = (self.key, *GRADIENTS.values(), 'mmkd_metrics')
         self.resumed = {key: checkpoint[key] for key in keys if key in checkpoint}
         if 'mmkd_batches' in checkpoint and hasattr(runner.train_loop, 'load_state_dict'):
             runner.train_loop.load_state_dict(checkpoint['mmkd_batches'])

@@ -11,6 +11,12 @@ from torch import Tensor, nn
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
+from .distillation_oriented_sgd import (
+    DistillationOrientedSGD,
+    add_distillation_gradient,
+    reduce_distillation_gradients,
+)
+
 
 class MemberOptimWrapper(OptimWrapperDict):
     """An optimizer, gradient clip and loss scale for each member; one backward pass for all.
@@ -41,6 +47,16 @@ class MemberOptimWrapper(OptimWrapperDict):
         self.autocast_dtype = autocast_dtype
         self.first = next(iter(wrappers.values()))
         self.buffers = {name: KeptBuffers(module) for name, module in (modules or {}).items()}
+        # Of members with DOT: the network's own parameters, whose gradient has two parts.
+        self.split = {
+            name: [
+                parameter
+                for key, parameter in module.named_parameters()
+                if parameter.requires_grad and not key.startswith('links.')
+            ]
+            for name, module in (modules or {}).items()
+            if isinstance(wrappers[name].optimizer, DistillationOrientedSGD)
+        }
         self._starts = True
 
     @contextmanager
@@ -87,11 +103,8 @@ class MemberOptimWrapper(OptimWrapperDict):
             raise ConfigError(
                 f'losses of the members {sorted(loss)} for the optimizers of {sorted(self.keys())}'
             )
-        scaled = []
-        for name, wrapper in self.items():
-            value = wrapper.scale_loss(loss[name])
-            scaler = getattr(wrapper, 'loss_scaler', None)
-            scaled.append(value if scaler is None else scaler.scale(value))
+        scaled = [self._scaled(name, value) for name, value in loss.items()]
+        self._split_gradients(loss)
         sum(scaled[1:], scaled[0]).backward()
         for wrapper in self.values():
             wrapper._inner_count += 1
@@ -100,8 +113,27 @@ class MemberOptimWrapper(OptimWrapperDict):
             self._step(loss, step_kwargs or {}, zero_kwargs or {})
             self._starts = True
 
+    def _scaled(self, name: str, value: Tensor) -> Tensor:
+        value = self[name].scale_loss(value)
+        scaler = getattr(self[name], 'loss_scaler', None)
+        return value if scaler is None else scaler.scale(value)
+
+    def _split_gradients(self, loss: Any) -> None:
+        """Take the links' part of the gradients of members with DOT, in a backward pass before."""
+        shared = []
+        for name in self.split:
+            terms = [term for term in loss.shared[name] if term.requires_grad]
+            if terms:
+                shared.append(self._scaled(name, sum(terms[1:], terms[0])))
+        if shared:
+            parameters = [p for name in self.split for p in self.split[name]]
+            add_distillation_gradient(sum(shared[1:], shared[0]), parameters)
+
     def _step(self, loss: Any, step_kwargs: dict[str, Any], zero_kwargs: dict[str, Any]) -> None:
         finite = self._finite()
+        for name, parameters in self.split.items():
+            reduce_distillation_gradients(parameters)
+            self[name].optimizer.remember_norm()
         for name, wrapper in self.items():
             scaler = getattr(wrapper, 'loss_scaler', None)
             consequence = 'its weights and optimizer state are unchanged'

@@ -16,6 +16,7 @@ from mmkd.utils.checks import LARGEST, check_arguments, check_integer, check_num
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.optim_config import member_optim_config
 
+from .distillation_oriented_sgd import DistillationOrientedSGD
 from .member_optim_wrapper import MemberOptimWrapper
 
 DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
@@ -151,6 +152,11 @@ class MemberOptimWrapperConstructor:
             check_number(clip.get(limit), f'{key}.clip_grad.{limit}', most=float('inf'))
         if clip.get('norm_type') != float('inf'):
             check_number(clip.get('norm_type', 2), f'{key}.clip_grad.norm_type', 1)
+        if clip.get('type') == 'value' and cls is DistillationOrientedSGD:
+            raise ConfigError(
+                f"{key}.clip_grad.type: 'value' cannot clip both parts of a gradient alike "
+                "(DistillationOrientedSGD); use 'norm'"
+            )
         if clip[limit] == 0:
             raise ConfigError(f'{key}.clip_grad.{limit}: 0 would leave no gradient')
 

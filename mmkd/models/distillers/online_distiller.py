@@ -35,11 +35,22 @@ PROBE_SIZES = (128, 224, 256, 384, 512)
 
 
 class MemberLosses(dict[str, Tensor]):
-    """Each trained member's loss, with all named `terms`; stepped by `MemberOptimWrapper`."""
+    """Each trained member's loss; stepped by `MemberOptimWrapper`.
 
-    def __init__(self, losses: Mapping[str, Tensor], terms: dict[str, Tensor]) -> None:
+    Args:
+        losses: By member.
+        terms: All named terms, without gradient.
+        shared: By member, those terms of its loss that are its links', with gradient.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, Tensor],
+        terms: dict[str, Tensor],
+        shared: Mapping[str, list[Tensor]],
+    ) -> None:
         super().__init__(losses)
-        self.terms = terms
+        self.terms, self.shared = terms, shared
 
     def __truediv__(self, factor: float) -> 'MemberLosses':
         # mmengine's own optimizer wrappers divide the loss by the accumulated steps.
@@ -372,10 +383,14 @@ class OnlineDistiller(BaseModel):
         """
         terms = {key: _mean(value) for key, value in losses.items()}
         sums = {name: _sum_of(terms, name) for name in self.members.online}
+        shared: dict[str, list[Tensor]] = {name: [] for name in sums}
+        for link in self.links:
+            keys = [key for batch in link.spec.batches for key in link.terms_on(batch)]
+            shared[link.target] += [terms[key] for key in keys if key in terms]
         log = {'loss': torch.stack([v.detach() for v in sums.values()]).sum()}
         log.update({f'{name}/loss': value.detach() for name, value in sums.items()})
         log.update({key: value.detach() for key, value in terms.items()})
-        return MemberLosses(sums, log), log
+        return MemberLosses(sums, log, shared), log
 
     # ---------------------------------------------------------------- inference
 

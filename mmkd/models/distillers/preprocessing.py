@@ -78,10 +78,24 @@ def preprocess_unlabeled(
     """Preprocess the `unlabeled` batch inside a loader's batch (a forward hook of the shared one).
 
     As in evaluation: without the batch augmentations, which may need labels.
+
+    Raises:
+        ConfigError: If images of different sizes cannot be one batch.
     """
     data = args[0] if args else kwargs['data']
     if isinstance(data, dict) and data.get('unlabeled') is not None:
-        output['unlabeled'] = preprocessor(data['unlabeled'], False)
+        images = data['unlabeled']['inputs']
+        try:
+            output['unlabeled'] = preprocessor(data['unlabeled'], False)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            sizes = sorted({(image.shape[-1], image.shape[-2]) for image in images})
+            if len(sizes) < 2:
+                raise
+            raise ConfigError(
+                'unlabeled_dataloader: images of several sizes cannot be one batch: '
+                f'{", ".join(f"{w} x {h}" for w, h in sizes[:4])}; its pipeline needs a Resize (or '
+                'RandomCrop, Pad) to one size'
+            ) from error
     return output
 
 

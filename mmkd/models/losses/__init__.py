@@ -1,3 +1,4 @@
+from .adversarial_feature import AdversarialFeature
 from .attention_transfer import AttentionTransfer
 from .base import DistillationLoss
 from .channel_correlation import ChannelCorrelation
@@ -22,6 +23,7 @@ from .spatial_correlation import SpatialCorrelation
 __all__ = [
     'DIST',
     'DKD',
+    'AdversarialFeature',
     'AttentionTransfer',
     'ChannelCorrelation',
     'ChannelWise',

@@ -124,6 +124,7 @@ CASES = [
     *(Case(dict(type='RelationalKD'), shape) for shape in (VECTORS, (5, 4, 4, 4))),
     Case(dict(type='HierarchicalContext'), (2, 4, 8, 8), resolution=False),
     Case(dict(type='MaskedGenerative', out_channels=4), zero_for_equal=False, resolution=False),
+    Case(dict(type='AdversarialFeature', out_channels=4), zero_for_equal=False, resolution=False),
     # Boxes cover whole cells, the finer ones more exactly.
     Case(
         dict(type='FocalGlobal', out_channels=4),

@@ -1,4 +1,4 @@
-"""MGD and FGD, which have networks of their own."""
+"""MGD, AFD and FGD, which have networks of their own."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from loss_cases import box_samples
 from mmengine.structures import InstanceData
 
-from mmkd.models.losses import FocalGlobal, MaskedGenerative
+from mmkd.models.losses import AdversarialFeature, FocalGlobal, MaskedGenerative
 from mmkd.registry import MODELS
 
 
@@ -44,6 +44,39 @@ def test_hidden_positions_reach_neither_value_nor_gradient():
     assert loss(target, source) == one
     loss.eval()
     assert loss(target, source) == loss(target, source)
+
+
+def test_each_part_of_the_adversarial_loss_teaches_its_side_alone():
+    loss = AdversarialFeature(out_channels=4, channels=8)
+    target, source = (x.requires_grad_() for x in sides())
+    discriminator = loss.discriminator
+    value = loss(target, source)
+    scores = discriminator(target), discriminator(source)
+    fool, tell = (1 - scores[0]).square().mean(), (1 - scores[1]).square() + scores[0].square()
+    torch.testing.assert_close(value, fool + tell.mean())
+    value.backward()
+    assert source.grad is None
+    expected = torch.autograd.grad(fool, target, retain_graph=True)[0]
+    torch.testing.assert_close(target.grad, expected)
+    for p, gradient in zip(
+        discriminator.parameters(),
+        torch.autograd.grad(tell.mean(), list(discriminator.parameters())),
+    ):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+def test_a_fooled_discriminator_ends_at_the_sources_distribution():
+    torch.manual_seed(0)
+    loss = AdversarialFeature(out_channels=2, channels=8)
+    shift = torch.nn.Parameter(torch.tensor([2.0, -2.0]).view(1, 2, 1, 1))
+    optimizer = torch.optim.Adam([*loss.parameters(), shift], lr=0.02)
+    for _ in range(150):
+        source, noise = torch.randn(8, 2, 4, 4), torch.randn(8, 2, 4, 4)  # no pairs
+        value = loss(noise + shift, source)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert shift.abs().max() < 1
 
 
 def test_the_generator_learns():

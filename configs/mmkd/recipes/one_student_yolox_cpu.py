@@ -1,0 +1,41 @@
+# In stages, by one command, on Kvasir-SEG for two CPU cores: two peers first, with labels for half
+# of the images; then their frozen ensemble, the mean at each position of the dense heads, teaches
+# one student on all images.
+_base_ = '../polyp_yolox_kdml_cpu.py'
+_peer = _base_.model.members.student1
+_images = _base_.train_dataloader.dataset
+_unlabeled_pipeline = [  # the weak view; boxes are not read
+    step
+    for step in _base_.train_pipeline
+    if step['type'] not in ('LoadAnnotations', 'YOLOXHSVRandomAug')
+]
+pretrain = dict(members=['student1', 'student2'], options={'model.sharing': dict(type='ml_p')})
+model = dict(
+    members=dict(teacher=None, student=dict(config=_peer.config, options=_peer.options, seed=3)),
+    sharing=None,
+    links=[
+        dict(
+            source='ensemble',  # student1 and student2
+            target='student',
+            combine=dict(type='MeanProbability'),
+            on='both',
+        )
+    ],
+)
+train_dataloader = dict(
+    dataset=dict(_delete_=True, type='mmkd.LabeledSubset', share=0.5, seed=0, dataset=_images)
+)
+unlabeled_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='mmkd.LabeledSubset',
+        share=0.5,
+        seed=0,
+        complement=True,
+        dataset=dict(_images, pipeline=_unlabeled_pipeline, test_mode=True),
+    ),
+)
+default_hooks = dict(checkpoint=dict(save_best='student/coco/bbox_mAP'))
