@@ -702,6 +702,13 @@ CONFIGS = [
     ),
     config('no-model', 'a config without model', "model = 'YOLOX'", 'model: expected a dict'),
     config(
+        'sampler-list',
+        'a list of images as sampler, which alone would be measured',
+        'val_dataloader = dict(sampler=[1])',
+        'val_dataloader.sampler',
+        '[1]',
+    ),
+    config(
         'loader-key',
         'unknown argument of the loader',
         'train_dataloader = dict(batchsize=4)',
@@ -756,6 +763,13 @@ CONFIGS = [
         "param_scheduler = [dict(type='CosineLR')]",
         'param_scheduler[0].type',
         'did you mean',
+    ),
+    config(
+        'scheduler-value',
+        'learning rate schedule that ends at nan',
+        "param_scheduler = [dict(type='LinearLR', start_factor=0.1, end=float('nan'))]",
+        'param_scheduler[0].end',
+        'nan',
     ),
     config(
         'sampler',

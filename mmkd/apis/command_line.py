@@ -143,6 +143,7 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     check_names(cfg)
     check_values(cfg)
     check_loaders(cfg)
+    check_schedules(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -279,6 +280,9 @@ def check_loaders(cfg: Config) -> None:
             continue
         if not isinstance(loader.get('dataset'), dict):
             raise ConfigError(f'{name}.dataset: expected a dict, got {loader.get("dataset")!r}')
+        for key in ('sampler', 'batch_sampler'):
+            if not isinstance(loader.get(key), dict | None):
+                raise ConfigError(f'{name}.{key}: expected a dict, got {loader[key]!r}')
         for key, least in (('batch_size', 1), ('num_workers', 0)):
             check_integer(loader.get(key, least), f'{name}.{key}', least)
     for mode in ('val', 'test'):
@@ -287,6 +291,19 @@ def check_loaders(cfg: Config) -> None:
         if given and len(given) < len(parts):
             missing = next(name for name in parts if name not in given)
             raise ConfigError(f'{missing}: must be given, as there is {" and ".join(given)}')
+
+
+def check_schedules(cfg: Config) -> None:
+    """Raise a ConfigError for numbers of learning rate schedules that cannot be meant."""
+    from mmkd.utils.checks import check_number
+
+    schedules = cfg.get('param_scheduler') or []
+    for i, schedule in enumerate(schedules if isinstance(schedules, list) else [schedules]):
+        for name, value in schedule.items() if isinstance(schedule, dict) else ():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number and name != 'last_step':
+                # mmengine writes 10**9 for a schedule without end.
+                check_number(value, f'param_scheduler[{i}].{name}', most=10**9)
 
 
 def check_optimizers(cfg: Config) -> None:

@@ -7,7 +7,7 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from mmkd.registry import METRICS
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_integer, choose
 from mmkd.utils.errors import ConfigError
 
 from .foreground_maps import (
@@ -78,7 +78,8 @@ class PolypSegMetric(BaseMetric):
                 f'valid: {", ".join(MEASURES)}'
             )
         self.measures = [choose(name, MEASURES, 'PolypSegMetric.measures') for name in measures]
-        self.positive, self.ignore_index = positive, ignore_index
+        self.positive = check_integer(positive, 'PolypSegMetric.positive', 0)
+        self.ignore_index = check_integer(ignore_index, 'PolypSegMetric.ignore_index', -1)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Measure each image of a batch.

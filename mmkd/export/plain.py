@@ -154,7 +154,7 @@ def plain_config(cfg: Config, name: str) -> Config:
         if 'member_constructor' in optim_wrapper:
             optim_wrapper['constructor'] = optim_wrapper.pop('member_constructor')
         plain.optim_wrapper = optim_wrapper
-    checkpoint = (plain.get('default_hooks') or {}).get('checkpoint') or {}
+    checkpoint: Any = (plain.get('default_hooks') or {}).get('checkpoint') or {}
     best = checkpoint.get('save_best')
     if isinstance(best, str):
         member, _, metric = best.partition('/')

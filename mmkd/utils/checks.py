@@ -118,5 +118,5 @@ def build_checked(registry: Registry, cfg: Mapping[str, Any] | str, key: str, **
     check_arguments(cls, cfg, key, given)
     try:
         return cls(**cfg, **given)
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f'{key}: {error}') from error

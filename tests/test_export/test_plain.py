@@ -78,6 +78,11 @@ def test_the_ensemble_keeps_the_optimizers_of_its_members_alone(cfg):
     assert list(plain_config(cfg, 'ensemble').optim_wrapper.members) == ['student1']
 
 
+def test_a_training_without_checkpoint_hook_can_be_exported(cfg):
+    cfg.default_hooks.checkpoint = None
+    assert plain_config(cfg, 'student1').default_hooks.checkpoint is None
+
+
 def test_the_shared_preprocessing_does_not_depend_on_the_order_of_members(cfg, tmp_path):
     cfg.model.pop('data_preprocessor', None)
     for name, augments in (('teacher', AUGMENTS), ('student1', None), ('student2', None)):

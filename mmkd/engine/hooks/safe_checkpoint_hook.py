@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmkd.registry import HOOKS
 from mmkd.utils.checkpoint import latest_whole
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_integer, choose
 from mmkd.utils.errors import ConfigError, MachineError
 from mmkd.utils.files import remove_leftovers, write_atomically
 
@@ -37,6 +37,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **dict(kwargs, backend_args=dict(backend='mmkd_atomic')))
+        for name in ('interval', 'max_keep_ckpts'):
+            check_integer(getattr(self, name), f'default_hooks.checkpoint.{name}', -1)
         if not self.interval:
             raise ConfigError(
                 'default_hooks.checkpoint.interval: 0 would never save; expected 1 or more, or -1 '

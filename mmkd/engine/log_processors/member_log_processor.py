@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.runner import LogProcessor, Runner
 
 from mmkd.registry import LOG_PROCESSORS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.model import distiller_of
 from mmkd.utils.text import align
 
@@ -22,6 +23,10 @@ class MemberLogProcessor(LogProcessor):
     metrics that are no numbers (class-wise tables, matrices) follow below. What goes to files and
     backends (`scalars.json`, TensorBoard, ...) is mmengine's. Arguments as mmengine's.
     """
+
+    def __init__(self, window_size: int = 10, **kwargs: Any) -> None:
+        super().__init__(check_integer(window_size, 'log_processor.window_size'), **kwargs)
+        check_integer(self.num_digits, 'log_processor.num_digits', 0)
 
     def get_log_after_iter(
         self, runner: Runner, batch_idx: int, mode: str

@@ -64,7 +64,7 @@ def sharing_members(
         students: The students.
         ema_momentum: Weight of the new value in each average. Default: 0.01 (UCMT's).
     """
-    if not UNLABELED_PRESETS.get(type, (False,))[0]:
+    if not UNLABELED_PRESETS.get(str(type), (False,))[0]:
         return {}
     return {
         average_of(name): dict(training='ema', of=name, momentum=ema_momentum) for name in students

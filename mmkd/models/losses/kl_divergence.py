@@ -14,6 +14,7 @@ from mmkd.models.utils.logits import (
 from mmkd.models.utils.mask import apply_mask, weighted_mean
 from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 
 
@@ -52,7 +53,8 @@ class KLDivergence(DistillationLoss):
         self, tau: float = 1.0, mode: str = 'auto', dim: int = 1, standardize: bool = False
     ) -> None:
         super().__init__()
-        self.tau, self.mode, self.dim = check_tau(tau), check_mode(mode), dim
+        self.tau, self.mode = check_tau(tau), check_mode(mode)
+        self.dim = check_integer(dim, 'dim', -4, 4)
         self.standardize = standardize
         if standardize and mode == 'sigmoid':
             raise ConfigError('standardize: True is for softmax; independent classes need none')

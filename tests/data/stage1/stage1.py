@@ -93,9 +93,19 @@ model = dict(
             config='mmpretrain::resnet/resnet18_8xb16_cifar10.py',
             options=dict({
                 'backbone.base_channels': 2,
+                'backbone.dilations': [
+                    1,
+                ],
+                'backbone.num_stages': 1,
+                'backbone.out_indices': [
+                    0,
+                ],
                 'backbone.stem_channels': 2,
+                'backbone.strides': [
+                    1,
+                ],
                 'data_preprocessor.num_classes': 2,
-                'head.in_channels': 16,
+                'head.in_channels': 2,
                 'head.num_classes': 2,
                 'head.topk': (1, )
             }),
@@ -104,9 +114,19 @@ model = dict(
             config='mmpretrain::resnet/resnet18_8xb16_cifar10.py',
             options=dict({
                 'backbone.base_channels': 2,
+                'backbone.dilations': [
+                    1,
+                ],
+                'backbone.num_stages': 1,
+                'backbone.out_indices': [
+                    0,
+                ],
                 'backbone.stem_channels': 2,
+                'backbone.strides': [
+                    1,
+                ],
                 'data_preprocessor.num_classes': 2,
-                'head.in_channels': 16,
+                'head.in_channels': 2,
                 'head.num_classes': 2,
                 'head.topk': (1, )
             }),
@@ -115,9 +135,19 @@ model = dict(
             config='mmpretrain::resnet/resnet18_8xb16_cifar10.py',
             options=dict({
                 'backbone.base_channels': 3,
+                'backbone.dilations': [
+                    1,
+                ],
+                'backbone.num_stages': 1,
+                'backbone.out_indices': [
+                    0,
+                ],
                 'backbone.stem_channels': 3,
+                'backbone.strides': [
+                    1,
+                ],
                 'data_preprocessor.num_classes': 2,
-                'head.in_channels': 24,
+                'head.in_channels': 3,
                 'head.num_classes': 2,
                 'head.topk': (1, )
             }),
