@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import re
+import shutil
 import tempfile
 import urllib.request
 from http.client import HTTPException
@@ -43,6 +44,8 @@ def download(url: str, key: str) -> Path:
         with open(f'{path}.lock', 'w') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
+                for left in path.parent.glob(f'.{path.name}.*'):  # by a kill
+                    shutil.rmtree(left)
                 _fetch(url, path)
     except (OSError, HTTPException) as error:
         raise ConfigError(f'{key}: cannot download {url!r}: {error}') from error

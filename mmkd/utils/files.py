@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
+TEMPORARY = 'mmkd_'  # what names of temporary files hold
+
 
 def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
     """Write a file so that at any moment the old one or the complete new one is there.
@@ -18,7 +20,7 @@ def write_atomically(path: str | Path, write: Callable[[str], object]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix
+        dir=path.parent, prefix=f'.{path.name}.{TEMPORARY}', suffix=path.suffix
     )
     os.close(handle)
     try:
@@ -37,9 +39,10 @@ def remove_leftovers(folder: str | Path) -> None:
 
     To be called by the one process that writes there.
     """
-    for suffix in ('.pth', '.py'):
-        for path in Path(folder).glob(f'.*{suffix}.*{suffix}'):
-            path.unlink()
+    # The latter two are the first release's.
+    for pattern in (f'.*.{TEMPORARY}*', '.*.pth.*.pth', '.*.py.*.py'):
+        for path in Path(folder).glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -321,7 +321,11 @@ def test_old_preempted_checkpoints_and_leftovers_of_kills_go(tmp_path):
     broken.custom_hooks.append(dict(type='SignalHook', iteration=1))
     with pytest.raises(SystemExit):
         Runner.from_cfg(broken).train()
-    (work / '.epoch_1.pth.abc123.pth').write_bytes(b'torn')
+    leftovers = ['.epoch_1.pth.abc.pth', '.last_checkpoint.mmkd_abc', '.a.json.mmkd_abc.json']
+    leftovers += ['best_members/.student1.pth.mmkd_abc.pth', 'best_members/.student1.py.mmkd_a.py']
+    (work / 'best_members').mkdir(exist_ok=True)
+    for name in leftovers:
+        (work / name).write_bytes(b'torn')
     again = light_config(work, **{'train_dataloader.batch_size': 2})
     again.custom_hooks.append(dict(type='SignalHook', iteration=3))
     again.load_from, again.resume, again.experiment_name = (
@@ -331,9 +335,9 @@ def test_old_preempted_checkpoints_and_leftovers_of_kills_go(tmp_path):
     )
     with pytest.raises(SystemExit):
         Runner.from_cfg(again).train()
-    assert [p.name for p in work.glob('*preempted_iter_*')] == [
-        'preempted_iter_4.pth'
-    ] and not list(work.glob('.*.pth'))
+    assert [p.name for p in work.glob('*preempted_iter_*')] == ['preempted_iter_4.pth'] and not [
+        name for name in leftovers if (work / name).exists()
+    ]
     last = light_config(work, **{'train_dataloader.batch_size': 2})
     last.load_from, last.resume, last.experiment_name = (
         str(work / 'preempted_iter_4.pth'),

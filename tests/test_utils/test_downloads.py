@@ -65,8 +65,12 @@ def test_a_download_that_is_cut_is_not_kept(server, tmp_path):
     with pytest.raises(ConfigError, match=f'^{KEY}: cannot download .*model.pth'):
         download(f'{server.url}/model.pth', KEY)
     assert left(tmp_path) == []
+    url = f'{server.url}/model.pth'
+    killed = cached_path(url).with_name(f'.{cached_path(url).name}.abc')
+    killed.mkdir()  # what a kill leaves
+    (killed / 'download').write_bytes(b'ha')
     server.files['/model.pth'] = b'complete'
-    assert download(f'{server.url}/model.pth', KEY).read_bytes() == b'complete'
+    assert download(url, KEY).read_bytes() == b'complete' and len(left(tmp_path)) == 1
 
 
 def test_the_hash_in_a_name_is_checked(server, tmp_path):

@@ -63,7 +63,8 @@ class SafeCheckpointHook(CheckpointHook):
         if problems[0]:
             raise ConfigError(problems[0])
         if is_main_process():
-            remove_leftovers(self.out_dir)
+            for folder in (self.out_dir, runner.work_dir):
+                remove_leftovers(folder)
             self._remove(runner.message_hub.get_info('superseded_ckpt', None))
 
     def after_run(self, runner: Runner) -> None:
