@@ -278,6 +278,15 @@ def test_members_of_different_amp_types_are_refused(toolkit):
             dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mul_mult=0.1)})),
             r"custom_keys\['backbone'\]: unknown name 'lr_mul_mult'; did you mean 'lr_mult'",
         ),
+        (
+            dict(paramwise_cfg=dict(custom_keys={'backbon.stem': dict(lr_mult=0.1)})),
+            r"custom_keys\['backbon.stem'\]: part of no parameter .* did you mean 'backbone'",
+        ),
+        (
+            dict(paramwise_cfg=dict(custom_keys={'neck': dict(lr_mult=-1)})),
+            r"custom_keys\['neck'\].lr_mult: expected a number >= 0, got -1",
+        ),
+        (dict(max_skips=0), 'optim_wrapper.max_skips: expected an integer >= 1'),
     ],
 )
 def test_rates_and_clips_that_cannot_be_meant_are_refused(toolkit, cfg, message):

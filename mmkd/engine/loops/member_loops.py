@@ -58,7 +58,8 @@ def check_images(evaluator: Evaluator, dataset: Any, key: str) -> None:
         for index in range(len(dataset)):
             info = dataset.get_data_info(index)
             name, number = Path(info['img_path']).name, info.get('img_id')
-            found = listed.get(number, {}).get('file_name')
+            # LVIS's files have addresses in place of names.
+            found = listed[number].get('file_name', name) if number in listed else None
             if found is None or Path(found).name != name:
                 raise ConfigError(
                     f'{key}.ann_file: it is of other images than the data set: number {number} is '

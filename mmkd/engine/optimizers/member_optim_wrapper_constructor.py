@@ -1,9 +1,12 @@
 import copy
 import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
 from mmengine.device import is_cuda_available
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS
@@ -76,6 +79,7 @@ class MemberOptimWrapperConstructor:
         if 'max_skips' in self.options:
             check_integer(self.options['max_skips'], 'optim_wrapper.max_skips')
         wrappers, modules, kinds = {}, {}, {}
+        custom: dict[str, bool] = {}  # by custom key, whether it is part of a parameter's name
         for name in online:
             key = f'optim_wrapper.members.{name}' if name in self.overrides else 'optim_wrapper'
             cfg, paramwise, constructor = self._config_of(name)
@@ -86,6 +90,11 @@ class MemberOptimWrapperConstructor:
                 modules[name], distiller.network(name), cfg, paramwise, constructor, key
             )
             wrappers[name].grad_name = f'{name}/grad_norm'
+            if constructor == DEFAULT_CONSTRUCTOR:
+                names = [parameter for parameter, _ in modules[name].named_parameters()]
+                for part in (paramwise or {}).get('custom_keys') or ():
+                    custom[part] = custom.get(part, False) or any(part in one for one in names)
+        _check_custom_keys([part for part, found in custom.items() if not found], modules)
         self._check_same(
             'accumulative_counts', {n: w._accumulative_counts for n, w in wrappers.items()}
         )
@@ -229,6 +238,22 @@ def _check_paramwise(paramwise: dict[str, Any], optimizer: dict[str, Any], key: 
             choose(option, (*multipliers, *inspect.signature(cls).parameters), place)
             if option in multipliers:
                 check_number(value, f'{place}.{option}')
+
+
+def _check_custom_keys(unused: list[str], modules: Mapping[str, nn.Module]) -> None:
+    """Refuse a custom key that is nearly a network's part; name the others that do nothing.
+
+    Recipes shared by several networks may have keys that one of them alone has.
+    """
+    parts = {part for module in modules.values() for part, _ in module.named_children()}
+    for key in unused:
+        place = f'optim_wrapper.paramwise_cfg.custom_keys[{key!r}]'
+        nearest = get_close_matches(key.split('.')[0], parts, n=1, cutoff=0.8)
+        if nearest and nearest[0] != key.split('.')[0]:
+            raise ConfigError(
+                f'{place}: part of no parameter name of any member; did you mean {nearest[0]!r}?'
+            )
+        print_log(f'{place}: part of no parameter name of any member', 'current', level=30)
 
 
 def _build(
