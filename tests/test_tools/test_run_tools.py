@@ -108,6 +108,8 @@ def test_test_tool_with_members_out_and_show_dir(toolkit, trained):
         cwd=trained,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    for noise in ('OneDL', 'faster_coco_eval', 'meshgrid'):  # of optional parts of the toolboxes
+        assert noise not in done.stdout + done.stderr
     assert set(m.split('/')[0] for m in metrics_of(trained / 'some') if 'coco' in m) == {
         'student1',
         'ensemble',
