@@ -24,10 +24,10 @@ class BuildWithMim(build_py):
         super().run()
         if self.editable_mode:
             place = ROOT / 'mmkd' / '.mim'
-            place.mkdir(exist_ok=True)
-            for name in ('configs', 'tools', 'model-index.yml'):
-                if not (place / name).exists():
-                    (place / name).symlink_to(Path('..', '..', name))
+            place.mkdir(parents=True, exist_ok=True)
+            for link in (place / name for name in ('configs', 'tools', 'model-index.yml')):
+                if not (link.is_symlink() or link.exists()):
+                    link.symlink_to(Path('..', '..', link.name))
             return
         for folder in ('configs', 'tools'):
             target = Path(self.build_lib) / 'mmkd' / '.mim' / folder
