@@ -143,7 +143,6 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     check_names(cfg)
     check_values(cfg)
     check_loaders(cfg)
-    import_toolbox(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
