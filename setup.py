@@ -17,13 +17,18 @@ def requirements(name: str) -> list[str]:
 
 
 class BuildWithMim(build_py):
-    """Put `configs/`, `tools/` and `model-index.yml` into the built package's `.mim` folder."""
+    """Put `configs/`, `tools/` and `model-index.yml` into the package's `.mim` folder."""
 
     def run(self) -> None:
-        """Build."""
+        """Build; an editable installation gets links to the checkout's own."""
         super().run()
         if self.editable_mode:
-            return  # the checkout's own folders are used
+            place = ROOT / 'mmkd' / '.mim'
+            place.mkdir(parents=True, exist_ok=True)
+            for link in (place / name for name in ('configs', 'tools', 'model-index.yml')):
+                if not (link.is_symlink() or link.exists()):
+                    link.symlink_to(Path('..', '..', link.name))
+            return
         for folder in ('configs', 'tools'):
             target = Path(self.build_lib) / 'mmkd' / '.mim' / folder
             shutil.copytree(
@@ -52,5 +57,6 @@ setup(
         name: requirements(name)
         for name in ('onedl', 'openmmlab', 'pretrained', 'onnx', 'report', 'tests', 'docs')
     },
+    entry_points=dict(console_scripts=['mmkd = mmkd.__main__:main']),
     cmdclass={'build_py': BuildWithMim},
 )

@@ -16,6 +16,8 @@ from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import Registry
 
+import mmkd.utils.config  # noqa: F401 (`_base_ = 'mmkd::...'` from now on)
+
 
 class LazyRegistry(Registry):
     """A registry whose classes that need a toolbox are imported when they are asked for.

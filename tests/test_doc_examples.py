@@ -57,7 +57,26 @@ def test_the_config_of_the_readme_is_that_of_the_recipe(tmp_path):
         {k: v for k, v in Config.fromfile(file).to_dict().items() if not k.startswith('_')}
         for file in files
     )
-    # What the README leaves out: the preprocessing, and the teacher's seed.
+    # What the README leaves out: the preprocessing, the last phase, and the teacher's seed.
     real['model'].pop('data_preprocessor')
+    assert real.pop('custom_hooks')[:-1] == shown.pop('custom_hooks')
     real['model']['members']['teacher'].pop('seed')
     assert shown == real
+
+
+def test_what_the_quickstart_adds_to_a_plain_config_trains(toolkit, data, tmp_path, monkeypatch):
+    from mmkd.apis.command_line import read_config
+    from mmkd.apis.training import build_runner
+    from mmkd.export import config_text, plain_config
+
+    monkeypatch.chdir(tmp_path)
+    cfg = toolkit.small_config(data, tmp_path, **{'train_cfg.max_epochs': 1})
+    Path('my_config.py').write_text(config_text(plain_config(cfg, 'student1')))
+    text = (ROOT / 'docs/quickstart.md').read_text()
+    block = re.search(r"(?ms)^```python\n(_base_ = 'my_config.py'.*?)^```$", text)
+    Path('joint.py').write_text(block.group(1))
+    cfg = read_config('joint.py')
+    cfg.work_dir, cfg.launcher = 'work', 'none'
+    build_runner(cfg).train()
+    names = {path.name for path in Path('work').rglob('*.pth')}
+    assert {'student1.pth', 'student2.pth', 'epoch_1.pth'} <= names

@@ -608,6 +608,29 @@ CONFIGS = [
         leaves=True,
     ),
     config(
+        'save-best-plain',
+        "a plain config's save_best, without a member",
+        "default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))",
+        "default_hooks.checkpoint.save_best: 'coco/bbox_mAP' names none",
+        "did you mean 'ensemble/coco/bbox_mAP'",
+    ),
+    config(
+        'optim-member-number',
+        "a number for a member's optimizer",
+        'optim_wrapper = dict(members=dict(student1=3))',
+        'optim_wrapper.members.student1',
+        'expected a dict of what differs, got 3',
+    ),
+    config(
+        'backbone-download',
+        'a pretrained backbone that cannot be downloaded',
+        members(
+            "student1=dict(options={'backbone.init_cfg': dict(type='Pretrained', checkpoint='http://127.0.0.1:9/b.pth')})"
+        ),
+        'model.members.student1, init_cfg',
+        'cannot download',
+    ),
+    config(
         'evaluator-type',
         'unknown metric',
         "val_evaluator = dict(type='CocoMetrik')",

@@ -40,3 +40,4 @@ model = dict(
     sharing=dict(type='kdml_p', weight=1.0, tau=2.0, schedule=dict(type='SigmoidRamp', end=0.3)),
     ensemble=dict(members=['student1', 'student2'], fusion='wbf', iou_thr=0.55),
 )
+custom_hooks = [*_base_.custom_hooks, dict(type='mmkd.L1PhaseHook')]

@@ -52,3 +52,5 @@ param_scheduler = [
         type='CosineAnnealingLR', T_max=4, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True
     ),
 ]
+# Too short for YOLOX's last phase.
+custom_hooks = [hook for hook in _base_.custom_hooks if hook['type'] != 'mmkd.L1PhaseHook']

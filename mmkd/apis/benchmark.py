@@ -15,7 +15,13 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
-from mmkd.apis.command_line import check_loaders, check_optimizers, merge_options, read_config
+from mmkd.apis.command_line import (
+    check_loaders,
+    check_optimizers,
+    import_toolbox,
+    merge_options,
+    read_config,
+)
 from mmkd.export import member_specs, plain_config
 from mmkd.models.connectors.base import Connector
 from mmkd.utils.config_errors import naming_keys
@@ -109,6 +115,7 @@ def prepare(config_file: str, options: Mapping[str, Any]) -> Config:
     member_specs(cfg)  # an OnlineDistiller's
     check_loaders(cfg)
     check_optimizers(cfg)
+    import_toolbox(cfg)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return cfg
 

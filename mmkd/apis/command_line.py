@@ -164,11 +164,15 @@ def read_config(path: str | Path) -> Config:
     """Load a config file; whatever is wrong with it is told with its path."""
     from mmengine.config import Config
 
+    import mmkd.utils.config  # noqa: F401 (`_base_ = 'mmkd::...'`)
+
     path = str(path)
     if not Path(path).is_file():
         raise ConfigError(f'no config file {path!r} (from {Path.cwd()})')
     try:
         return Config.fromfile(path)
+    except ConfigError:
+        raise
     except SyntaxError as error:
         raise ConfigError(f'{path}, line {error.lineno}: {error.msg}') from error
     except ImportError as error:
@@ -177,6 +181,30 @@ def read_config(path: str | Path) -> Config:
         ) from error
     except Exception as error:  # a config is a program, and may raise anything
         raise ConfigError(f'{path}: {type(error).__name__}: {error}') from error
+
+
+def import_toolbox(cfg: Config) -> None:
+    """Import the config's toolbox; without what it says of optional parts that nobody asked for."""
+    import contextlib
+    import importlib
+    import io
+    import warnings
+
+    from mmkd.utils.config_errors import BUILD_ERRORS
+    from mmkd.utils.packages import installed
+
+    warnings.filterwarnings('ignore', message='torch.meshgrid: in an upcoming release')
+    toolbox, said = cfg.get('default_scope'), io.StringIO()
+    if toolbox not in ('mmdet', 'mmseg', 'mmpretrain') or not installed(toolbox):
+        return
+    with contextlib.redirect_stdout(said), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+        with contextlib.suppress(*BUILD_ERRORS):  # told by its key when the config is built
+            for part in ('datasets', 'evaluation', 'models'):
+                importlib.import_module(f'{toolbox}.{part}')
+    rest = [line for line in said.getvalue().splitlines() if 'Could not import OneDL' not in line]
+    if rest:
+        print('\n'.join(rest))
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> Config:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd.apis.command_line import read_config
+from mmkd.apis.command_line import import_toolbox, read_config
 from mmkd.export import export_member, member_specs
 from mmkd.utils.checkpoint import load_file
 from mmkd.utils.errors import ConfigError
@@ -80,6 +80,7 @@ def export(checkpoint: str, member: str, out: str, config: str | None) -> tuple[
         cfg = read_config(config)
     else:
         raise ConfigError(f'--config: no file {config!r}')
+    import_toolbox(cfg)
     state = content.get('state_dict') if isinstance(content, dict) else None
     meta = content.get('meta') if isinstance(content, dict) else None
     dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None

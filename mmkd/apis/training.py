@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmkd.apis.command_line import check_optimizers, load_config
+from mmkd.apis.command_line import check_optimizers, import_toolbox, load_config
 from mmkd.apis.pretraining import Pretraining
 from mmkd.export import readable, self_contained
 from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file, only_weights
@@ -61,6 +61,7 @@ HYPERPARAMETERS = {
 
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config; an error while it builds, now or later, is a ConfigError."""
+    import_toolbox(cfg)
     with only_weights(), naming_keys(cfg):
         runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     for name in BUILDERS:

@@ -90,6 +90,7 @@ def self_contained(cfg: Config) -> None:
             member['config'] = spec.config
             member.pop('options', None)
     cfg.model.data_preprocessor = shared_preprocessor(cfg, specs)
+    _serve_inferencers(cfg)
 
 
 def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> dict[str, Any]:
@@ -193,6 +194,12 @@ def inference_model(cfg: Config, names: Sequence[str]) -> dict[str, Any]:
     return model
 
 
+def _serve_inferencers(cfg: Config) -> None:
+    """Give an OnlineDistiller's config what MMDetection's and MMSegmentation's functions read."""
+    cfg.model.setdefault('backbone', {})
+    _name_test_pipeline(cfg)
+
+
 def _name_test_pipeline(plain: Config) -> None:
     """Give MMSegmentation's `inference_model` the top-level `test_pipeline` that it reads."""
     dataset = (plain.get('test_dataloader') or {}).get('dataset') or {}
@@ -210,6 +217,7 @@ def _keep_ensemble(plain: Config, cfg: Config, specs: dict[str, MemberSpec]) -> 
     model.ensemble = dict(model.get('ensemble') or {}, members=names)
     for key in ('sharing', 'links', 'mixer'):
         model.pop(key, None)
+    _serve_inferencers(plain)
     plain.custom_hooks = [
         h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook'
     ]

@@ -1,5 +1,13 @@
+"""Configs inside installed packages.
+
+Importing this module also lets `_base_` name them as members do, `_base_ = 'mmkd::...'` among them.
+"""
+
 import importlib
+import importlib.util
 from pathlib import Path
+
+from mmengine.config import Config
 
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
@@ -34,3 +42,20 @@ def package_config_path(reference: str, key: str) -> str:
         names = sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py'))
         choose(path, names, f'{key} ({package}::)')
     return str(folder / path)
+
+
+_mmengine_base_path = Config._get_cfg_path
+
+
+def _base_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+    """Return the file of a `_base_` and the scope of what it names, for mmengine."""
+    package = cfg_path.partition('::')[0]
+    if '::' not in cfg_path or importlib.util.find_spec(package) is None:
+        return _mmengine_base_path(cfg_path, filename)
+    path = package_config_path(cfg_path, f'_base_ of {filename}')
+    # mmkd's configs write `mmkd.` before what is mmkd's; the rest is of their `default_scope`.
+    return path, None if package == 'mmkd' else package
+
+
+# mmengine knows the packages of a list, and those by the names of their original distributions.
+Config._get_cfg_path = staticmethod(_base_path)

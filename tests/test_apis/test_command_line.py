@@ -184,3 +184,13 @@ def test_a_config_without_validation_is_none_of_those():
     cfg = Config(dict(model=dict(type='m'), train_cfg=dict(max_iters=3), val_cfg=None))
     check_values(cfg)
     check_loaders(cfg)
+
+
+def test_columns_have_the_order_of_the_metrics_whatever_a_member_predicts():
+    from mmkd.apis.testing import _rows_and_columns
+
+    metrics = {f'b/coco/bbox_{name}': 0.5 for name in ('mAP', 'mAP_50', 'mAP_75', 'mAP_s')}
+    metrics['b/coco/table'] = 'no number'
+    _, rows, columns = _rows_and_columns(metrics, ['a', 'b'])
+    assert rows == ['a', 'b']
+    assert list(columns.values()) == ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s']

@@ -627,10 +627,7 @@ def test_no_probe_size_for_all_members_is_one_error(toolkit, monkeypatch):
     narrow = dict(
         swin(options={'backbone.window_size': 7, 'backbone.pad_small_map': False}), seed=2
     )
-    with pytest.raises(
-        ValueError,
-        match='model.members: no image size of .* serves all members that links tap: .*window',
-    ):
+    with pytest.raises(ValueError, match='model.members.student2: .*window .*of 64 pixels a side'):
         make(toolkit, members=dict(student1=cifar(), student2=narrow), sharing='ml_f')
 
 

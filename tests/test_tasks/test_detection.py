@@ -182,6 +182,48 @@ def test_unlabeled_images_run_through_the_tapped_modules_with_gradients(toolkit,
     assert any(p.grad is not None for p in network.backbone.parameters())
 
 
+def test_pyramids_of_two_families_are_linked_by_stride(toolkit, caplog):
+    """YOLOX has strides 8 to 32, RetinaNet 8 to 128, Faster R-CNN 4 to 64."""
+    members = dict(a=toolkit.yolox(), b=RETINANET, c=FASTER)
+    both = dict(tap='feature', name='x')
+    model = toolkit.make_distiller(
+        members=members,
+        links=[
+            dict(both, source='a', target='b'),
+            dict(both, source='c', target='b'),
+            dict(both, source=['b', 'c'], target='a', combine='MeanLogits', name='y'),
+        ],
+        init=False,
+    )
+    rows = [[(0, 0), (1, 1), (2, 2)], [(0, 1), (1, 2), (2, 3), (3, 4)]]
+    rows.append([(0, 0, 1), (1, 1, 2), (2, 2, 3)])
+    assert [link.rows for link in model.links] == rows
+    # Channels alone are brought together: no map is resized.
+    assert [type(c).__name__ for c in next(iter(model.links)).connectors] == ['ConvConnector'] * 3
+    terms = losses_of(model, toolkit.make_batch(size=96))
+    assert all(terms[key] > 0 for key in terms if '[' in key)
+
+
+def test_a_heads_lists_of_levels_are_taken_one_by_one(toolkit):
+    members = pair(toolkit.yolox())
+    with pytest.raises(
+        ConfigError, match=r"links.0.: a tap gives lists of lists; .*'bbox_head.0.'"
+    ):
+        toolkit.make_distiller(members=members, links=[link('bbox_head')], init=False)
+    links = [link('bbox_head[1]'), dict(source='a', target='b', tap='feature[0]')]
+    model = toolkit.make_distiller(members=members, links=links)
+    terms = losses_of(model, toolkit.make_batch())
+    found = {tap: terms[f'b/loss_kd[a:{tap}]'].item() for tap in ('bbox_head[1]', 'feature[0]')}
+    assert all(value > 0 for value in found.values()), found
+
+
+def test_a_member_that_cannot_run_is_named(toolkit):
+    broken = dict(RETINANET['options'], **{'neck.in_channels': [64, 128, 256, 400]})
+    members = dict(a=dict(RETINANET, options=broken), b=RETINANET)
+    with pytest.raises(ConfigError, match=r'model.members.a: .*expected input.*400 channels'):
+        toolkit.make_distiller(members=members, links=[link('feature')], init=False)
+
+
 def test_a_network_that_cannot_run_without_losses_is_named(toolkit):
     network, task = built(toolkit, toolkit.yolox())
 
@@ -251,6 +293,8 @@ def test_the_ensembles_boxes_beside_the_members(toolkit, members):
 
 
 def test_an_ensemble_of_instance_segmenters_keeps_the_masks(toolkit):
+    from mmdet.evaluation import CocoMetric
+
     model = toolkit.make_distiller(members=pair(RTMDET_INS), data_preprocessor=toolkit.PLAIN)
     for name in 'ab':
         model.network(name).bbox_head.test_cfg.score_thr = 0.0
@@ -258,6 +302,14 @@ def test_an_ensemble_of_instance_segmenters_keeps_the_masks(toolkit):
     results = model.eval().predict_members(toolkit.make_batch())
     fused = results['ensemble'][0].pred_instances
     assert len(fused) and fused.masks.shape == (len(fused), 64, 64)
+    # COCO's evaluation of masks takes every member's and the ensemble's.
+    for samples in results.values():
+        metric = CocoMetric(metric=['bbox', 'segm'])
+        metric.dataset_meta = dict(classes=('polyp',))
+        outline = [[8, 8, 40, 8, 40, 40, 8, 40]]
+        truth = dict(bbox=[8, 8, 40, 40], bbox_label=0, ignore_flag=0, mask=outline)
+        metric.process({}, [dict(sample.to_dict(), instances=[truth]) for sample in samples])
+        assert 'coco/segm_mAP' in metric.evaluate(len(samples))
     assert fused.masks.dtype == torch.bool
 
 

@@ -7,10 +7,13 @@ import pytest
 
 TOOLS = [
     'benchmark',
+    'calibrate',
     'convert_polyp',
     'convert_tiles',
     'doctor',
+    'export_onnx',
     'export_student',
+    'infer',
     'make_synthetic',
     'report',
     'study',

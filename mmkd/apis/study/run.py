@@ -30,10 +30,9 @@ from mmkd.apis.study.results import (
 from mmkd.engine.hooks import StudyResultHook
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.tools import tool_path
 
-TRAIN = Path(__file__).resolve().parents[3] / 'tools' / 'train.py'
-if not TRAIN.is_file():
-    TRAIN = Path(__file__).resolve().parents[2] / '.mim' / 'tools' / 'train.py'
+TRAIN = tool_path('train')
 ONE_THREAD = {name: '1' for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')}
 GRACE = 60.0  # seconds that a training has to save a checkpoint when the study is stopped
 PR_SET_PDEATHSIG = 1

@@ -48,6 +48,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Lock the work folder, and remove what kills have left in it."""
+        self._check_best(getattr(runner.val_loop, 'names', None))
         super().before_train(runner)
         problem = None
         if is_main_process():
@@ -66,6 +67,22 @@ class SafeCheckpointHook(CheckpointHook):
             for folder in (self.out_dir, runner.work_dir):
                 remove_leftovers(folder)
             self._remove(runner.message_hub.get_info('superseded_ckpt', None))
+
+    def _check_best(self, evaluated: list[str] | None) -> None:
+        """Raise a ConfigError for a metric to save by that names none of those evaluated.
+
+        Args:
+            evaluated: Names of members, and perhaps `ensemble`, whose metrics begin with them; None
+                where metrics have no such names.
+        """
+        for key in self.save_best or ():
+            if evaluated is None or key == 'auto' or key.split('/')[0] in evaluated:
+                continue
+            name = 'ensemble' if 'ensemble' in evaluated else evaluated[-1]
+            raise ConfigError(
+                f'default_hooks.checkpoint.save_best: {key!r} names none of the evaluated '
+                f"({', '.join(evaluated)}); did you mean '{name}/{key}'?"
+            )
 
     def after_run(self, runner: Runner) -> None:
         """Unlock the work folder."""

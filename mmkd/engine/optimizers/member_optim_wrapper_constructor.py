@@ -74,8 +74,17 @@ class MemberOptimWrapperConstructor:
                 f'got {type(distiller).__name__}'
             )
         online = [name for name, spec in distiller.specs.items() if spec.training == 'online']
-        for name in self.overrides:
+        if not isinstance(self.overrides, dict):
+            raise ConfigError(
+                f'optim_wrapper.members: expected dicts by member, got {self.overrides!r}'
+            )
+        for name, changes in self.overrides.items():
             choose(name, online, 'optim_wrapper.members')
+            if not isinstance(changes, dict):
+                raise ConfigError(
+                    f'optim_wrapper.members.{name}: expected a dict of what differs, got '
+                    f'{changes!r}'
+                )
         if 'max_skips' in self.options:
             check_integer(self.options['max_skips'], 'optim_wrapper.max_skips')
         wrappers, modules, kinds = {}, {}, {}

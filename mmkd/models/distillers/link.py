@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.models.connectors.base import WithTerms
@@ -14,11 +15,15 @@ from mmkd.utils.checks import build_checked, choose
 from mmkd.utils.errors import ConfigError
 
 from .context import LinkContext, context_names
+from .levels import levels_of, paired_levels
 from .link_spec import LinkSpec
 from .tap import Reading, TapValue, describe
 
 # What modules raise for values that they cannot take.
 UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, IndexError)
+
+# Below it a loss is negative, and not by rounding.
+LEAST_LOSS = -1e-4
 
 
 class LinkTerms(NamedTuple):
@@ -66,16 +71,16 @@ class Link(nn.Module):
             raise ConfigError(
                 f'{spec.key}.loss: must be given for the tap {spec.source_tap!r}; it has no default'
             )
-        levels = {len(value) if isinstance(value, list) else -1 for value in (target, *sources)}
-        if len(levels) > 1:
-            raise ConfigError(
-                f'{spec.key}: the two sides have different numbers of levels: {self._sides}'
-            )
+        in_order = spec.connector != 'auto'  # written for these levels
+        self.rows = paired_levels(target, sources, spec.key, self._sides, in_order)
+        if len(self.rows) < max(len(levels_of(value)) for value in (target, *sources)):
+            print_log(f'{spec.key}: levels of the same stride: {self._pairs()}', logger='current')
         self.forms = [_form(value) for value in (target, *sources)]
         probe = LinkContext(task=task, target_tap=spec.target_tap, source_tap=spec.source_tap)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
-            key, first = f'{spec.key}.loss', (_levels(target)[0], _levels(sources[0])[0])
+            key, rows = f'{spec.key}.loss', self._paired(target, sources)
+            first = (rows[0][0], rows[0][1][0])
             given = self._channels(key, loss_cfg, *first)
             self.loss: nn.Module = build_checked(MODELS, loss_cfg, key, **given)
             self._loss_names = self._names(self.loss, key)
@@ -87,7 +92,7 @@ class Link(nn.Module):
                 given = self._channels(key, spec.combine, *first)
                 self.combiner = build_checked(MODELS, spec.combine, key, **given)
                 self._combiner_names = self._names(self.combiner, key)
-            for t, *s in zip(_levels(target), *map(_levels, sources)):
+            for t, s in rows:
                 self._build_level(t, s, probe)
         self.rule: WeightRule | None = None
         if isinstance(spec.weight, Mapping):
@@ -110,6 +115,20 @@ class Link(nn.Module):
 
     # ---------------------------------------------------------------- building
 
+    def _paired(self, target: TapValue, sources: list[TapValue]) -> list[tuple[Any, list[Any]]]:
+        """Return each level of the target that learns, with the sources' levels it learns from."""
+        values = [levels_of(value) for value in (target, *sources)]
+        rows = [[levels[i] for levels, i in zip(values, row)] for row in self.rows]
+        return [(own, others) for own, *others in rows]
+
+    def _pairs(self) -> str:
+        spec = self.spec
+        return ', '.join(
+            f'{spec.target}.{spec.target_tap}[{own}] <- '
+            + '+'.join(f'{n}.{spec.source_tap}[{i}]' for n, i in zip(spec.sources, others))
+            for own, *others in self.rows
+        )
+
     def _names(self, module: nn.Module, key: str) -> tuple[str, ...]:
         """Return what a loss or combiner asks of the context."""
         names = context_names(module.forward, 2, key)
@@ -127,7 +146,7 @@ class Link(nn.Module):
                 f'{self.key}.guard: the gradients of a link and of the task are compared on the '
                 f"same images, so the link must act on='labeled', got {self.spec.on!r}"
             )
-        plain = all(isinstance(level, Tensor) for level in _levels(target))
+        plain = all(isinstance(level, Tensor) for level in levels_of(target))
         if self.guard.mode == 'project' and not plain:
             raise ConfigError(
                 f"{self.key}.guard: 'project' is for taps of tensors, got {self._sides}; use 'mute'"
@@ -237,7 +256,24 @@ class Link(nn.Module):
                     f'{self.key}.loss: {self.spec.loss} gives {describe(value)}, expected a '
                     'scalar, or a dict of scalars'
                 )
+        self.check_signs(found.losses)
         return list(values)
+
+    def check_signs(self, losses: Mapping[str, Tensor], iteration: int | None = None) -> None:
+        """Raise a ConfigError if one of the link's losses, at factor 1, is below 0.
+
+        A loss whose class says `may_be_negative = True` is not checked.
+        """
+        if getattr(self.loss, 'may_be_negative', False):
+            return
+        below = {term: v.item() for term, v in losses.items() if v.item() < LEAST_LOSS}
+        if below:
+            when = '' if iteration is None else f' at iteration {iteration + 1}'
+            raise ConfigError(
+                f'{self.key}.loss: {type(self.loss).__name__} is below 0{when}: {below}; expected '
+                'a loss that is 0 where both sides agree (one that is bounded otherwise says '
+                '`may_be_negative = True` in its class)'
+            )
 
     # ---------------------------------------------------------------- the training step
 
@@ -286,10 +322,9 @@ class Link(nn.Module):
             )
         losses: dict[str, list[Tensor]] = {}
         extra: dict[str, list[Tensor]] = {}
-        levels = _levels(target)
-        rows = zip(self.connectors, self.source_connectors, levels, zip(*map(_levels, sources)))
-        for connector, source_connector, t, level_sources in rows:
-            s, of_combiner = self._combined(t, list(level_sources), context)
+        rows = zip(self.connectors, self.source_connectors, self._paired(target, sources))
+        for connector, source_connector, (t, level_sources) in rows:
+            s, of_combiner = self._combined(t, level_sources, context)
             s, own = _through(source_connector, s, t, context)
             t, added = _through(connector, t, s, context)
             value = self.loss(t, s, **context.named(self._loss_names))
@@ -349,7 +384,7 @@ def bend(key: str, value: TapValue, reading: Reading, task: Sequence[Tensor]) ->
     """
     wanted = [tensor for tensor in reading.raw if tensor.requires_grad]
     gradients = {id(tensor): gradient for tensor, gradient in zip(wanted, task)}
-    for own, tapped in zip(_levels(value), _levels(reading.value)):
+    for own, tapped in zip(levels_of(value), levels_of(reading.value)):
         if not own.requires_grad:
             continue
         if id(tapped) not in gradients:
@@ -396,9 +431,5 @@ def _form(value: TapValue) -> list[tuple[int, int] | None]:
         (x.dim(), x.shape[-1 if x.dim() == 3 else 1])
         if isinstance(x, Tensor) and x.dim() > 1
         else None
-        for x in _levels(value)
+        for x in levels_of(value)
     ]
-
-
-def _levels(value: TapValue) -> list[Any]:
-    return value if isinstance(value, list) else [value]

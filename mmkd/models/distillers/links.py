@@ -12,10 +12,13 @@ from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
 from .context import LinkContext
-from .link import Link, LinkTerms, bend, separate
+from .link import LEAST_LOSS, Link, LinkTerms, bend, separate
 from .link_spec import LinkSpec
 from .members import Members, Readings
 from .tap import Reading, Tap, TapValue, detach, requires_grad
+
+# What networks raise for images of a size that they do not take.
+UNFIT_SIZE = (AssertionError, RuntimeError, IndexError)
 
 
 @dataclass
@@ -129,16 +132,33 @@ class Links(nn.Module):
         """Read all taps on an empty image, to find their shapes."""
         if not self.members.taps:
             return {}
+        failures: dict[str, Exception] = {}
         with torch.random.fork_rng(devices=[]):
             for size in sizes:
                 try:
-                    return self.read_taps(torch.zeros(1, 3, size, size), None)
-                except (AssertionError, RuntimeError, IndexError) as error:
-                    reason = error  # window attention and position embeddings need their own sizes
+                    return self._probed(torch.zeros(1, 3, size, size), failures)
+                except UNFIT_SIZE:
+                    continue  # window attention and position embeddings need their own sizes
+        tried = f'{", ".join(map(str, sizes))} pixels a side'
+        why = '; '.join(f'{name}: {error}' for name, error in failures.items())
+        if len(failures) == 1:
+            raise ConfigError(f'model.members.{why} (on an empty image of {tried})')
         raise ConfigError(
-            f'model.members: no image size of {tuple(sizes)} pixels serves all members that links '
-            f'tap: {reason}'
-        ) from reason
+            f'model.members: no image of {tried} serves all members that links tap: {why}'
+        )
+
+    def _probed(
+        self, image: Tensor, failures: dict[str, Exception]
+    ) -> dict[tuple[str, str], TapValue]:
+        """Read all taps; note the first failure of each member."""
+        values: dict[tuple[str, str], TapValue] = {}
+        for name in dict.fromkeys(member for member, _ in self.members.taps):
+            try:
+                values.update(self.read_taps(image, None, [name]))
+            except UNFIT_SIZE as error:
+                failures.setdefault(name, error)
+                raise
+        return values
 
     @torch.no_grad()
     def read_taps(
@@ -280,6 +300,7 @@ class Links(nn.Module):
             Scalars by their keys, and what was measured: `share_...` and `cosine_...`.
         """
         terms: dict[str, Tensor] = {}
+        unscaled: dict[str, Tensor] = {}
         detached: dict[tuple[int, str, str], TapValue] = {}
         gradients: dict[tuple[str, str], list[Tensor]] = {}
         caps = self._caps(active, progress)
@@ -307,11 +328,12 @@ class Links(nn.Module):
             factor = link.factor(progress) * caps[link]
             for kind, own in found.items():
                 for key, value in own.losses.items():
+                    unscaled[link.spec.on_batch(key, kind)] = value.detach()
                     terms[link.spec.on_batch(key, kind)] = value * factor
                 terms.update({link.spec.on_batch(k, kind): v for k, v in own.extra.items()})
             if measured is not None:
                 terms.update(self._logged(link, measured, factor, batches['labeled'].inputs))
-        self._silence_broken(active, terms, iteration)
+        self._check_terms(active, terms, unscaled, iteration)
         for link in self:
             if link not in caps:
                 terms.update(self._silent(link, batches['labeled'].inputs))
@@ -378,12 +400,30 @@ class Links(nn.Module):
                 caps[link] = self.max_share / shares[link.target]
         return caps
 
-    def _silence_broken(
-        self, active: Sequence[Link], terms: dict[str, Tensor], iteration: int
+    def _check_terms(
+        self,
+        active: Sequence[Link],
+        terms: dict[str, Tensor],
+        unscaled: Mapping[str, Tensor],
+        iteration: int,
     ) -> None:
-        """Silence links whose terms are not finite: their targets still learn from the rest."""
-        values = [value.detach().float() for value in terms.values()]
-        if not values or torch.isfinite(torch.stack(values)).all():
+        """Silence links whose terms are not finite: their targets still learn from the rest.
+
+        Args:
+            active: The links that took part.
+            terms: Changed in place.
+            unscaled: The losses at factor 1, by the same keys.
+            iteration: From 0.
+
+        Raises:
+            ConfigError: For a loss below 0: minimized, it would leave all bounds.
+        """
+        if not unscaled:
+            return
+        # One device read, as long as nothing is wrong.
+        finite = torch.stack([v.detach().float() for v in terms.values()]).isfinite().all()
+        signs = torch.stack([v.float() for v in unscaled.values()]) >= LEAST_LOSS
+        if bool(finite & signs.all()):
             return
         for link in active:
             own = {t: terms[t] for batch in link.spec.batches for t in link.terms_on(batch)}
@@ -396,6 +436,8 @@ class Links(nn.Module):
                     level=30,
                 )
                 terms.update(self._silent(link, next(iter(own.values()))))
+            else:
+                link.check_signs({t: unscaled[t] for t in own if t in unscaled}, iteration)
 
     @staticmethod
     def _silent(link: Link, like: Tensor) -> dict[str, Tensor]:

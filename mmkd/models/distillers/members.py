@@ -168,8 +168,11 @@ class Members(nn.ModuleDict):
             spec = self.specs[name]
             network: Any = self[name]
             assert spec.stream is not None
-            with spec.stream(), only_weights():
-                network.init_weights()
+            try:
+                with spec.stream(), only_weights():
+                    network.init_weights()
+            except ConfigError as error:  # of a pretrained file (init_cfg) that cannot be loaded
+                raise ConfigError(f'model.members.{name}, init_cfg: {error}') from error
             if spec.checkpoint is not None:
                 key = f'{spec.key}.checkpoint'
                 load_member(self[name], spec.checkpoint, name, key, strict=False)

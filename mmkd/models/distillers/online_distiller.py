@@ -87,6 +87,8 @@ class OnlineDistiller(BaseModel):
         channels_last: Whether the members compute in the channels-last memory format, which is
             faster for most convolutional networks, on CPUs and with half precision on GPUs.
         data_preprocessor: Shared preprocessing. Default: the first member's.
+        backbone, pretrained, train_cfg: Nothing, or empty. MMDetection's `init_detector` asks each
+            model's config for the first, MMSegmentation's `init_model` sets the others.
 
     Raises:
         ConfigError: At build, for whatever does not fit together: key, value and what is valid.
@@ -104,7 +106,17 @@ class OnlineDistiller(BaseModel):
         task: str | None = None,
         channels_last: bool = False,
         data_preprocessor: dict[str, Any] | None = None,
+        backbone: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        train_cfg: dict[str, Any] | None = None,
     ) -> None:
+        for key, value in dict(
+            backbone=backbone, pretrained=pretrained, train_cfg=train_cfg
+        ).items():
+            if value:
+                raise ConfigError(
+                    f'model.{key}: each member has its own; expected none, got {value}'
+                )
         if not isinstance(members, dict) or not any(m is not None for m in members.values()):
             raise ConfigError(
                 f'model.members: expected a dict of one or more members, got {members}'
@@ -173,6 +185,18 @@ class OnlineDistiller(BaseModel):
         replaced = {spec.endpoints for spec in own}
         planned = specs(expanded, f'model.sharing ({preset.get("type")})')
         return [spec for spec in planned if spec.endpoints not in replaced] + own
+
+    def _load_from_state_dict(  # type: ignore[no-untyped-def]
+        self, state_dict, prefix, *args, **kwargs
+    ) -> None:
+        # Both torch and mmengine load by it. mmengine would leave all as it is, with a warning.
+        if not any(key.startswith(f'{prefix}members.') for key in state_dict):
+            raise ConfigError(
+                f'the checkpoint has no weights of members {self.members.online} (a plain '
+                "network's?): name it as the start of each member that it fits, "
+                'model.members.<name>.checkpoint'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     # ---------------------------------------------------------------- what it consists of
 

@@ -8,6 +8,7 @@ from mmengine.logging import MessageHub
 
 from mmkd.engine.hooks import SafeCheckpointHook
 from mmkd.engine.hooks.safe_checkpoint_hook import locked
+from mmkd.utils.errors import ConfigError
 
 
 class Saver:
@@ -18,6 +19,7 @@ class Saver:
         self.message_hub = MessageHub.get_instance('saver')
         self.logger = types.SimpleNamespace(info=print, warning=print)
         self.max_epochs, self.calls = 99, []
+        self.val_loop = types.SimpleNamespace(names=['student1', 'ensemble'])
         self.hook = SafeCheckpointHook(interval=1, max_keep_ckpts=2, **options)
         self.hook.before_train(self)
 
@@ -102,9 +104,15 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path):
     Saver(tmp_path)  # free again
 
 
-def test_a_metric_without_a_member_is_refused_with_the_valid_names(tmp_path):
-    saver = Saver(tmp_path, save_best='coco/bbox_mAP', rule='greater')
-    with pytest.raises(ValueError, match="save_best.*did you mean 'ensemble/coco/bbox_mAP'"):
+def test_a_metric_of_no_member_is_refused_before_the_training(tmp_path):
+    for wrong, right in (
+        ('coco/bbox_mAP', 'ensemble/coco/bbox_mAP'),
+        ('student2/coco/bbox_mAP', 'student1, ensemble'),
+    ):
+        with pytest.raises(ConfigError, match=f"save_best: '{wrong}' names none of .*{right}"):
+            Saver(tmp_path, save_best=wrong, rule='greater')
+    saver = Saver(tmp_path, save_best='ensemble/coco/mAP', rule='greater')
+    with pytest.raises(ConfigError, match="save_best.*did you mean 'ensemble/coco/bbox_mAP'"):
         saver.hook.after_val_epoch(saver, {'ensemble/coco/bbox_mAP': 0.5})
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from mmkd.models.connectors import Connector, WithTerms
 from mmkd.models.losses import DistillationLoss
 from mmkd.registry import MODELS
+from mmkd.utils.errors import ConfigError
 
 
 @MODELS.register_module(force=True)
@@ -137,6 +138,31 @@ def test_weight_and_schedule_scale_the_loss_and_not_what_connectors_add(toolkit)
     torch.testing.assert_close(
         log['student1/loss'], sum(v for k, v in log.items() if k.startswith('student1/loss_'))
     )
+
+
+@MODELS.register_module(force=True)
+class Below(DistillationLoss):
+    """A loss that is `equal` where both sides agree, and less where they do not."""
+
+    def __init__(self, equal=0.0):
+        super().__init__()
+        self.equal = equal
+
+    def forward(self, target, source):
+        return self.equal - (target - source).square().mean()
+
+
+def test_a_loss_below_zero_is_an_error(toolkit):
+    one = dict(source='student1', target='student2', tap='feature[1]', connector=None)
+    with pytest.raises(ConfigError, match=r'links.0..loss: Below is below 0: .*student2/loss_kd'):
+        toolkit.make_distiller(links=[dict(one, loss=dict(type='Below', equal=-1.0))], init=False)
+    # The build sees an empty image, on which the sides agree.
+    model, batch = toolkit.make_distiller(links=[dict(one, loss='Below')]), toolkit.make_batch()
+    with pytest.raises(ConfigError, match=r'links.0..loss: Below is below 0 at iteration 1: '):
+        losses_of(model, batch)
+    (link,) = model.links
+    link.loss.may_be_negative = True
+    assert losses_of(model, batch)['student2/loss_kd[student1:feature[1]]'] < -1e-4
 
 
 def test_levels_are_averaged_term_by_term(toolkit):
