@@ -46,6 +46,10 @@ DINO = dict(
     config='mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
     options={**TRANSFORMER, 'neck.in_channels': [128, 256, 512], 'num_queries': 6},
 )
+DDQ = dict(
+    config='mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
+    options={**TRANSFORMER, 'neck.in_channels': [128, 256, 512]},
+)
 RTMDET_INS = dict(
     config='mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
     options={
@@ -124,19 +128,34 @@ def test_taps_of_two_stage_detectors_and_transformers_train(toolkit, member, tap
         (
             DINO,
             'bbox_head',
-            "'bbox_head' of 'a': DINO runs .* what works: the features .*'encoder'",
+            "'bbox_head' of 'a': DINO runs .* what works: the boxes .*'encoder'",
         ),
-        (FASTER, 'prediction', 'links.0..source_tap: FasterRCNN has no dense head for the'),
         (
-            DINO,
+            DDQ,
             'prediction',
-            "links.0..source_tap: DINO has no dense head for the 'prediction' tap",
+            "links.0..source_tap: DDQDETR has no reader for the 'prediction' tap.*what works: its",
         ),
     ],
 )
 def test_taps_that_cannot_be_compared_are_refused_by_name(toolkit, member, tap, message):
     with pytest.raises(ConfigError, match=message):
         toolkit.make_distiller(members=pair(member), links=[link(tap)], init=False)
+
+
+def test_two_stage_detectors_with_proposals_of_another_kind_are_refused(toolkit):
+    from mmdet.models.detectors import SparseRCNN
+
+    network, task = (
+        torch.nn.Module(),
+        task_of(dict(a=toolkit.make_distiller(init=False).network('student1'))),
+    )
+    network.__class__ = SparseRCNN
+    network.roi_head = torch.nn.Identity()
+    with pytest.raises(
+        ConfigError,
+        match="x: SparseRCNN has no proposals for the 'prediction' tap .*what works: its",
+    ):
+        task.resolve_tap('prediction', network, 'x')
 
 
 def built(toolkit, member):
@@ -200,9 +219,15 @@ def test_a_network_that_cannot_run_without_losses_is_named(toolkit):
 # ---------------------------------------------------------------- predictions
 
 
-@pytest.mark.parametrize('kind', ['yolox', 'rtmdet_ins', 'retinanet'])
+@pytest.mark.parametrize('kind', ['yolox', 'rtmdet_ins', 'retinanet', 'faster', 'dino'])
 def test_identical_members_have_a_prediction_link_of_zero(toolkit, kind):
-    member = dict(yolox=toolkit.yolox(), rtmdet_ins=RTMDET_INS, retinanet=RETINANET)[kind]
+    member = dict(
+        yolox=toolkit.yolox(),
+        rtmdet_ins=RTMDET_INS,
+        retinanet=RETINANET,
+        faster=FASTER,
+        dino=DINO,
+    )[kind]
     model = toolkit.make_distiller(
         members=pair(member), links=[dict(source='a', target='b')], data_preprocessor=toolkit.PLAIN
     )
