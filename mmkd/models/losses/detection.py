@@ -91,7 +91,7 @@ class DetectionLoss(DenseDetectionLoss):
         self.truth_weight = truth_weight
         self.classes = None if classes is None else _checked(classes)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         target: 'DetectorPrediction',
         source: 'DetectorPrediction | Sequence[DetectorPrediction]',
@@ -114,7 +114,7 @@ class DetectionLoss(DenseDetectionLoss):
             A scalar.
         """
         several = isinstance(source, (list, tuple))
-        sources: list[Any] = list(source) if several else [source]
+        sources: Any = source if several else [source]
         metas = list(image_metas or [])
         for each in sources:
             self._check_classes(target, each)

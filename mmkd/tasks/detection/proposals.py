@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,9 @@ from .structures import Candidates, DensePrediction, DetectorPrediction, with_bo
 
 MOST_PROPOSALS = 256  # of an image, that are compared
 
+# Of each image class probabilities (R, C), without background, and boxes (R, C, 4).
+Scored = list[tuple[Tensor, Tensor]]
+
 
 @dataclass
 class ProposalPrediction(DetectorPrediction):
@@ -26,7 +29,8 @@ class ProposalPrediction(DetectorPrediction):
 
     Two members' second stages are compared on common ground: both score and refine the target's
     proposals, each on its own features; their RPNs are compared anchor by anchor where both have
-    the same. The target's proposals are the best 256 of an image (mmkd's choice).
+    the same. They are as many of an image, the best, as the target's own second stage learns from,
+    256 at most (mmkd's choice).
 
     Args:
         features: The levels of the neck, (N, C_l, H_l, W_l).
@@ -39,6 +43,10 @@ class ProposalPrediction(DetectorPrediction):
     network: Any
     classes: tuple[int, ...] | None = None
     detached: bool = False
+    # What several links ask for in one step.
+    _own: list[tuple[list[InstanceData], Scored]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     @property
     def num_classes(self) -> int:
@@ -75,15 +83,24 @@ class ProposalPrediction(DetectorPrediction):
             found = rpn.predict_by_feat(
                 *rpn(self.features), batch_img_metas=metas, cfg=self.network.test_cfg.rpn
             )
-        return [InstanceData(bboxes=each.bboxes[:MOST_PROPOSALS].detach()) for each in found]
+        most = _sampled(self.network.train_cfg)
+        return [InstanceData(bboxes=each.bboxes[:most].detach()) for each in found]
+
+    def own(self, image_metas: Sequence[dict[str, Any]]) -> tuple[list[InstanceData], Scored]:
+        """Return its proposals and what its own second stage makes of them."""
+        if not self._own:
+            proposals = self.proposals(image_metas)
+            self._own.append((proposals, self.score(proposals, image_metas)))
+        return self._own[0]
 
     def score(
         self, proposals: Sequence[InstanceData], image_metas: Sequence[dict[str, Any]]
-    ) -> list[tuple[Tensor, Tensor]]:
+    ) -> Scored:
         """Run the second stage on proposals.
 
-        Returns:
-            Of each image the class probabilities (R, C), without background, and boxes (R, C, 4).
+        Args:
+            proposals: Of each image, bboxes (R, 4).
+            image_metas: What is known of each image.
         """
         with self._gradient():
             # Without a test_cfg it gives all boxes and scores as they are.
@@ -105,24 +122,23 @@ class ProposalPrediction(DetectorPrediction):
         """Let both second stages score the target's proposals; compare the RPNs, too."""
         if not isinstance(source, ProposalPrediction):
             return []
-        proposals = self.proposals(image_metas)
+        proposals, own = self.own(image_metas)
         # All images' proposals in a row: images have different numbers of them.
         sides = [
-            tuple(torch.cat(parts) for parts in zip(*side.score(proposals, image_metas)))
-            for side in (self, source)
+            tuple(torch.cat(parts) for parts in zip(*scored))
+            for scored in (own, source.score(proposals, image_metas))
         ]
         best = sides[1][0].argmax(1)
         rows = torch.arange(len(best), device=best.device)
-        own, theirs = (
+        target, other = (
             DensePrediction(scores.logit(eps=1e-6)[None], None, boxes[rows, best][None])
             for scores, boxes in sides
         )
-        pairs = [(own, theirs)] if len(best) else []
-        rpns = [side.rpn() for side in (self, source)]
-        if self.classes is None and None not in rpns:
-            target, other = rpns
-            assert target is not None and other is not None
-            pairs += target.aligned(other, image_metas)
+        pairs = [(target, other)] if len(best) else []
+        if self.classes is None:
+            anchors, others = self.rpn(), source.rpn()
+            if anchors is not None and others is not None:
+                pairs += anchors.aligned(others, image_metas)
         return pairs
 
     def rpn(self) -> DensePrediction | None:
@@ -136,7 +152,7 @@ class ProposalPrediction(DetectorPrediction):
     def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
         """Return what the second stage makes of its own proposals."""
         found = []
-        for scores, boxes in self.score(self.proposals(image_metas), image_metas):
+        for scores, boxes in self.own(image_metas)[1]:
             best = scores.argmax(1)
             rows = torch.arange(len(best), device=best.device)
             found.append(Candidates(boxes[rows, best], scores))
@@ -176,6 +192,13 @@ class ProposalPrediction(DetectorPrediction):
 def read_proposals(module: Any, output: Any, network: Any) -> ProposalPrediction:
     """Read what a two-stage detector's neck (or backbone) returned."""
     return ProposalPrediction(tuple(output), network)
+
+
+def _sampled(train_cfg: Any) -> int:
+    """Return how many boxes of an image the second stage learns from, `MOST_PROPOSALS` at most."""
+    rcnn = (train_cfg or {}).get('rcnn')
+    first = rcnn[0] if isinstance(rcnn, (list, tuple)) else rcnn
+    return min((first or {}).get('sampler', {}).get('num', MOST_PROPOSALS), MOST_PROPOSALS)
 
 
 def _sample(
