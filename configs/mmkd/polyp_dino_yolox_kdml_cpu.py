@@ -28,6 +28,7 @@ model = dict(
                 'decoder.num_layers': 2,
                 'decoder.layer_cfg.ffn_cfg.feedforward_channels': 512,
                 'num_queries': 50,
+                'test_cfg.max_per_img': 50,
                 'dn_cfg.group_cfg.num_dn_queries': 20,
             }
         ),

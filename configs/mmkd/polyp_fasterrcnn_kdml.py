@@ -11,6 +11,12 @@ _student = {
     'backbone.depth': 18,
     'backbone.init_cfg.checkpoint': 'torchvision://resnet18',
     'neck.in_channels': [64, 128, 256, 512],
+    'neck.out_channels': 128,
+    'rpn_head.in_channels': 128,
+    'rpn_head.feat_channels': 128,
+    'roi_head.bbox_roi_extractor.out_channels': 128,
+    'roi_head.bbox_head.in_channels': 128,
+    'roi_head.bbox_head.fc_out_channels': 512,
     'roi_head.bbox_head.num_classes': 1,
 }
 model = dict(

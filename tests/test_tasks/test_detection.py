@@ -35,7 +35,9 @@ TRANSFORMER = {
     'backbone.init_cfg': None,
     'backbone.depth': 18,
     'encoder.num_layers': 1,
+    'encoder.layer_cfg.ffn_cfg.feedforward_channels': 64,
     'decoder.num_layers': 2,
+    'decoder.layer_cfg.ffn_cfg.feedforward_channels': 64,
     'bbox_head.num_classes': 1,
 }
 DETR = dict(
@@ -238,6 +240,61 @@ def test_identical_members_have_a_prediction_link_of_zero(toolkit, kind):
     assert losses_of(model, batch)[key] > 1e-6
     model.network('b').load_state_dict(model.network('a').state_dict())
     assert losses_of(model, batch)[key].abs() < 1e-5
+
+
+@pytest.mark.parametrize('source, target', [('faster', 'faster'), ('faster', 'dino')])
+def test_a_prediction_link_reaches_the_target_and_nothing_flows_into_its_source(
+    toolkit, source, target
+):
+    kinds = dict(faster=FASTER, dino=DINO)
+    members = dict(a=dict(kinds[source], seed=1), b=dict(kinds[target], seed=2))
+    loss = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+    model = toolkit.make_distiller(members=members, links=[dict(source='a', target='b', loss=loss)])
+    term = losses_of(model, toolkit.make_batch(size=96))['b/loss_kd[a:prediction]']
+    assert term.isfinite() and term > 0
+    term.backward()
+    assert all(p.grad is None for p in model.network('a').parameters())
+    learning = {
+        name.split('.')[0]
+        for name, p in model.network('b').named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
+    assert {'backbone', 'neck'} < learning
+    assert learning & {'roi_head', 'bbox_head'}
+
+
+def test_the_draws_of_a_second_truth_do_not_move_the_random_stream(toolkit):
+    """A second stage draws the boxes that it learns from."""
+    loss = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+    links = [dict(source='a', target='b', loss=loss)]
+    members = dict(a=RETINANET, b=FASTER)
+    model = toolkit.make_distiller(members=members, links=links)
+    model.progress, batch = 0.5, toolkit.make_batch(size=96)
+    state = torch.get_rng_state()
+    streams = [copy.deepcopy(spec.stream.state_dict()) for spec in model.specs.values()]
+    first = losses_of(model, batch)
+    assert torch.get_rng_state().equal(state)
+    for spec, stream in zip(model.specs.values(), streams):
+        spec.stream.load_state_dict(stream)
+    key = 'b/loss_kd[a:prediction]'
+    assert losses_of(model, batch)[key].equal(first[key])
+
+
+def test_boxes_teach_on_unlabeled_images(toolkit):
+    """What is known of an image goes along; its ground truth does not."""
+    model = toolkit.make_distiller(
+        members=dict(a=toolkit.yolox(), b=RETINANET),
+        sharing=dict(
+            type='cps', prediction=dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+        ),
+    )
+    unlabeled = toolkit.make_batch(seed=1)
+    for sample in unlabeled['data_samples']:
+        del sample.gt_instances
+    labeled = model.data_preprocessor(toolkit.make_batch(), True)
+    terms = model(**labeled, mode='loss', unlabeled=model.data_preprocessor(unlabeled, True))
+    linked = {key: value for key, value in terms.items() if '[' in key}
+    assert len(linked) == 2 and all(value > 0 for value in linked.values())
 
 
 def with_masks(batch):

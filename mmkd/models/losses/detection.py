@@ -8,7 +8,7 @@ from torch import Tensor
 from mmkd.models.losses.dense_detection import DenseDetectionLoss
 from mmkd.models.utils.logits import log_joint
 from mmkd.registry import MODELS
-from mmkd.utils.checks import check_number
+from mmkd.utils.checks import check_integer, check_number
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
 
@@ -85,8 +85,7 @@ class DetectionLoss(DenseDetectionLoss):
         check_number(score_thr, 'score_thr', most=1)
         check_number(nms_iou, 'nms_iou', most=1)
         check_number(truth_weight, 'truth_weight')
-        if type(max_per_img) is not int or max_per_img < 1:
-            raise ConfigError(f'max_per_img: expected a number of boxes, got {max_per_img!r}')
+        check_integer(max_per_img, 'max_per_img')
         self.score_thr, self.nms_iou, self.max_per_img = score_thr, nms_iou, max_per_img
         self.truth_weight = truth_weight
         self.classes = None if classes is None else _checked(classes)

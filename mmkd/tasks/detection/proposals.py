@@ -84,7 +84,11 @@ class ProposalPrediction(DetectorPrediction):
                 *rpn(self.features), batch_img_metas=metas, cfg=self.network.test_cfg.rpn
             )
         most = _sampled(self.network.train_cfg)
-        return [InstanceData(bboxes=each.bboxes[:most].detach()) for each in found]
+        # At least one, the image: ranks wait for each other's sums over proposals.
+        return [
+            InstanceData(bboxes=each.bboxes[:most].detach() if len(each) else _whole(each, meta))
+            for each, meta in zip(found, metas)
+        ]
 
     def own(self, image_metas: Sequence[dict[str, Any]]) -> tuple[list[InstanceData], Scored]:
         """Return its proposals and what its own second stage makes of them."""
@@ -134,7 +138,7 @@ class ProposalPrediction(DetectorPrediction):
             DensePrediction(scores.logit(eps=1e-6)[None], None, boxes[rows, best][None])
             for scores, boxes in sides
         )
-        pairs = [(target, other)] if len(best) else []
+        pairs = [(target, other)]
         if self.classes is None:
             anchors, others = self.rpn(), source.rpn()
             if anchors is not None and others is not None:
@@ -199,6 +203,11 @@ def _sampled(train_cfg: Any) -> int:
     rcnn = (train_cfg or {}).get('rcnn')
     first = rcnn[0] if isinstance(rcnn, (list, tuple)) else rcnn
     return min((first or {}).get('sampler', {}).get('num', MOST_PROPOSALS), MOST_PROPOSALS)
+
+
+def _whole(like: InstanceData, meta: dict[str, Any]) -> Tensor:
+    height, width = meta['img_shape'][:2]
+    return like.bboxes.new_tensor([[0, 0, width, height]])
 
 
 def _sample(
