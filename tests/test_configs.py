@@ -20,6 +20,8 @@ def load(name):
     """The config, with its own scope as the default one."""
     cfg = Config.fromfile(FOLDER / f'{name}.py')
     pytest.importorskip(cfg.default_scope)
+    if 'EfficientNetLite' in cfg.text:
+        pytest.importorskip('timm')
     DefaultScope.get_instance(f'config-{next(COUNTER)}', scope_name=cfg.default_scope)
     return cfg
 

@@ -500,6 +500,19 @@ CONFIGS = [
         "'student1' stands more than once",
     ),
     config(
+        'ensemble-weights',
+        'weight of a member that is not fused',
+        'model = dict(ensemble=dict(weights=dict(teacher=2.0)))',
+        'model.ensemble.weights',
+        "unknown name 'teacher'",
+    ),
+    config(
+        'detection-classes',
+        'classes in common that the members do not have',
+        link("loss=dict(type='DetectionLoss', classes={3: 0})"),
+        'classes: 3 is none of the 1 of the source',
+    ),
+    config(
         'ensemble-key',
         'unknown key of the ensemble',
         'model = dict(ensemble=dict(iou_tr=0.5))',

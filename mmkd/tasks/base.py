@@ -89,6 +89,9 @@ class Task(ABC):
             ConfigError: If this network has no such tap.
         """
 
+    def check_tap(self, path: str, network: Network, key: str) -> None:  # noqa: B027
+        """Raise a ConfigError for a module path whose outputs no two members can compare."""
+
     def default_loss(self, tap: str) -> dict | None:
         """Return the config of the loss for a tap (also with `[i]`), None without a default."""
         return dict(type='FeatureMSE') if tap.split('[')[0] == 'feature' else None

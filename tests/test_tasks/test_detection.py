@@ -35,7 +35,9 @@ TRANSFORMER = {
     'backbone.init_cfg': None,
     'backbone.depth': 18,
     'encoder.num_layers': 1,
+    'encoder.layer_cfg.ffn_cfg.feedforward_channels': 64,
     'decoder.num_layers': 2,
+    'decoder.layer_cfg.ffn_cfg.feedforward_channels': 64,
     'bbox_head.num_classes': 1,
 }
 DETR = dict(
@@ -45,6 +47,10 @@ DETR = dict(
 DINO = dict(
     config='mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
     options={**TRANSFORMER, 'neck.in_channels': [128, 256, 512], 'num_queries': 6},
+)
+DDQ = dict(
+    config='mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
+    options={**TRANSFORMER, 'neck.in_channels': [128, 256, 512]},
 )
 RTMDET_INS = dict(
     config='mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
@@ -124,19 +130,34 @@ def test_taps_of_two_stage_detectors_and_transformers_train(toolkit, member, tap
         (
             DINO,
             'bbox_head',
-            "'bbox_head' of 'a': DINO runs .* what works: the features .*'encoder'",
+            "'bbox_head' of 'a': DINO runs .* what works: the boxes .*'encoder'",
         ),
-        (FASTER, 'prediction', 'links.0..source_tap: FasterRCNN has no dense head for the'),
         (
-            DINO,
+            DDQ,
             'prediction',
-            "links.0..source_tap: DINO has no dense head for the 'prediction' tap",
+            "links.0..source_tap: DDQDETR has no reader for the 'prediction' tap.*what works: its",
         ),
     ],
 )
 def test_taps_that_cannot_be_compared_are_refused_by_name(toolkit, member, tap, message):
     with pytest.raises(ConfigError, match=message):
         toolkit.make_distiller(members=pair(member), links=[link(tap)], init=False)
+
+
+def test_two_stage_detectors_with_proposals_of_another_kind_are_refused(toolkit):
+    from mmdet.models.detectors import SparseRCNN
+
+    network, task = (
+        torch.nn.Module(),
+        task_of(dict(a=toolkit.make_distiller(init=False).network('student1'))),
+    )
+    network.__class__ = SparseRCNN
+    network.roi_head = torch.nn.Identity()
+    with pytest.raises(
+        ConfigError,
+        match="x: SparseRCNN has no proposals for the 'prediction' tap .*what works: its",
+    ):
+        task.resolve_tap('prediction', network, 'x')
 
 
 def built(toolkit, member):
@@ -242,9 +263,15 @@ def test_a_network_that_cannot_run_without_losses_is_named(toolkit):
 # ---------------------------------------------------------------- predictions
 
 
-@pytest.mark.parametrize('kind', ['yolox', 'rtmdet_ins', 'retinanet'])
+@pytest.mark.parametrize('kind', ['yolox', 'rtmdet_ins', 'retinanet', 'faster', 'dino'])
 def test_identical_members_have_a_prediction_link_of_zero(toolkit, kind):
-    member = dict(yolox=toolkit.yolox(), rtmdet_ins=RTMDET_INS, retinanet=RETINANET)[kind]
+    member = dict(
+        yolox=toolkit.yolox(),
+        rtmdet_ins=RTMDET_INS,
+        retinanet=RETINANET,
+        faster=FASTER,
+        dino=DINO,
+    )[kind]
     model = toolkit.make_distiller(
         members=pair(member), links=[dict(source='a', target='b')], data_preprocessor=toolkit.PLAIN
     )
@@ -255,6 +282,61 @@ def test_identical_members_have_a_prediction_link_of_zero(toolkit, kind):
     assert losses_of(model, batch)[key] > 1e-6
     model.network('b').load_state_dict(model.network('a').state_dict())
     assert losses_of(model, batch)[key].abs() < 1e-5
+
+
+@pytest.mark.parametrize('source, target', [('faster', 'faster'), ('faster', 'dino')])
+def test_a_prediction_link_reaches_the_target_and_nothing_flows_into_its_source(
+    toolkit, source, target
+):
+    kinds = dict(faster=FASTER, dino=DINO)
+    members = dict(a=dict(kinds[source], seed=1), b=dict(kinds[target], seed=2))
+    loss = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+    model = toolkit.make_distiller(members=members, links=[dict(source='a', target='b', loss=loss)])
+    term = losses_of(model, toolkit.make_batch(size=96))['b/loss_kd[a:prediction]']
+    assert term.isfinite() and term > 0
+    term.backward()
+    assert all(p.grad is None for p in model.network('a').parameters())
+    learning = {
+        name.split('.')[0]
+        for name, p in model.network('b').named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
+    assert {'backbone', 'neck'} < learning
+    assert learning & {'roi_head', 'bbox_head'}
+
+
+def test_the_draws_of_a_second_truth_do_not_move_the_random_stream(toolkit):
+    """A second stage draws the boxes that it learns from."""
+    loss = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+    links = [dict(source='a', target='b', loss=loss)]
+    members = dict(a=RETINANET, b=FASTER)
+    model = toolkit.make_distiller(members=members, links=links)
+    model.progress, batch = 0.5, toolkit.make_batch(size=96)
+    state = torch.get_rng_state()
+    streams = [copy.deepcopy(spec.stream.state_dict()) for spec in model.specs.values()]
+    first = losses_of(model, batch)
+    assert torch.get_rng_state().equal(state)
+    for spec, stream in zip(model.specs.values(), streams):
+        spec.stream.load_state_dict(stream)
+    key = 'b/loss_kd[a:prediction]'
+    assert losses_of(model, batch)[key].equal(first[key])
+
+
+def test_boxes_teach_on_unlabeled_images(toolkit):
+    """What is known of an image goes along; its ground truth does not."""
+    model = toolkit.make_distiller(
+        members=dict(a=toolkit.yolox(), b=RETINANET),
+        sharing=dict(
+            type='cps', prediction=dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+        ),
+    )
+    unlabeled = toolkit.make_batch(seed=1)
+    for sample in unlabeled['data_samples']:
+        del sample.gt_instances
+    labeled = model.data_preprocessor(toolkit.make_batch(), True)
+    terms = model(**labeled, mode='loss', unlabeled=model.data_preprocessor(unlabeled, True))
+    linked = {key: value for key, value in terms.items() if '[' in key}
+    assert len(linked) == 2 and all(value > 0 for value in linked.values())
 
 
 def with_masks(batch):

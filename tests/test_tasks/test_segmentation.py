@@ -865,21 +865,38 @@ def with_edges(batch):
 
 @pytest.mark.parametrize('member', [MASK2FORMER, MASKFORMER], ids=['mask2former', 'maskformer'])
 def test_query_based_segmenters_train_and_are_measured(toolkit, member):
-    """They have no threshold and no layer of logits: features are what they share."""
+    """They have no threshold; their queries make the prediction together."""
     pair = dict(student1=dict(member, seed=1), student2=dict(member, seed=2))
-    link = dict(source='student1', target='student2', tap='feature')
-    model = make(toolkit, members=pair, links=[link])
+    links = [
+        dict(source='student1', target='student2', tap=tap) for tap in ('feature', 'prediction')
+    ]
+    model = make(toolkit, members=pair, links=links)
     terms = losses_of(model, make_batch())
     assert all(torch.isfinite(v).all() for v in terms.values() if isinstance(v, torch.Tensor))
+    term = terms['student2/loss_kd[student1:prediction]']
+    assert term > 0
+    term.backward()
+    assert all(p.grad is None for p in model.network('student1').parameters())
+    assert model.network('student2').decode_head.query_embed.weight.grad.any()
     results = model.eval().predict_members(make_batch())
     assert list(results) == ['student1', 'student2', 'ensemble']
     assert results['ensemble'][0].pred_sem_seg.data.shape == (1, 64, 64)
-    with pytest.raises(ValueError, match="no layer 'conv_seg' for the 'prediction' tap.*'feature'"):
-        model.task.resolve_tap('prediction', model.network('student1'), 'x.tap')
     network, runs = model.network('student1').train(), []
     network.decode_head.register_forward_hook(lambda *args: runs.append(args))
     model.task.run_for_taps(network, torch.rand(2, 3, 64, 64), None, ['decode_head'])
     assert len(runs) == 1
+    # The classes' scores of mmseg's own inference, divided by their sum.
+    read = model.task.resolve_tap('prediction', network, 'x')[1](network.decode_head, runs[0][2])
+    classes, masks = (layers[-1] for layers in runs[0][2])
+    scores = torch.einsum('bqc,bqhw->bchw', classes.softmax(-1)[..., :-1], masks.sigmoid())
+    torch.testing.assert_close(read.exp(), scores / scores.sum(1, keepdim=True))
+
+
+def test_a_query_based_segmenter_and_a_network_with_branches_teach_each_other(toolkit):
+    pair = dict(student1=dict(MASK2FORMER, seed=1), student2=dict(PIDNET, seed=2))
+    model = make(toolkit, members=pair, sharing='ml_p')
+    terms = losses_of(model, with_edges(make_batch()))
+    assert sum('[' in key and value > 0 for key, value in terms.items()) == 2
 
 
 @pytest.mark.parametrize('member', [PIDNET, BISENET], ids=['pidnet', 'bisenet'])

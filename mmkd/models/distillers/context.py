@@ -17,6 +17,7 @@ class LinkContext:
         mask: Which positions count (`Task.valid_mask`), float (N, 1, H, W) of 0 and 1; None where
             all do, and on unlabeled images.
         data_samples: One per image, with ground truth; None on unlabeled images and at build.
+        image_metas: One dict per image (`img_shape`, `batch_input_shape`, ...), on all images.
         progress: Share of the training done, in [0, 1].
         target_network: The network that learns.
         source_network: The source's network; a list where the link has several sources.
@@ -27,6 +28,7 @@ class LinkContext:
 
     mask: Tensor | None = None
     data_samples: list[Any] | None = None
+    image_metas: list[dict[str, Any]] | None = None
     progress: float = 1.0
     target_network: nn.Module | None = None
     source_network: Any = None

@@ -49,13 +49,20 @@ class Link(nn.Module):
         target: Value of the target's tap on a probe image.
         sources: Values of the sources' taps, one per source.
         seed: Start of the random stream that initial weights are drawn from.
+        image_metas: What is known of the probe image.
 
     Raises:
         ConfigError: If the two sides cannot be compared; the message names both.
     """
 
     def __init__(
-        self, spec: LinkSpec, task: Any, target: TapValue, sources: list[TapValue], seed: int
+        self,
+        spec: LinkSpec,
+        task: Any,
+        target: TapValue,
+        sources: list[TapValue],
+        seed: int,
+        image_metas: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.spec, self.key = spec, spec.key
@@ -76,7 +83,12 @@ class Link(nn.Module):
         if len(self.rows) < max(len(levels_of(value)) for value in (target, *sources)):
             print_log(f'{spec.key}: levels of the same stride: {self._pairs()}', logger='current')
         self.forms = [_form(value) for value in (target, *sources)]
-        probe = LinkContext(task=task, target_tap=spec.target_tap, source_tap=spec.source_tap)
+        probe = LinkContext(
+            task=task,
+            target_tap=spec.target_tap,
+            source_tap=spec.source_tap,
+            image_metas=image_metas,
+        )
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.default_generator.manual_seed(seed)
             key, rows = f'{spec.key}.loss', self._paired(target, sources)
@@ -132,7 +144,11 @@ class Link(nn.Module):
     def _names(self, module: nn.Module, key: str) -> tuple[str, ...]:
         """Return what a loss or combiner asks of the context."""
         names = context_names(module.forward, 2, key)
-        if 'data_samples' in names and self.spec.on != 'labeled':
+        parameters = inspect.signature(module.forward).parameters
+        required = 'data_samples' in names and (
+            parameters['data_samples'].default is inspect.Parameter.empty
+        )
+        if required and self.spec.on != 'labeled':
             raise ConfigError(
                 f'{key}: {type(module).__name__} needs labels (data_samples), but the link acts '
                 f'on={self.spec.on!r}'

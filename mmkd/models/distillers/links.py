@@ -34,6 +34,19 @@ class Batch:
     mask: Tensor | None = None
     readings: Readings = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # Of its own: links on unlabeled images get these, but no data samples.
+        self.image_metas = metas_of(self.inputs, self.data_samples)
+
+
+def metas_of(inputs: Tensor, data_samples: list[Any] | None) -> list[dict[str, Any]]:
+    """Return what is known of each image: of its sample, else that it fills the input."""
+    if data_samples is not None:
+        return [dict(sample.metainfo) for sample in data_samples]
+    shape = tuple(inputs.shape[-2:])
+    keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    return [dict.fromkeys(keys, shape) for _ in inputs]
+
 
 class Links(nn.Module):
     """All links: build them, say what a step needs, compute the terms, contain faults.
@@ -70,12 +83,13 @@ class Links(nn.Module):
                 if (name, tap) not in members.taps:
                     key = f'{spec.key}.{side}_tap'
                     members.taps[name, tap] = Tap(name, tap, members.network(name), task, key)
-        values = self._probe(probe_sizes)
+        values, image_metas = self._probe(probe_sizes)
         for index, spec in enumerate(specs):
             sources = [values[name, spec.source_tap] for name in spec.sources]
             target = values[spec.target, spec.target_tap]
             seed = members.specs[spec.target].seed or 0
-            link = Link(spec, task, target, sources, (seed + 1000 + index) % 2**32)
+            seed = (seed + 1000 + index) % 2**32
+            link = Link(spec, task, target, sources, seed, image_metas)
             self._check_fitted_first(link)
             self.add_module(f'{spec.target}_from_{"_".join(spec.sources)}_{index}', link)
         terms = [
@@ -128,15 +142,18 @@ class Links(nn.Module):
                     'set joint=True'
                 )
 
-    def _probe(self, sizes: Sequence[int]) -> dict[tuple[str, str], TapValue]:
-        """Read all taps on an empty image, to find their shapes."""
+    def _probe(
+        self, sizes: Sequence[int]
+    ) -> tuple[dict[tuple[str, str], TapValue], list[dict[str, Any]]]:
+        """Read all taps on an empty image, to find their shapes; also return its metas."""
         if not self.members.taps:
-            return {}
+            return {}, []
         failures: dict[str, Exception] = {}
         with torch.random.fork_rng(devices=[]):
             for size in sizes:
+                image = torch.zeros(1, 3, size, size)
                 try:
-                    return self._probed(torch.zeros(1, 3, size, size), failures)
+                    return self._probed(image, failures), metas_of(image, None)
                 except UNFIT_SIZE:
                     continue  # window attention and position embeddings need their own sizes
         tried = f'{", ".join(map(str, sizes))} pixels a side'
@@ -368,6 +385,7 @@ class Links(nn.Module):
         return LinkContext(
             mask=batch.mask,
             data_samples=batch.data_samples,
+            image_metas=batch.image_metas,
             progress=progress,
             target_network=self.members.network(link.target),
             source_network=networks[0] if len(networks) == 1 else networks,

@@ -78,6 +78,7 @@ class Tap:
             self.path, self.reader = task.resolve_tap(name, network, key)
         else:
             self.path = name
+            task.check_tap(name, network, key)
         modules = dict(network.named_modules())
         if self.path not in modules:
             known = [*task.standard_taps, *filter(None, modules)]

@@ -42,6 +42,15 @@ class DetectionEnsemble(Ensemble):
             duplicates of low score, which drag means down.
         score_thr: Boxes with a lower score are left out first.
         max_per_img: Maximum number of boxes per image, best first; -1: all.
+        weights: Of the members, in their order, or by name in a config
+            (`weights=dict(student1=2.0)`; 1 where a member is not named): how much a member's boxes
+            move a fused one, and by how much its scores count against the heaviest member's. Take
+            them from validation. Default: alike.
+        calibration: Of the members, likewise: `(slope, offset)` of their scores' log-odds (Platt
+            scaling), for detectors whose scores differ in scale. Default: (1, 0), as they are.
+
+    Raises:
+        ConfigError: For wrong arguments.
     """
 
     def __init__(
@@ -51,6 +60,8 @@ class DetectionEnsemble(Ensemble):
         conf_type: str = 'max',
         score_thr: float = 0.001,
         max_per_img: int = 100,
+        weights: Sequence[float] | None = None,
+        calibration: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         super().__init__()
         self.fusion = choose(fusion, ('wbf', 'nms'), 'model.ensemble.fusion')
@@ -64,6 +75,19 @@ class DetectionEnsemble(Ensemble):
                 f'max_per_img: expected a number of boxes, or -1 for all, got {max_per_img!r}'
             )
         self.iou_thr, self.score_thr, self.max_per_img = iou_thr, score_thr, max_per_img
+        self.weights = None if weights is None else list(weights)
+        for weight in self.weights or []:
+            check_number(weight, 'model.ensemble.weights')
+        if self.weights is not None and not any(self.weights):
+            raise ConfigError('model.ensemble.weights: all are 0')
+        self.calibration = None if calibration is None else list(calibration)
+        for pair in self.calibration or []:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise ConfigError(
+                    f'model.ensemble.calibration: expected (slope, offset), got {pair!r}'
+                )
+            check_number(pair[0], 'model.ensemble.calibration: slope')
+            check_number(pair[1], 'model.ensemble.calibration: offset', -float('inf'))
         self.told = False
 
     def forward(self, predictions: Sequence[InstanceData]) -> InstanceData:
@@ -78,7 +102,7 @@ class DetectionEnsemble(Ensemble):
         """
         if len(predictions) == 1:
             return predictions[0]
-        members = [self._usable(p) for p in predictions]
+        members = [self._usable(p) for p in self._calibrated(predictions)]
         first = predictions[0].bboxes
         if not any(len(p) for p in members):
             boxes, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
@@ -104,6 +128,17 @@ class DetectionEnsemble(Ensemble):
             )
         return fused
 
+    def _calibrated(self, predictions: Sequence[InstanceData]) -> list[InstanceData]:
+        if self.calibration is None:
+            return list(predictions)
+        found = []
+        for prediction, (slope, offset) in zip(predictions, self.calibration, strict=True):
+            log_odds = prediction.scores.float().logit(eps=1e-6)
+            prediction = prediction[:]  # a copy
+            prediction.scores = (slope * log_odds + offset).sigmoid().to(prediction.scores)
+            found.append(prediction)
+        return found
+
     def _usable(self, prediction: InstanceData) -> InstanceData:
         """Leave out boxes with a low score or without area, which the library warns of."""
         prediction = prediction.detach()
@@ -123,6 +158,9 @@ class DetectionEnsemble(Ensemble):
         start, end = together[:, :2].min(0), together[:, 2:].max(0)
         offset, extent = np.tile(start, 2), np.tile(end - start, 2)
         boxes = [((b - offset) / extent).clip(0, 1) for b in boxes]
+        if self.weights is not None and self.fusion == 'nms':
+            # The library's own weights make scores smaller by their sum.
+            scores = [s * w / max(self.weights) for s, w in zip(scores, self.weights)]
         if self.fusion == 'nms':
             fused = nms(boxes, scores, labels, iou_thr=self.iou_thr)
         else:
@@ -130,6 +168,7 @@ class DetectionEnsemble(Ensemble):
                 boxes,
                 scores,
                 labels,
+                weights=self.weights,
                 iou_thr=self.iou_thr,
                 skip_box_thr=self.score_thr,
                 conf_type=self.conf_type,

@@ -4,6 +4,7 @@ from .base import DistillationLoss
 from .channel_correlation import ChannelCorrelation
 from .channel_wise import ChannelWise
 from .dense_detection import DenseDetectionLoss
+from .detection import DetectionLoss
 from .dist import DIST
 from .dkd import DKD
 from .feature_mse import FeatureMSE
@@ -28,6 +29,7 @@ __all__ = [
     'ChannelCorrelation',
     'ChannelWise',
     'DenseDetectionLoss',
+    'DetectionLoss',
     'DistillationLoss',
     'FeatureMSE',
     'FitNets',

@@ -13,7 +13,9 @@ class DistillationLoss(nn.Module):
     them `forward` names what else it needs; the link passes it by keyword:
 
     - `mask`: Tensor (N, 1, H, W) of 0 and 1, the pixels that count, or None where all do;
-    - `data_samples`: list, one per image; None on unlabeled batches and in the build's probe;
+    - `data_samples`: list, one per image; None on unlabeled batches and in the build's probe (a
+      loss that needs them has no default for it, and is refused on unlabeled images);
+    - `image_metas`: list of dicts, what is known of each image (`img_shape`, ...), on any batch;
     - `progress`: float in [0, 1], the share of the training that is done;
     - `target_network`, `source_network`: the members' networks (a list for several sources);
     - `target_tap`, `source_tap`: str, the taps' names;

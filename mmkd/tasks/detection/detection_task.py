@@ -1,25 +1,31 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmdet.models.dense_heads import DDQDETRHead, DETRHead, GroundingDINOHead
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.models.detectors.base_detr import DetectionTransformer
+from mmdet.models.roi_heads import CascadeRoIHead, SparseRoIHead, StandardRoIHead
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from typing_extensions import override
 
 from mmkd.registry import MODELS, TASKS
-from mmkd.utils.checks import build_checked
+from mmkd.utils.checks import build_checked, choose
 from mmkd.utils.errors import ConfigError
 
 from ..base import Task
 from ..types import Network, TapReader
 from .drawing import DetectionDrawing
 from .mixing import DetectionMixing
+from .proposals import read_proposals
+from .queries import read_queries
 from .readers import reader_of
 
 if TYPE_CHECKING:
@@ -30,12 +36,14 @@ UNMATCHED = {
     TwoStageDetector: (
         ('roi_head',),
         'proposals',
-        "the features ('feature', 'neck', 'backbone.layer3') and the maps of 'rpn_head[0]'",
+        "the boxes ('prediction'), the features ('feature', 'neck', 'backbone.layer3') and the "
+        "maps of 'rpn_head[0]'",
     ),
     DetectionTransformer: (
         ('decoder', 'bbox_head'),
         'queries',
-        "the features ('feature', 'neck', 'backbone.layer3') and the 'encoder'",
+        "the boxes ('prediction'), the features ('feature', 'neck', 'backbone.layer3') and the "
+        "'encoder'",
     ),
 }
 
@@ -44,10 +52,11 @@ UNMATCHED = {
 class DetectionTask(Task):
     """Detection by MMDetection's networks.
 
-    Taps: `prediction` is the dense head's output on the common grid of all levels
+    Taps: `prediction` is, of a dense detector, the head's output on the common grid of all levels
     (`DensePrediction`: class logits, objectness where the head has it, boxes decoded to pixels),
-    for heads with a `prediction_reader`; `feature` the levels of the neck (of the backbone where
-    there is no neck).
+    for heads with a `prediction_reader`; of a two-stage detector what its second stage makes of
+    proposals (`ProposalPrediction`); of a transformer its queries (`QueryPrediction`). `feature` is
+    the levels of the neck (of the backbone where there is no neck).
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
@@ -64,17 +73,34 @@ class DetectionTask(Task):
     def resolve_tap(self, name: str, network: Network, key: str) -> tuple[str, TapReader | None]:
         if name == 'feature':
             return ('neck' if network.with_neck else 'backbone'), None
+        if isinstance(network, TwoStageDetector):
+            _check_two_stage(network, key)
+            path = 'neck' if network.with_neck else 'backbone'
+            return path, partial(read_proposals, network=network)
         head = getattr(network, 'bbox_head', None)
-        if head is None or isinstance(network, (TwoStageDetector, DetectionTransformer)):
+        if isinstance(network, DetectionTransformer):
+            _check_queries(network, head, key)
+            return 'bbox_head', partial(read_queries, num_queries=network.num_queries)
+        if head is None:
             raise ConfigError(
-                f"{key}: {type(network).__name__} has no dense head for the 'prediction' tap, as "
-                "one-stage detectors have; tap its features ('feature')"
+                f"{key}: {type(network).__name__} has no head of boxes for the 'prediction' tap; "
+                "what works: its features ('feature')"
             )
         return 'bbox_head', reader_of(head, key)
 
     @override
+    def check_tap(self, path: str, network: Network, key: str) -> None:
+        for cls, (modules, what, alternatives) in UNMATCHED.items():
+            if isinstance(network, cls) and path.split('.')[0] in modules:
+                raise ConfigError(
+                    f'{key}: a tap at {path!r} of {self.name_of(network)!r}: '
+                    f'{type(network).__name__} runs it on its own {what}, which are other boxes in '
+                    f'each member and cannot be compared; what works: {alternatives}'
+                )
+
+    @override
     def default_loss(self, tap: str) -> dict | None:
-        return dict(type='DenseDetectionLoss') if tap == 'prediction' else super().default_loss(tap)
+        return dict(type='DetectionLoss') if tap == 'prediction' else super().default_loss(tap)
 
     @override
     def run_for_taps(
@@ -88,14 +114,16 @@ class DetectionTask(Task):
         if roots <= {'backbone', 'neck'}:
             network.extract_feat(inputs)
             return
-        self._check_comparable(network, paths)
         # Heads are called as modules: a detector's own `_forward` calls their `forward`, which no
         # hook sees.
         if isinstance(network, TwoStageDetector) and roots <= {'backbone', 'neck', 'rpn_head'}:
             network.rpn_head(network.extract_feat(inputs))
         elif isinstance(network, DetectionTransformer):
             samples = _with_instances(inputs, data_samples)  # DINO's denoising asks for them
-            network.forward_transformer(network.extract_feat(inputs), samples)
+            found = network.forward_transformer(network.extract_feat(inputs), samples)
+            if 'bbox_head' in roots:  # what else is found there is for its loss
+                names = inspect.signature(network.bbox_head.forward).parameters
+                network.bbox_head(**{k: value for k, value in found.items() if k in names})
         elif (
             roots <= {'backbone', 'neck', 'bbox_head'}
             and getattr(network, 'bbox_head', None) is not None
@@ -103,16 +131,6 @@ class DetectionTask(Task):
             network.bbox_head(network.extract_feat(inputs))
         else:
             self._run_unknown(network, inputs, data_samples, paths)
-
-    def _check_comparable(self, network: Network, paths: Sequence[str]) -> None:
-        for cls, (modules, what, alternatives) in UNMATCHED.items():
-            refused = [path for path in paths if path.split('.')[0] in modules]
-            if isinstance(network, cls) and refused:
-                raise ConfigError(
-                    f'a tap at {refused[0]!r} of {self.name_of(network)!r}: '
-                    f'{type(network).__name__} runs it on its own {what}, which are other boxes in '
-                    f'each member and cannot be compared; what works: {alternatives}'
-                )
 
     def _run_unknown(
         self,
@@ -138,6 +156,10 @@ class DetectionTask(Task):
             'classes',
             'model.ensemble.members',
         )
+        for option, default in (('weights', 1.0), ('calibration', (1.0, 0.0))):
+            if cfg.get(option) is not None:
+                key = f'model.ensemble.{option}'
+                cfg[option] = _by_member(cfg[option], members, default, key)
         return build_checked(MODELS, dict(type='DetectionEnsemble', **cfg), 'model.ensemble')
 
     @override
@@ -151,6 +173,37 @@ class DetectionTask(Task):
             if hasattr(module, 'num_classes'):
                 return module.num_classes
         return None
+
+
+def _by_member(given: Any, members: Sequence[str], default: Any, key: str) -> list[Any]:
+    """Return an option's values in the members' order."""
+    if isinstance(given, Mapping):
+        for name in given:
+            choose(name, members, key)
+        return [given.get(name, default) for name in members]
+    if not isinstance(given, (list, tuple)) or len(given) != len(members):
+        raise ConfigError(f'{key}: expected a value for each of {list(members)}, got {given!r}')
+    return list(given)
+
+
+def _check_two_stage(network: Network, key: str) -> None:
+    roi_head = network.roi_head
+    known = isinstance(roi_head, (StandardRoIHead, CascadeRoIHead))
+    if not known or isinstance(roi_head, SparseRoIHead) or not network.with_rpn:
+        raise ConfigError(
+            f"{key}: {type(network).__name__} has no proposals for the 'prediction' tap that "
+            'another detector could score: those with an RPN and the standard or cascade RoI head '
+            "have (Faster, Mask and Cascade R-CNN); what works: its features ('feature')"
+        )
+
+
+def _check_queries(network: Network, head: Any, key: str) -> None:
+    if not isinstance(head, DETRHead) or isinstance(head, (DDQDETRHead, GroundingDINOHead)):
+        raise ConfigError(
+            f"{key}: {type(network).__name__} has no reader for the 'prediction' tap; of "
+            'transformers DETR, Conditional, DAB and Deformable DETR and DINO have one; what '
+            "works: its features ('feature') and the 'encoder'"
+        )
 
 
 def _with_instances(

@@ -12,6 +12,7 @@ A project adds one for a head of its own in any module that its config imports:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -20,11 +21,14 @@ from mmdet.models.dense_heads import (
     ATSSHead,
     ATSSVLFusionHead,
     AutoAssignHead,
+    CenterNetHead,
+    CenterNetUpdateHead,
     DDODHead,
     FCOSHead,
     GFLHead,
     RetinaHead,
     RetinaSepBNHead,
+    RPNHead,
     RTMDetHead,
     SSDHead,
     TOODHead,
@@ -41,6 +45,8 @@ from mmkd.utils.errors import ConfigError
 
 from ..types import TapReader
 from .structures import DensePrediction
+
+CENTERNET_STRIDE = 4  # "output stride of R = 4" (Zhou et al., arXiv 1904.07850, section 3)
 
 
 @singledispatch
@@ -67,10 +73,14 @@ def reader_of(head: Any, key: str) -> TapReader:
     Raises:
         ConfigError: If there is none.
     """
-    reader = prediction_reader.dispatch(type(head))
-    if reader is prediction_reader.dispatch(object):
+    if prediction_reader.dispatch(type(head)) is prediction_reader.dispatch(object):
         raise ConfigError(f'{key}: {_missing(head)}')
-    return reader
+    return read_dense
+
+
+def read_dense(head: Any, output: Any) -> DensePrediction:
+    """Read a dense head's output, and keep it for the head's own loss of a second truth."""
+    return replace(prediction_reader(head, output), head=head, outputs=output)
 
 
 def _missing(head: Any) -> str:
@@ -102,8 +112,12 @@ def priors_of(head: Any, maps: Sequence[Tensor], **options: Any) -> Tensor:
 
 def class_logits(head: Any, maps: Sequence[Tensor]) -> Tensor:
     """Return the log-odds of each class (N, P, C) of a head with sigmoid or softmax classes."""
-    logits = flatten_levels(maps, head.cls_out_channels)
-    if head.use_sigmoid_cls:
+    return log_odds(flatten_levels(maps, head.cls_out_channels), head.use_sigmoid_cls)
+
+
+def log_odds(logits: Tensor, use_sigmoid: bool) -> Tensor:
+    """Return the log-odds of each class (N, P, C) of a sigmoid's logits, or of a softmax's."""
+    if use_sigmoid:
         return logits
     # The last class is the background. log(1 - p) is exact where p is small and finite at p = 1.
     log_p = F.log_softmax(logits.float(), dim=-1)[..., :-1].clamp(max=-1e-7)
@@ -156,6 +170,7 @@ def read_rtmdet(head: Any, output: Any) -> DensePrediction:
     )
 
 
+@prediction_reader.register(RPNHead)
 @prediction_reader.register(RetinaHead)
 @prediction_reader.register(RetinaSepBNHead)
 @prediction_reader.register(SSDHead)
@@ -261,6 +276,37 @@ def read_yolov3(head: Any, output: Any) -> DensePrediction:
         strides.repeat(values.shape[0]).unsqueeze(-1),
     )
     return DensePrediction(values[..., 5:], values[..., 4], boxes.view(values.shape[0], -1, 4))
+
+
+@prediction_reader.register(CenterNetHead)
+def read_centernet(head: Any, output: Any) -> DensePrediction:
+    """CenterNet: heat of each class as a probability; size and center offset in cells.
+
+    The cells are `CENTERNET_STRIDE` pixels wide, unless the head has a `stride` of its own.
+    """
+    heat, sizes, offsets = (flatten_levels(maps, maps[0].shape[1]).float() for maps in output)
+    cells = [
+        torch.cartesian_prod(*(torch.arange(n, device=heat.device) for n in m.shape[-2:])).flip(-1)
+        for m in output[0]
+    ]
+    centers, half = torch.cat(cells) + offsets, sizes.clamp(min=0) / 2
+    boxes = torch.cat([centers - half, centers + half], dim=-1)
+    return DensePrediction(
+        heat.logit(eps=1e-6), None, boxes * getattr(head, 'stride', CENTERNET_STRIDE)
+    )
+
+
+@prediction_reader.register(CenterNetUpdateHead)
+def read_centernet_update(head: Any, output: Any) -> DensePrediction:
+    """CenterNet2's first stage: class logits; distances in strides while training, then pixels."""
+    classes, distances = output
+    if head.training:
+        distances = [d * stride for d, stride in zip(distances, head.strides)]
+    return DensePrediction(
+        class_logits(head, classes),
+        None,
+        boxes_around(priors_of(head, classes), flatten_levels(distances, 4)),
+    )
 
 
 # Derived from heads above, but with other outputs.

@@ -1,12 +1,95 @@
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import torch
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData
 from torch import Tensor
+
+from .own_loss import check_takes_truth, of_images, sum_of_losses
+
+
+class Candidates(NamedTuple):
+    """What a detector sees in one image, before a threshold and NMS.
+
+    Attributes:
+        boxes: (P, 4), xyxy in pixels of the network's input.
+        scores: Probability of each class (P, C).
+    """
+
+    boxes: Tensor
+    scores: Tensor
+
+
+class DetectorPrediction(ABC):
+    """What the `prediction` tap reads of a detector, of whatever family.
+
+    Two predictions are compared in the finest form that both have: at common positions (`aligned`),
+    or by the source's boxes as a second truth for the target (`candidates`, `own_loss`).
+    """
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """Number of classes C, without background."""
+
+    @property
+    @abstractmethod
+    def requires_grad(self) -> bool:
+        """Whether a gradient flows from it."""
+
+    @abstractmethod
+    def detach(self) -> DetectorPrediction:
+        """Cut out of the graph, for a source: what is computed of it later has no gradient."""
+
+    @abstractmethod
+    def of_classes(self, classes: Sequence[int]) -> DetectorPrediction:
+        """Return what it says of these classes, in this order."""
+
+    @abstractmethod
+    def aligned(
+        self, source: DetectorPrediction, image_metas: Sequence[dict[str, Any]]
+    ) -> list[tuple[DensePrediction, DensePrediction]]:
+        """Bring itself, the target, and the source to common positions.
+
+        Args:
+            source: Another member's, with as many classes.
+            image_metas: What is known of each image.
+
+        Returns:
+            Pairs (target's, source's), each on one grid; none where the two have no common ground.
+        """
+
+    @abstractmethod
+    def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
+        """Return what it sees in each image."""
+
+    @abstractmethod
+    def check_own_loss(self) -> None:
+        """Raise a ConfigError if the network's own loss cannot be computed for a second truth."""
+
+    @abstractmethod
+    def own_loss(
+        self,
+        truth: Sequence[InstanceData],
+        image_metas: Sequence[dict[str, Any]],
+        images: Sequence[int],
+    ) -> Tensor:
+        """Return the sum of the network's own loss terms for another truth, in the same forward.
+
+        Args:
+            truth: Boxes and labels, one per image of `images`.
+            image_metas: What is known of each image of the batch.
+            images: Indices of the images that count.
+        """
 
 
 @dataclass
-class DensePrediction:
+class DensePrediction(DetectorPrediction):
     """A dense detector's output at every position of its levels, joined to one grid of P positions.
 
     The one form in which all dense heads are compared. A position is a cell of a level, or one of
@@ -18,21 +101,20 @@ class DensePrediction:
         obj_logits: Log-odds (N, P) of a factor of the score that all classes share (objectness,
             centerness); None for heads without.
         boxes: Decoded boxes (N, P, 4), xyxy in pixels of the network's input.
+        head: The head, for `own_loss`; the tap fills it in.
+        outputs: What the head's `forward` returned, likewise.
     """
 
     cls_logits: Tensor
     obj_logits: Tensor | None
     boxes: Tensor
+    head: Any = None
+    outputs: Any = None
 
-    def detach(self) -> DensePrediction:
-        """Cut out of the graph."""
-        objectness = None if self.obj_logits is None else self.obj_logits.detach()
-        return replace(
-            self,
-            cls_logits=self.cls_logits.detach(),
-            obj_logits=objectness,
-            boxes=self.boxes.detach(),
-        )
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C, without background."""
+        return self.cls_logits.shape[-1]
 
     @property
     def requires_grad(self) -> bool:
@@ -42,10 +124,74 @@ class DensePrediction:
     @property
     def scores(self) -> Tensor:
         """Best class's probability times objectness (if any), (N, P)."""
-        scores = self.cls_logits.float().sigmoid().amax(-1)
-        return scores if self.obj_logits is None else scores * self.obj_logits.float().sigmoid()
+        return self.class_scores.amax(-1)
+
+    @property
+    def class_scores(self) -> Tensor:
+        """Each class's probability times objectness (if any), (N, P, C)."""
+        scores = self.cls_logits.float().sigmoid()
+        if self.obj_logits is None:
+            return scores
+        return scores * self.obj_logits.float().sigmoid().unsqueeze(-1)
+
+    def detach(self) -> DensePrediction:
+        """Cut out of the graph."""
+        objectness = None if self.obj_logits is None else self.obj_logits.detach()
+        return DensePrediction(self.cls_logits.detach(), objectness, self.boxes.detach())
+
+    def of_classes(self, classes: Sequence[int]) -> DensePrediction:
+        """Return what it says of these classes, in this order."""
+        return replace(self, cls_logits=self.cls_logits[..., list(classes)])
+
+    def aligned(
+        self, source: DetectorPrediction, image_metas: Sequence[dict[str, Any]]
+    ) -> list[tuple[DensePrediction, DensePrediction]]:
+        """Compare position by position where both have as many."""
+        if not isinstance(source, DensePrediction) or source.boxes.shape != self.boxes.shape:
+            return []
+        return [(self, source)]
+
+    def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
+        """Return every position's box."""
+        return [Candidates(*each) for each in zip(self.boxes, self.class_scores)]
+
+    def check_own_loss(self) -> None:
+        """Raise a ConfigError if the head does not compute its loss of its output and boxes."""
+        check_takes_truth(self.head)
+
+    def own_loss(
+        self,
+        truth: Sequence[InstanceData],
+        image_metas: Sequence[dict[str, Any]],
+        images: Sequence[int],
+    ) -> Tensor:
+        """Return the head's own loss for another truth, by its `loss_by_feat`."""
+        metas = [image_metas[i] for i in images]
+        if hasattr(self.head, 'loss_mask_by_feat'):  # RTMDet-Ins
+            truth = with_box_masks(truth, metas)
+        outputs = of_images(self.outputs, images, len(image_metas))
+        return sum_of_losses(
+            self.head.loss_by_feat(*outputs, batch_gt_instances=list(truth), batch_img_metas=metas)
+        )
 
     def __str__(self) -> str:
         n, p, c = self.cls_logits.shape
         objectness = 'no' if self.obj_logits is None else 'yes'
         return f'(images {n}, positions {p}, classes {c}, objectness {objectness})'
+
+
+def with_box_masks(
+    truth: Sequence[InstanceData], image_metas: Sequence[dict[str, Any]]
+) -> list[InstanceData]:
+    """Fill each box with a mask, for heads that ask for masks; their mask loss does not count."""
+    masked = []
+    for instances, meta in zip(truth, image_metas):
+        height, width = meta.get('batch_input_shape', meta['img_shape'])[:2]
+        rows = torch.arange(height)[None, :, None] + 0.5
+        columns = torch.arange(width)[None, None, :] + 0.5
+        left, top, right, bottom = (x[:, None, None] for x in instances.bboxes.cpu().unbind(1))
+        inside = (columns > left) & (columns < right) & (rows > top) & (rows < bottom)
+        copy = InstanceData(**dict(instances.items()))
+        copy.masks = BitmapMasks(inside.numpy().astype('uint8'), height, width)
+        masked.append(copy)
+    return masked

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.structures import BaseDataElement
 from mmseg.models.backbones import PIDNet
-from mmseg.models.decode_heads import PointHead
+from mmseg.models.decode_heads import Mask2FormerHead, MaskFormerHead, PointHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor
 from torch import Tensor, nn
+from torch.nn import functional as F
 from typing_extensions import override
 
 from mmkd.registry import MODELS, TASKS
@@ -31,8 +32,9 @@ class SegmentationTask(Task):
     """Semantic segmentation by MMSegmentation's networks.
 
     Taps: `prediction` is the (last) decode head's logits before they are resized to the image, read
-    at its layer `conv_seg` (decode heads call their own `forward`, which no hook sees); query-based
-    heads (Mask2Former, MaskFormer, K-Net) have none. `feature` is the map that the decode head
+    at its layer `conv_seg` (decode heads call their own `forward`, which no hook sees); of
+    MaskFormer and Mask2Former the log-probabilities that their queries make together
+    (`read_mask_queries`); K-Net has none. `feature` is the map that the decode head
     reads if it reads one of the backbone's, else the backbone's last; another one by a module path
     (`feature_tap='backbone[2]'`). Pixels whose label is the decode head's `ignore_index`, padding
     among them, count in no link's loss.
@@ -56,6 +58,8 @@ class SegmentationTask(Task):
         head = head_of(network)
         if name == 'feature':
             return 'backbone', _feature_reader(network)
+        if isinstance(head, (MaskFormerHead, Mask2FormerHead)):
+            return 'decode_head', read_mask_queries
         if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
             raise ConfigError(
                 f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: "
@@ -129,6 +133,23 @@ class SegmentationTask(Task):
         # Query-based heads have no threshold: they have a channel per class.
         cfg.setdefault('threshold', getattr(heads[members[0]], 'threshold', None))
         return build_checked(MODELS, dict(type='SegmentationEnsemble', **cfg), 'model.ensemble')
+
+
+def read_mask_queries(head: nn.Module, output: Any) -> Tensor:
+    """Return log-probabilities (N, C, H, W) of what a query-based head returned.
+
+    Each pixel's scores are those of MaskFormer's semantic inference (Cheng et al., arXiv
+    2107.06278, section 3.4), sum over queries of class probability (without "no object") times mask
+    probability, here divided by their sum (mmkd's choice), so that a softmax gives them.
+
+    Args:
+        head: The head.
+        output: Class logits (N, Q, C + 1) and mask logits (N, Q, H, W) of all decoder layers.
+    """
+    classes, masks = (layers[-1].float() for layers in output)
+    log_class = classes.log_softmax(-1)[..., :-1, None, None]
+    log_mask = F.logsigmoid(masks).unsqueeze(2)
+    return (log_class + log_mask).logsumexp(1).log_softmax(1)
 
 
 def head_of(network: Network) -> Any:

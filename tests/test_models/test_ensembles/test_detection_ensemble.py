@@ -67,6 +67,45 @@ def test_wbf_weights_the_coordinates_by_the_scores(conf_type, scores):
     )
 
 
+def test_a_heavier_member_moves_the_box_and_its_scores_count_more():
+    fused = DetectionEnsemble(weights=[3, 1])([boxes_of(A), boxes_of(B, FAR)])
+    mean = [(1.8 * a + 0.9 * b) / 2.7 for a, b in zip(A[:4], B[:4])]
+    check(fused, (*mean, 0.6, 0), (*FAR[:4], 0.5 / 3, 0))
+    kept = DetectionEnsemble(weights=[3, 1], fusion='nms')([boxes_of(A), boxes_of(B, FAR)])
+    check(kept, A, (*FAR[:4], 0.5 / 3, 0))
+
+
+def test_scores_are_calibrated_before_they_are_fused():
+    """(slope, offset) of the log-odds: 0.6 becomes 2 logit(0.6) - 1."""
+    ensemble = DetectionEnsemble(calibration=[(2.0, -1.0), (1.0, 0.0)], fusion='nms')
+    given = boxes_of(A)
+    odds = (0.6 / 0.4) ** 2 / np.e
+    check(ensemble([given, boxes_of(FAR)]), (*FAR[:5], 0), (*A[:4], odds / (1 + odds), 0))
+    check(given, A)
+
+
+@pytest.mark.parametrize(
+    'option, value, message',
+    [
+        ('weights', dict(b=1), "model.ensemble.weights: unknown name 'b'; "),
+        ('weights', [1], r"model.ensemble.weights: expected a value for each of \['student1', "),
+        ('weights', dict(student1=-1), 'model.ensemble.weights: expected a number >= 0'),
+        ('weights', [0, 0], 'model.ensemble.weights: all are 0'),
+        ('calibration', dict(student2=2), r'calibration: expected \(slope, offset\), got 2'),
+        ('calibration', dict(student1=(-1, 0)), 'slope: expected a number >= 0'),
+    ],
+)
+def test_options_of_members_are_given_by_name_and_checked(toolkit, option, value, message):
+    from mmkd.tasks.detection import DetectionTask
+    from mmkd.utils.errors import ConfigError
+
+    task, members = DetectionTask({}), ['student1', 'student2']
+    task.networks = dict.fromkeys(members)
+    with pytest.raises(ConfigError, match=message):
+        task.build_ensemble(members, **{option: value})
+    assert task.build_ensemble(members, weights=dict(student2=2.0)).weights == [1.0, 2.0]
+
+
 def test_wbf_of_three_members():
     c = (112, 12, 152, 52, 0.3, 0)
     fused = DetectionEnsemble(conf_type='avg')([boxes_of(A), boxes_of(B), boxes_of(c, FAR)])

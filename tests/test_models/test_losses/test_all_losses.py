@@ -17,7 +17,11 @@ def named(cases):
 
 
 def test_every_loss_has_a_case():
-    tested = {case.cfg['type'] for case in CASES} | {'DenseDetectionLoss', 'InheritExploreLoss'}
+    tested = {case.cfg['type'] for case in CASES} | {
+        'DenseDetectionLoss',
+        'DetectionLoss',
+        'InheritExploreLoss',
+    }
     registered = {
         name
         for name in losses.__dict__

@@ -384,7 +384,7 @@ def test_scores_of_a_prediction():
         (dict(iou='ciou'), "iou: unknown name 'ciou'; did you mean '"),
         (dict(iou='x'), "iou: unknown name 'x'; valid: iou, giou"),
         *(
-            (dict([(name, value)]), f'{name}: expected a number >= 0, got {value}')
+            (dict([(name, value)]), f'{name}: expected a number .*got {value}')
             for name in ('class_weight', 'objectness_weight', 'box_weight', 'background_weight')
             for value in (-1.0, float('nan'), float('inf'))
         ),

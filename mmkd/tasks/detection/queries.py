@@ -1,0 +1,156 @@
+"""Predictions of the DETR family: a set of queries, without an order of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import DETRHead
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from .own_loss import of_images, sum_of_losses
+from .readers import log_odds
+from .structures import Candidates, DensePrediction, DetectorPrediction
+
+# Of classes, distance and GIoU in the cost of a pair: the boxes' as in DETR (arXiv 2005.12872).
+COSTS = (2.0, 5.0, 2.0)
+
+
+@dataclass
+class QueryPrediction(DetectorPrediction):
+    """What a transformer's last decoder layer says at its Q queries.
+
+    Two members' queries are paired by Hungarian assignment: each pair's cost is that of DETR
+    (Carion et al., arXiv 2005.12872, eq. 1), with the distance of the class probabilities in place
+    of the probability of the true class, and weights 2, 5 and 2 (mmkd's choice, near DETR's). Where
+    one has more queries than the other, some of them stay alone and teach or learn nothing.
+
+    Args:
+        cls_logits: Log-odds of each class (N, Q, C), without background.
+        boxes: (N, Q, 4), cxcywh as shares of each image's own width and height.
+        head: The head, for `own_loss`.
+        layers: Class outputs and boxes of all decoder layers, (L, N, Q, ...), likewise.
+    """
+
+    cls_logits: Tensor
+    boxes: Tensor
+    head: Any = None
+    layers: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C, without background."""
+        return self.cls_logits.shape[-1]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient flows from it."""
+        return self.cls_logits.requires_grad
+
+    def detach(self) -> QueryPrediction:
+        """Cut out of the graph."""
+        return QueryPrediction(self.cls_logits.detach(), self.boxes.detach())
+
+    def of_classes(self, classes: Sequence[int]) -> QueryPrediction:
+        """Return what it says of these classes, in this order."""
+        return replace(self, cls_logits=self.cls_logits[..., list(classes)])
+
+    def in_pixels(self, image_metas: Sequence[dict[str, Any]]) -> Tensor:
+        """Return the boxes (N, Q, 4) as xyxy in pixels."""
+        sizes = [[*meta['img_shape'][1::-1]] * 2 for meta in image_metas]
+        return bbox_cxcywh_to_xyxy(self.boxes.float()) * self.boxes.new_tensor(
+            sizes, dtype=torch.float32
+        ).unsqueeze(1)
+
+    def aligned(
+        self, source: DetectorPrediction, image_metas: Sequence[dict[str, Any]]
+    ) -> list[tuple[DensePrediction, DensePrediction]]:
+        """Pair the queries of both by Hungarian assignment."""
+        if not isinstance(source, QueryPrediction):
+            return []
+        own, theirs = zip(*(matched(*each) for each in zip(*self._all(), *source._all())))
+        return [(self._at(own, image_metas), source._at(theirs, image_metas))]
+
+    def _all(self) -> tuple[Tensor, Tensor]:
+        return self.cls_logits.detach().float().sigmoid(), self.boxes.detach().float()
+
+    def _at(
+        self, chosen: Sequence[Tensor], image_metas: Sequence[dict[str, Any]]
+    ) -> DensePrediction:
+        index = torch.stack(list(chosen)).to(self.boxes.device).unsqueeze(-1)
+        return DensePrediction(
+            self.cls_logits.gather(1, index.expand(-1, -1, self.num_classes)),
+            None,
+            self.in_pixels(image_metas).gather(1, index.expand(-1, -1, 4)),
+        )
+
+    def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
+        """Return every query's box."""
+        scores = self.cls_logits.float().sigmoid()
+        return [Candidates(*each) for each in zip(self.in_pixels(image_metas), scores)]
+
+    def check_own_loss(self) -> None:
+        """Every head of this family has one."""
+
+    def own_loss(
+        self,
+        truth: Sequence[InstanceData],
+        image_metas: Sequence[dict[str, Any]],
+        images: Sequence[int],
+    ) -> Tensor:
+        """Return the matching loss of all decoder layers for another truth.
+
+        The encoder's proposals and DINO's denoising queries learn from the ground truth alone.
+        """
+        assert self.layers is not None
+        classes, boxes = of_images(self.layers, images, len(image_metas), dim=1)
+        metas = [image_metas[i] for i in images]
+        return sum_of_losses(DETRHead.loss_by_feat(self.head, classes, boxes, list(truth), metas))
+
+    def __str__(self) -> str:
+        n, q, c = self.cls_logits.shape
+        return f'(images {n}, queries {q}, classes {c})'
+
+
+def read_queries(head: Any, output: Any, num_queries: int) -> QueryPrediction:
+    """Read what a transformer's head returned; denoising queries, which come first, are left out.
+
+    Args:
+        head: The head.
+        output: Class outputs (L, N, Q', C') and boxes (L, N, Q', 4) of all decoder layers.
+        num_queries: The network's own queries, the last of Q'.
+    """
+    classes, boxes = (value[:, :, -num_queries:] for value in output)
+    return QueryPrediction(
+        log_odds(classes[-1], head.loss_cls.use_sigmoid), boxes[-1], head, (classes, boxes)
+    )
+
+
+def matched(
+    target_scores: Tensor, target_boxes: Tensor, source_scores: Tensor, source_boxes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the indices, on the CPU, of the target's and the source's queries that are paired.
+
+    Args:
+        target_scores: Probabilities (Q, C).
+        target_boxes: (Q, 4), cxcywh in [0, 1].
+        source_scores: Probabilities (R, C).
+        source_boxes: (R, 4).
+
+    Returns:
+        Two of length min(Q, R).
+    """
+    corners = bbox_cxcywh_to_xyxy(target_boxes), bbox_cxcywh_to_xyxy(source_boxes)
+    parts = (
+        torch.cdist(target_scores, source_scores, p=1),
+        torch.cdist(target_boxes, source_boxes, p=1),
+        1 - bbox_overlaps(*corners, mode='giou'),
+    )
+    cost = sum(factor * part for factor, part in zip(COSTS, parts))
+    rows, columns = linear_sum_assignment(torch.nan_to_num(cost, nan=1e6).cpu().numpy())
+    return torch.as_tensor(rows), torch.as_tensor(columns)

@@ -1,0 +1,43 @@
+"""Try which detectors can teach which: build each pair, take steps, print the table of the docs.
+
+  python tools/detector_pairs.py [--detectors YOLOX DINO ...]
+
+The members are small forms of MMDetection's configs, the images noise with two boxes. A step's cost
+is its CPU time over that of the two members' own steps, with one thread.
+"""
+
+import argparse
+
+from mmkd.apis.command_line import run_tool
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--detectors', nargs='+', metavar='NAME', help='some of them (default: all)'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Try all pairs and print the table."""
+    args = parse_args()
+
+    import torch
+    from mmdet.utils import register_all_modules
+
+    from mmkd.apis.detector_pairs import DETECTORS, table
+    from mmkd.utils.checks import choose
+
+    for name in args.detectors or []:
+        choose(name, DETECTORS, '--detectors')
+    torch.set_num_threads(1)
+    register_all_modules(init_default_scope=False)
+    print(f'\n{table(args.detectors or list(DETECTORS), lambda line: print(line, flush=True))}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
