@@ -100,7 +100,7 @@ class Calibration(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.bins = check_integer(bins, 'Calibration.bins')
-        self.ignore_index = ignore_index
+        self.ignore_index = check_integer(ignore_index, 'Calibration.ignore_index', -1)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Count each image's confidences by bin.

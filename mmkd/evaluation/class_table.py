@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from mmkd.registry import METRICS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.text import align
 
@@ -35,7 +36,7 @@ class ClassTable(BaseMetric):
         self, largest: int = 30, collect_device: str = 'cpu', prefix: str | None = None
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.largest = largest
+        self.largest = check_integer(largest, 'ClassTable.largest', 0)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep each image's true and predicted class.
