@@ -26,18 +26,20 @@ class CorrectSourceKL(DistillationLoss):
         super().__init__()
         self.tau = tau
 
-    def forward(self, target: Tensor, source: Tensor, data_samples: list) -> Tensor:
+    def forward(self, target: Tensor, source: Tensor, data_samples: list | None) -> Tensor:
         """Compare logits.
 
         Args:
             target: (N, classes).
             source: (N, classes), detached by the link.
             data_samples: One per image. The link passes it because it is named here; such a link
-                acts on labeled images only.
+                acts on labeled images only. None when the link is built.
         """
         log_p = F.log_softmax(target.float() / self.tau, dim=1)
         log_q = F.log_softmax(source.float() / self.tau, dim=1)
         divergence = (log_q.exp() * (log_q - log_p)).sum(1) * self.tau**2
+        if data_samples is None:
+            return divergence.mean()
         labels = torch.cat([sample.gt_label for sample in data_samples]).to(source.device)
         return (divergence * (source.argmax(1) == labels)).mean()
 
