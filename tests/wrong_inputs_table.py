@@ -1976,6 +1976,26 @@ LINES = [
     ),
     line('doctor-argument', 'doctor with an argument', ('tools/doctor.py', '--fix'), '--fix'),
     line(
+        'pairs-name',
+        'detector_pairs with an unknown detector',
+        ('tools/detector_pairs.py', '--detectors', 'YOLO'),
+        '--detectors',
+        "'YOLOX'",
+    ),
+    line(
+        'gpu-study-minutes',
+        'gpu_study.sh without time',
+        ('tools/gpu_study.sh', '--minutes', '0'),
+        '--minutes',
+        "'0'",
+    ),
+    line(
+        'gpu-study-plan',
+        'gpu_study.sh with a plan that is not there',
+        ('tools/gpu_study.sh', '--dry-run', 'plans/none.py'),
+        'plans/none.py',
+    ),
+    line(
         'dist-train',
         'dist_train.sh without the number of processes',
         ('tools/dist_train.sh', 'det.py'),

@@ -93,7 +93,7 @@ install_mmkd() {
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return
     say "Installing the other OpenMMLab packages and mmkd, editable (about 1 minute)"
     run "installing mmkd" "Is the network or the package index reachable?" \
-        pip_install --no-build-isolation -e "$ROOT[onedl,onnx,report,tests,docs]"
+        pip_install --no-build-isolation -e "$ROOT[onedl,onnx,pretrained,report,tests,docs]"
     mend_torchvision
     printf '%s' "$sum" >"$stamp"
 }

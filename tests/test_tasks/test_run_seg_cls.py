@@ -440,7 +440,7 @@ def test_the_hook_changes_no_training(runs, tmp_path):
             dict(indices=[6]),
             'MemberVisualizationHook.indices: 6, but the validation set has 6 images',
         ),
-        (dict(indices=[-1]), 'MemberVisualizationHook.indices: -1'),
+        (dict(indices=[-1]), 'MemberVisualizationHook.indices: .* got -1'),
         (dict(interval=0), 'MemberVisualizationHook.interval: expected an integer >= 1'),
     ],
 )

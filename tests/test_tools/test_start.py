@@ -10,6 +10,7 @@ TOOLS = [
     'calibrate',
     'convert_polyp',
     'convert_tiles',
+    'detector_pairs',
     'doctor',
     'export_onnx',
     'export_student',

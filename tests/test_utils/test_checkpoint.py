@@ -335,7 +335,10 @@ def test_resuming_does_not_execute_the_text_of_a_config_in_the_checkpoint(tmp_pa
     from mmengine.runner import CheckpointLoader
 
     text = live_string(tmp_path / 'marker')
-    path = save(dict(state_dict={}, meta=dict(config=text, cfg=text, epoch=1)), tmp_path / 'x.pth')
+    path = save(
+        dict(state_dict=dict(w=torch.zeros(1)), meta=dict(config=text, cfg=text, epoch=1)),
+        tmp_path / 'x.pth',
+    )
     meta = CheckpointLoader.load_checkpoint(path)['meta']
     assert 'config' not in meta and meta['epoch'] == 1  # `Runner.resume` executes meta['config']
 
@@ -343,7 +346,7 @@ def test_resuming_does_not_execute_the_text_of_a_config_in_the_checkpoint(tmp_pa
 def test_what_was_loaded_is_not_read_again(tmp_path):
     from mmengine.runner import CheckpointLoader
 
-    path = save(dict(state_dict={}), tmp_path / 'x.pth')
+    path = save(dict(state_dict=dict(w=torch.zeros(1))), tmp_path / 'x.pth')
     content = load_file(path, KEY)
     os.remove(path)
     checkpoint.hand_over(path, content)
