@@ -4,6 +4,8 @@
 # Needs Python 3.10 or newer, pip, git and a C++ compiler. Run it again after a failure: what is done is not done again.
 set -euo pipefail
 source "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/setup_env.sh"
+# Threads that spin while they wait stall each other where the cores are busy: a step took ten times as long.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
 CONFIG=configs/mmkd/polyp_yolox_kdml_demo.py
 WORK_DIR="work_dirs/quickstart"
