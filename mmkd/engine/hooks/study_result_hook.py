@@ -21,8 +21,8 @@ class StudyResultHook(Hook):
     If the end of the training was not validated, it is now.
 
     Minutes count what the weights at hand have cost, with validation: over resumes they go on
-    from the checkpoint's, and work that a kill lost is left out. Those of a stage before (`pretrain`
-    with its default work folder), which has a result of its own, are counted, too.
+    from the checkpoint's, and work that a kill lost is left out. Those of a stage before
+    (`pretrain` with its default work folder), which has a result of its own, are counted, too.
 
     Args:
         expected: Metrics that each validation must have; the first one without them ends the run.
