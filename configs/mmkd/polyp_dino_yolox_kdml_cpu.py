@@ -37,29 +37,8 @@ model = dict(
     ),
 )
 
-_scale = (160, 160)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='Resize', scale=_scale, keep_ratio=True
-    ),  # first: the rest costs less on small images
-    dict(type='Pad', size=_scale, pad_val=dict(img=(114.0, 114.0, 114.0))),
-    dict(type='YOLOXHSVRandomAug'),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='RandomFlip', prob=0.5, direction='vertical'),
-    dict(type='PackDetInputs'),
-]
-val_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=_scale, keep_ratio=True),
-    dict(type='Pad', size=_scale, pad_val=dict(img=(114.0, 114.0, 114.0))),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
-]
+train_pipeline = _base_.small_train_pipeline
+val_pipeline = _base_.small_val_pipeline
 train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=val_pipeline))
 test_dataloader = val_dataloader

@@ -120,6 +120,9 @@ class Pretraining:
         stage.load_from, stage.resume = None, False
         for key in OF_SEVERAL:
             stage.model.pop(key, None)
+        for hook in stage.get('custom_hooks') or ():
+            if hook.get('type') == 'mmkd.StudyResultHook':
+                hook.expected = []  # a study asks for metrics of the members in the end
         stage.model.members = {name: cfg.model.members[name] for name in self.members}
         for member in stage.model.members.values():
             member.pop('training', None)

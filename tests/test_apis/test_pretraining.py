@@ -166,3 +166,12 @@ def test_a_member_that_is_finished_is_not_trained_first(tmp_path):
     cfg.pretrain = dict(members='teacher')
     with pytest.raises(ConfigError, match='members.teacher.checkpoint: .* drop one of the two'):
         Pretraining.of(cfg)
+
+
+def test_a_studys_hook_asks_the_stage_for_none_of_the_metrics_of_the_end(tmp_path):
+    cfg = light_config(tmp_path)
+    cfg.pretrain = dict(members='teacher')
+    cfg.custom_hooks = [dict(type='mmkd.StudyResultHook', expected=['student1/mDice'])]
+    stage = Pretraining.of(cfg)
+    assert stage.cfg.custom_hooks[0].expected == []
+    assert cfg.custom_hooks[0].expected == ['student1/mDice']

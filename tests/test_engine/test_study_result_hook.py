@@ -56,6 +56,20 @@ def test_the_last_validation_is_written(runner):
     assert result['parameters'] == dict(student1=8, student2=2, links=4)
 
 
+def test_minutes_of_the_stage_before_are_counted_once(runner, tmp_path):
+    (tmp_path / 'pretrain').mkdir()
+    (tmp_path / 'pretrain' / 'result.json').write_text('{"minutes": 5.0}')
+    hook, saved = StudyResultHook([]), {}
+    hook.before_train(runner)
+    hook.before_save_checkpoint(runner, saved)
+    assert 5 <= saved['mmkd_study']['minutes'] < 6
+    resumed = StudyResultHook([])
+    resumed.after_load_checkpoint(runner, saved)
+    resumed.before_train(runner)
+    resumed.after_train(runner)
+    assert 5 <= written(runner)['minutes'] < 6
+
+
 def test_a_metric_that_is_missing_ends_the_run_at_the_first_validation(runner):
     hook = StudyResultHook(['student1/mDice'])
     with pytest.raises(ValueError, match="name 'student1/mDice'; did you mean 'student1/mdice'"):

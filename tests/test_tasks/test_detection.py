@@ -1,6 +1,7 @@
 """Detection: taps of each kind of detector, members alone, ensembles through a distiller."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
@@ -303,6 +304,20 @@ def test_a_prediction_link_reaches_the_target_and_nothing_flows_into_its_source(
     }
     assert {'backbone', 'neck'} < learning
     assert learning & {'roi_head', 'bbox_head'}
+
+
+def test_an_rpn_runs_once_more_for_all_links_of_a_step(toolkit):
+    """Once in its own detector, once for the links: proposals, anchors, boxes as a truth."""
+    boxes = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+    members = dict(a=dict(FASTER, seed=1), b=dict(FASTER, seed=2), c=RETINANET)
+    links = [dict(source='a', target='b'), dict(source='a', target='c', loss=boxes)]
+    model = toolkit.make_distiller(members=members, links=links)
+    runs = Counter()
+    for name in 'ab':
+        rpn = model.network(name).rpn_head
+        rpn.register_forward_hook(lambda *_, name=name: runs.update([name]))
+    losses_of(model, toolkit.make_batch(size=96))
+    assert runs == dict(a=2, b=2)
 
 
 def test_the_draws_of_a_second_truth_do_not_move_the_random_stream(toolkit):

@@ -32,6 +32,30 @@ val_pipeline = [
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
     ),
 ]
+# For small networks on CPUs.
+_small = (160, 160)
+small_train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='Resize', scale=_small, keep_ratio=True
+    ),  # first: the rest costs less on small images
+    dict(type='Pad', size=_small, pad_val=dict(img=(114.0, 114.0, 114.0))),
+    dict(type='YOLOXHSVRandomAug'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomFlip', prob=0.5, direction='vertical'),
+    dict(type='PackDetInputs'),
+]
+small_val_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=_small, keep_ratio=True),
+    dict(type='Pad', size=_small, pad_val=dict(img=(114.0, 114.0, 114.0))),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,

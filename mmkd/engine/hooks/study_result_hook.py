@@ -21,7 +21,8 @@ class StudyResultHook(Hook):
     If the end of the training was not validated, it is now.
 
     Minutes count what the weights at hand have cost, with validation: over resumes they go on
-    from the checkpoint's, and work that a kill lost is left out.
+    from the checkpoint's, and work that a kill lost is left out. Those of a stage before (`pretrain`
+    with its default work folder), which has a result of its own, are counted, too.
 
     Args:
         expected: Metrics that each validation must have; the first one without them ends the run.
@@ -38,8 +39,11 @@ class StudyResultHook(Hook):
         self.minutes_before = 0.0
 
     def before_train(self, runner: Runner) -> None:
-        """Start the clock."""
+        """Start the clock, of a new training at the minutes of the stage before it."""
         self.started = time.monotonic()
+        stage = Path(runner.work_dir) / 'pretrain' / self.file
+        if not self.minutes_before and stage.is_file():
+            self.minutes_before = json.loads(stage.read_text())['minutes']
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Keep the metrics; non-finite ones become None."""

@@ -1,6 +1,8 @@
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .tap import tensors_of
@@ -34,14 +36,22 @@ class Watch:
         tensors = list(tensors_of(output))
         self.outputs += [weakref.ref(tensor) for tensor in tensors]
         at_once = type(getattr(module, 'assigner', None)).__name__ == 'SimOTAAssigner'
-        if at_once and any(t.is_cuda and not t.isfinite().all() for t in tensors):
+        if at_once and not all_finite([t for t in tensors if t.is_cuda]):
             raise FloatingPointError('outputs that are not finite cannot be assigned')
 
     def finite(self) -> bool:
         """Whether all outputs since `clear` that are still in use are finite."""
         alive = (reference() for reference in self.outputs)
-        return all(bool(tensor.isfinite().all()) for tensor in alive if tensor is not None)
+        return all_finite([tensor for tensor in alive if tensor is not None])
 
     def clear(self) -> None:
         """Forget the outputs so far."""
         self.outputs = []
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all values of all tensors are finite; the device is asked once, not for each."""
+    if not tensors:
+        return True
+    device = tensors[0].device
+    return bool(torch.stack([each.isfinite().all().to(device) for each in tensors]).all())

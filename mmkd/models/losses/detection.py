@@ -126,6 +126,8 @@ class DetectionLoss(DenseDetectionLoss):
             target.check_own_loss()
             return torch.zeros(())
         truth = self._fused([self._truth(each, metas) for each in sources])
+        # The head's own sampling (RoI heads draw boxes) goes on from no other step's numbers: it
+        # depends on the progress alone, so that a resumed training draws the same.
         with RandomStream(crc32(repr(progress).encode()))(image_device(target)):
             return self.truth_weight * self._of_truth(target, truth, metas, data_samples)
 
@@ -170,16 +172,15 @@ class DetectionLoss(DenseDetectionLoss):
     ) -> list['InstanceData']:
         from mmkd.tasks.detection.truth import truth_of
 
-        found = truth_of(
-            self._common(source, own=False),
-            metas,
-            self.score_thr,
-            self.nms_iou,
-            self.max_per_img,
-        )
+        how = self.score_thr, self.nms_iou, self.max_per_img
+        key = (*how, tuple((self.classes or {}).items()))
+        if key in source.truths:
+            return source.truths[key]
+        found = truth_of(self._common(source, own=False), metas, *how)
         if self.classes is not None:
             for each in found:
                 each.labels = each.labels.new_tensor(list(self.classes.values()))[each.labels]
+        source.truths[key] = found
         return found
 
     def _fused(self, truths: list[list['InstanceData']]) -> list['InstanceData']:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -78,10 +79,10 @@ class ProposalPrediction(DetectorPrediction):
 
     def proposals(self, image_metas: Sequence[dict[str, Any]]) -> list[InstanceData]:
         """Return the RPN's best boxes of each image, without gradient."""
+        metas = list(image_metas)
         with torch.no_grad():
-            rpn, metas = self.network.rpn_head, list(image_metas)
-            found = rpn.predict_by_feat(
-                *rpn(self.features), batch_img_metas=metas, cfg=self.network.test_cfg.rpn
+            found = self.network.rpn_head.predict_by_feat(
+                *self._rpn_outputs, batch_img_metas=metas, cfg=self.network.test_cfg.rpn
             )
         most = _sampled(self.network.train_cfg)
         # At least one, the image: ranks wait for each other's sums over proposals.
@@ -151,7 +152,12 @@ class ProposalPrediction(DetectorPrediction):
         if not isinstance(head, RPNHead):
             return None
         with self._gradient():
-            return prediction_reader(head, head(self.features))
+            return prediction_reader(head, self._rpn_outputs)
+
+    @cached_property
+    def _rpn_outputs(self) -> Any:
+        with self._gradient():
+            return self.network.rpn_head(self.features)
 
     def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
         """Return what the second stage makes of its own proposals."""

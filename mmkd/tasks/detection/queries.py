@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from mmdet.models.dense_heads import DETRHead
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
@@ -73,16 +74,14 @@ class QueryPrediction(DetectorPrediction):
         """Pair the queries of both by Hungarian assignment."""
         if not isinstance(source, QueryPrediction):
             return []
-        own, theirs = zip(*(matched(*each) for each in zip(*self._all(), *source._all())))
+        own, theirs = matched(*self._all(), *source._all())
         return [(self._at(own, image_metas), source._at(theirs, image_metas))]
 
     def _all(self) -> tuple[Tensor, Tensor]:
         return self.cls_logits.detach().float().sigmoid(), self.boxes.detach().float()
 
-    def _at(
-        self, chosen: Sequence[Tensor], image_metas: Sequence[dict[str, Any]]
-    ) -> DensePrediction:
-        index = torch.stack(list(chosen)).to(self.boxes.device).unsqueeze(-1)
+    def _at(self, chosen: Tensor, image_metas: Sequence[dict[str, Any]]) -> DensePrediction:
+        index = chosen.to(self.boxes.device).unsqueeze(-1)
         return DensePrediction(
             self.cls_logits.gather(1, index.expand(-1, -1, self.num_classes)),
             None,
@@ -137,13 +136,13 @@ def matched(
     """Return the indices, on the CPU, of the target's and the source's queries that are paired.
 
     Args:
-        target_scores: Probabilities (Q, C).
-        target_boxes: (Q, 4), cxcywh in [0, 1].
-        source_scores: Probabilities (R, C).
-        source_boxes: (R, 4).
+        target_scores: Probabilities (N, Q, C).
+        target_boxes: (N, Q, 4), cxcywh in [0, 1].
+        source_scores: Probabilities (N, R, C).
+        source_boxes: (N, R, 4).
 
     Returns:
-        Two of length min(Q, R).
+        Two (N, min(Q, R)).
     """
     corners = bbox_cxcywh_to_xyxy(target_boxes), bbox_cxcywh_to_xyxy(source_boxes)
     parts = (
@@ -151,6 +150,8 @@ def matched(
         torch.cdist(target_boxes, source_boxes, p=1),
         1 - bbox_overlaps(*corners, mode='giou'),
     )
-    cost = sum(factor * part for factor, part in zip(COSTS, parts))
-    rows, columns = linear_sum_assignment(torch.nan_to_num(cost, nan=1e6).cpu().numpy())
-    return torch.as_tensor(rows), torch.as_tensor(columns)
+    cost = torch.stack([factor * part for factor, part in zip(COSTS, parts)]).sum(0)
+    # One transfer for all images: each waits for the device.
+    costs = torch.nan_to_num(cost, nan=1e6).cpu().numpy()
+    rows, columns = zip(*(linear_sum_assignment(each) for each in costs))
+    return torch.as_tensor(np.stack(rows)), torch.as_tensor(np.stack(columns))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,11 @@ class DetectorPrediction(ABC):
     Two predictions are compared in the finest form that both have: at common positions (`aligned`),
     or by the source's boxes as a second truth for the target (`candidates`, `own_loss`).
     """
+
+    @cached_property
+    def truths(self) -> dict[Any, list[InstanceData]]:
+        """The boxes it is sure of, by what makes a truth of them: links of a step share them."""
+        return {}
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from loss_cases import dense
+from mmcv.ops import batched_nms
 from mmengine.structures import InstanceData
 
 from mmkd.models.losses import DenseDetectionLoss, DetectionLoss
@@ -117,6 +118,23 @@ def test_several_sources_are_fused():
     value = run(DetectionLoss(), target, sources)
     assert [t.labels.tolist() for t in target.head.truths[0]] == [[0], [1]]
     torch.testing.assert_close(value, torch.tensor(4 * 0.7))
+
+
+def test_links_share_the_boxes_that_a_source_is_sure_of(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        'mmkd.tasks.detection.truth.batched_nms',
+        lambda *args: found.append(1) or batched_nms(*args),
+    )
+    source = source_of((0, 1, 1, 30, 30, 0.8, 1))
+    values = [run(DetectionLoss(), target_of(), source) for _ in range(2)]
+    assert values[0] == values[1] and len(found) == 1
+    run(DetectionLoss(score_thr=0.2), target_of(), source)
+    mapped = target_of()
+    run(DetectionLoss(classes={1: 0, 0: 1}), mapped, source, data_samples=gt())
+    assert len(found) == 3
+    assert mapped.head.truths[0][0].labels.tolist() == [0]
+    assert not run(DetectionLoss(), target_of(), source_of()).any()
 
 
 def test_the_builds_probe_has_no_second_truth_and_refuses_a_head_that_takes_none():

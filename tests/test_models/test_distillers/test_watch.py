@@ -1,0 +1,50 @@
+import pytest
+import torch
+from torch import nn
+
+from mmkd.models.distillers.watch import Watch, all_finite
+
+
+class Levels(nn.Module):
+    """A head with an output a level."""
+
+    def forward(self, x):
+        return [x, [x * 2, x * 3]], x.new_zeros(2, dtype=torch.long)
+
+
+@pytest.fixture
+def watched():
+    network = nn.Sequential(Levels()).train()
+    return network, Watch(network)
+
+
+def test_one_question_for_all_outputs(watched, monkeypatch):
+    network, watch = watched
+    kept = network(torch.ones(3))
+    asked, plain = [], torch.Tensor.__bool__
+    monkeypatch.setattr(torch.Tensor, '__bool__', lambda t: asked.append(1) or plain(t))
+    assert watch.finite() and len(asked) == 1
+    del kept
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_value_that_is_no_number_is_seen_until_the_next_step(watched, value):
+    network, watch = watched
+    kept = network(torch.tensor([1.0, value]))
+    assert not watch.finite()
+    watch.clear()
+    assert watch.finite()
+    del kept
+
+
+def test_outputs_no_longer_in_use_and_of_eval_mode_are_not_kept(watched):
+    network, watch = watched
+    network(torch.tensor([float('nan')]))
+    assert watch.finite()
+    kept = network.eval()(torch.tensor([float('nan')]))
+    assert watch.finite()
+    del kept
+
+
+def test_nothing_is_finite():
+    assert all_finite([])
