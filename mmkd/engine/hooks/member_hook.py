@@ -68,6 +68,12 @@ class MemberHook(Hook):
                 setattr(parameters[name], attribute, saved[name].to(parameters[name]))
         self._tell(model, self.resumed.get('mmkd_metrics', {}))
         self.resumed = {}
+        for cache in model.members.caches.values():
+            if getattr(runner.train_loop, 'views', None) is None:
+                runner.logger.warning(
+                    f'{cache.key}: images that are augmented anew in each pass are never seen '
+                    'again; set train_cfg.views, the number of views of each'
+                )
 
     def after_train_iter(
         self,
@@ -85,6 +91,11 @@ class MemberHook(Hook):
         if getattr(runner.optim_wrapper, 'skipped', ()):
             for image in _broken_images(data_batch):
                 runner.logger.warning(f'{image}: its pixels are not finite')
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Tell what frozen members' caches have saved."""
+        for name, cache in distiller_of(runner.model).members.caches.items():
+            runner.logger.info(f'{name}: {cache.summary()}')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Tell the links how their members do."""

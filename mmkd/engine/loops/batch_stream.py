@@ -14,11 +14,15 @@ from mmkd.utils.errors import ConfigError
 
 
 class Draw(NamedTuple):
-    """What a loader asks its data set for: the sample `index`, with random numbers of its own."""
+    """What a loader asks its data set for: the sample `index`, with random numbers of its own.
+
+    With a `view` they are those of this view of the sample, else those of the epoch and position.
+    """
 
     index: Any
     epoch: int
     position: int
+    view: int | None = None
 
 
 @contextmanager
@@ -56,7 +60,8 @@ class DrawnDataset(Dataset):
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, Draw):
             return self.wrapped[index]
-        with seeded(self.draw_salt, self.draw_seed, index.epoch, index.position):
+        own = (index.epoch, index.position) if index.view is None else (index.index, index.view)
+        with seeded(self.draw_salt, self.draw_seed, *own):
             return self.wrapped[index.index]
 
     def __len__(self) -> int:
@@ -82,10 +87,14 @@ class NumberedBatches:
 
     Args:
         batch_sampler: The batch sampler whose batches these are.
+        size: Number of samples of the data set.
+        views: Views of each sample, one after the other in each pass through the data. Default:
+            None, a new one each time.
     """
 
-    def __init__(self, batch_sampler: Any) -> None:
+    def __init__(self, batch_sampler: Any, size: int, views: int | None = None) -> None:
         self.batch_sampler = batch_sampler
+        self.size, self.views = size, views
         self.epoch, self.skip = 0, 0
 
     @property
@@ -104,8 +113,17 @@ class NumberedBatches:
         position = rank
         for number, batch in enumerate(self.batch_sampler):
             if number >= skip:
-                yield [Draw(one, epoch, position + ranks * i) for i, one in enumerate(batch)]
+                places = range(position, position + ranks * len(batch), ranks)
+                yield [
+                    Draw(one, epoch, at, self._view(epoch, at)) for one, at in zip(batch, places)
+                ]
             position += ranks * len(batch)
+
+    def _view(self, epoch: int, position: int) -> int | None:
+        if self.views is None:
+            return None
+        # An epoch without end (`InfiniteSampler`) goes through the data again and again.
+        return (epoch + position // max(self.size, 1)) % self.views
 
 
 class BatchStream:
@@ -121,12 +139,16 @@ class BatchStream:
         key: Where its config stands, for messages.
         seed: Seed of the run, the same on all ranks.
         salt: Separates the draws of several loaders of one run. Default: 0.
+        views: Views of each image: in pass e through the data its augmentation is the one of
+            e % views. Default: None, another in each pass.
 
     Raises:
         ConfigError: If the loader gives no batch, or has no numbered samples.
     """
 
-    def __init__(self, loader: DataLoader, key: str, seed: int, salt: int = 0) -> None:
+    def __init__(
+        self, loader: DataLoader, key: str, seed: int, salt: int = 0, views: int | None = None
+    ) -> None:
         if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
             raise ConfigError(f'{key}: expected a data set with numbered samples, in batches')
         if not len(loader):
@@ -135,7 +157,7 @@ class BatchStream:
                 f'{loader.batch_size}' + (' with drop_last=True' if loader.drop_last else '')
             )
         self.loader, self.key = loader, key
-        self.batches = NumberedBatches(loader.batch_sampler)
+        self.batches = NumberedBatches(loader.batch_sampler, _size(loader.dataset), views)
         self.dataset = DrawnDataset(loader.dataset, seed, salt)
         # A loader refuses to set these because a running iterator would keep the old ones; there
         # is none yet.
@@ -171,13 +193,14 @@ class BatchStream:
             sampler_seed=getattr(self.batches.sampler, 'seed', None),
             batches=len(self),
             images=len(self.dataset),
+            views=self.batches.views,
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Draw from now on what the saved stream would have drawn.
 
         Raises:
-            ConfigError: If the number of batches or images is another one.
+            ConfigError: If the number of batches, images or views is another one.
         """
         for name in ('batches', 'images'):
             own = self.state_dict()[name]
@@ -187,6 +210,11 @@ class BatchStream:
                     f'{state[name]}; batch size, number of processes and data must be those of '
                     'the checkpoint'
                 )
+        if state.get('views') != self.batches.views:
+            raise ConfigError(
+                f'cannot resume: train_cfg.views: expected {state.get("views")}, as in the '
+                f'checkpoint, got {self.batches.views}'
+            )
         self.dataset.__dict__['draw_seed'] = state['seed']
         if state['sampler_seed'] is not None and hasattr(self.batches.sampler, 'seed'):
             self.batches.sampler.seed = state['sampler_seed']
@@ -207,7 +235,10 @@ def loader_config(loader: Any) -> Any:
 
 
 def training_streams(
-    runner: Runner, labeled: DataLoader, unlabeled: DataLoader | dict[str, Any] | None = None
+    runner: Runner,
+    labeled: DataLoader,
+    unlabeled: DataLoader | dict[str, Any] | None = None,
+    views: int | None = None,
 ) -> dict[str, BatchStream]:
     """Return the streams of the labeled and, if there are any, of the unlabeled images.
 
@@ -215,12 +246,13 @@ def training_streams(
         runner: The Runner, whose seed and top-level `unlabeled_dataloader` they have.
         labeled: Loader of the labeled images.
         unlabeled: Loader of the unlabeled ones, or its config, in place of the top-level one.
+        views: Views of each image. Default: None, another in each pass through the data.
 
     Raises:
         ConfigError: If a loader gives no batch, or if the unlabeled one is no loader's config.
     """
     seed = shared_seed(runner)
-    streams = dict(labeled=BatchStream(labeled, 'train_dataloader', seed))
+    streams = dict(labeled=BatchStream(labeled, 'train_dataloader', seed, views=views))
     key = 'unlabeled_dataloader'
     cfg = runner.cfg.get(key) if unlabeled is None else unlabeled
     if cfg is None:
@@ -229,5 +261,5 @@ def training_streams(
         raise ConfigError(f"{key}: expected a loader's config with 'dataset', got {cfg!r}")
     different = runner._randomness_cfg.get('diff_rank_seed', False)
     loader = Runner.build_dataloader(loader_config(cfg), seed=seed, diff_rank_seed=different)
-    streams['unlabeled'] = BatchStream(loader, key, seed, salt=1)
+    streams['unlabeled'] = BatchStream(loader, key, seed, salt=1, views=views)
     return streams

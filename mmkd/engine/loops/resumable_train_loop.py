@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmkd.registry import LOOPS
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
@@ -29,10 +30,14 @@ class _Resumable:
         runner: Runner,
         dataloader: DataLoader | dict[str, Any],
         unlabeled_dataloader: DataLoader | dict[str, Any] | None = None,
+        views: int | None = None,
         **kwargs: Any,
     ) -> None:
+        if views is not None:
+            check_integer(views, 'train_cfg.views')
+        self.views = views
         super().__init__(runner, loader_config(dataloader), **kwargs)  # type: ignore[call-arg]
-        self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader)
+        self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader, views)
         members = getattr(distiller_of(runner.model), 'members', None)
         online = getattr(members, 'online', None)
         check_data(runner, self.dataloader.dataset, 'train_dataloader', online)
@@ -91,6 +96,9 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
         max_epochs: Epochs to train.
         unlabeled_dataloader: Loader of unlabeled images, or its config. Default: the config's
             top-level `unlabeled_dataloader`, if it has one.
+        views: Views of each image: in pass e through the data its augmentation draws what it drew
+            in pass e % views, so that a frozen member with `cache_mb` need not run on it again.
+            Default: None, another view in each pass.
         **kwargs: As mmengine's `EpochBasedTrainLoop`.
 
     Raises:
@@ -148,6 +156,7 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
         max_iters: Iterations to train.
         unlabeled_dataloader: Loader of unlabeled images, or its config. Default: the config's
             top-level `unlabeled_dataloader`, if it has one.
+        views: As for `ResumableTrainLoop`.
         **kwargs: As mmengine's `IterBasedTrainLoop`.
 
     Raises:

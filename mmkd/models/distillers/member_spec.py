@@ -35,6 +35,9 @@ class MemberSpec:
             shape keep their initial weights and are named in the log; for `frozen` all must fit.
         of: The member that an `ema` member averages.
         momentum: Weight of the new value in the average; 1 / t in step t as long as that is more.
+        cache_mb: Megabytes of predictions that a `frozen` member keeps at most, so that it need not
+            run again on images it has seen (`PredictionCache`); of use with `train_cfg.views`, or
+            without random augmentation. Default: 0, none.
 
     Raises:
         ConfigError: For contradictory or unknown values.
@@ -50,6 +53,7 @@ class MemberSpec:
         checkpoint: str | None = None,
         of: str | None = None,
         momentum: float = 0.001,
+        cache_mb: int = 0,
     ) -> None:
         key = f'model.members.{name}'
         if not name.isidentifier() or keyword.iskeyword(name) or name in ('ensemble', 'loss'):
@@ -75,6 +79,12 @@ class MemberSpec:
         if training != 'ema' and config is None:
             raise ConfigError(
                 f"{key}.config: expected a 'package::path', a config file or a model dict"
+            )
+        self.cache_mb = check_integer(cache_mb, f'{key}.cache_mb', 0)
+        if cache_mb and training != 'frozen':
+            raise ConfigError(
+                f"{key}.cache_mb: is for training='frozen', whose predictions do not change, got "
+                f'training={training!r}'
             )
         check_number(momentum, f'{key}.momentum', 0, 1)
         if momentum == 0:

@@ -16,6 +16,7 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.samples import clone_samples
 
 from .member_spec import MemberSpec
+from .prediction_cache import PredictionCache
 from .preprocessing import Renormalize, check_statistics
 from .tap import Reading, Tap
 from .watch import Watch
@@ -24,7 +25,17 @@ from .watch import Watch
 Readings = dict[tuple[str, str], Reading]
 
 # Attributes that hide a child of the same name.
-RESERVED = {'averaged', 'frozen', 'online', 'renormalize', 'specs', 'taps', '_terms', '_watches'}
+RESERVED = {
+    'averaged',
+    'caches',
+    'frozen',
+    'online',
+    'renormalize',
+    'specs',
+    'taps',
+    '_terms',
+    '_watches',
+}
 
 
 class FrozenNetworks(dict[str, nn.Module]):
@@ -95,6 +106,11 @@ class Members(nn.ModuleDict):
         self.frozen = FrozenNetworks()
         # What the frozen members' checkpoints say that they tell apart.
         self.frozen_classes: dict[str, list[str] | None] = {}
+        self.caches = {
+            name: PredictionCache(spec.cache_mb, f'{spec.key}.cache_mb')
+            for name, spec in self.specs.items()
+            if spec.cache_mb
+        }
         self.taps: dict[tuple[str, str], Tap] = {}
         self.online = [name for name, spec in specs.items() if spec.training == 'online']
         self.averaged = [name for name, spec in specs.items() if spec.training == 'ema']
@@ -294,8 +310,17 @@ class Members(nn.ModuleDict):
         samples = None if data_samples is None else clone_samples(data_samples)
         images = self.inputs_of(name, inputs, samples)
         with self._stream(name, inputs), self._recording(name, taps) as read:
-            paths = [self.taps[name, tap].path for tap in taps]
-            task.run_for_taps(self.network(name), images, samples, paths)
+            recorded = [self.taps[name, tap] for tap in taps]
+            network, paths = self.network(name), [tap.path for tap in recorded]
+            if name not in self.caches:
+                task.run_for_taps(network, images, samples, paths)
+            else:
+                self.caches[name].read(
+                    recorded,
+                    images,
+                    samples,
+                    lambda some, their: task.run_for_taps(network, some, their, paths),
+                )
             return read()
 
     def _stream(self, name: str, inputs: Tensor) -> AbstractContextManager[Any]:

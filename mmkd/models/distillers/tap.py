@@ -88,7 +88,20 @@ class Tap:
         self.module.register_forward_hook(self.recorder)
 
     def read(self) -> Reading:
-        """Return and clear the output of the last forward pass.
+        """Return the tap's value in the last forward pass.
+
+        Raises:
+            ConfigError: If the module did not run exactly once in it.
+        """
+        output = self.output()
+        value, raw = self.value_of(output), list(tensors_of(output))
+        own = list(tensors_of(value))
+        given = {id(tensor) for tensor in raw}
+        # The level that is read alone, unless a reader made something new of the output.
+        return Reading(value, tuple(own if own and all(id(t) in given for t in own) else raw))
+
+    def output(self) -> Any:
+        """Return and clear what the module returned in the last forward pass.
 
         Raises:
             ConfigError: If the module did not run exactly once in it.
@@ -102,11 +115,7 @@ class Tap:
                 '`forward` are not): tap one of its submodules'
             )
             raise ConfigError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
-        value, raw = self.value_of(outputs[0]), list(tensors_of(outputs[0]))
-        own = list(tensors_of(value))
-        given = {id(tensor) for tensor in raw}
-        # The level that is read alone, unless a reader made something new of the output.
-        return Reading(value, tuple(own if own and all(id(t) in given for t in own) else raw))
+        return outputs[0]
 
     def value_of(self, output: Any) -> TapValue:
         """Return the tap's value of its module's output.

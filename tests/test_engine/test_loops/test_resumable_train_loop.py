@@ -290,3 +290,49 @@ def test_unlabeled_images_that_no_link_acts_on_are_not_loaded(tmp_path, acting, 
     link = types.SimpleNamespace(spec=types.SimpleNamespace(on=acting))
     runner.model.links = [link]
     assert ('unlabeled' in seen_by(runner)[0]) == expected
+
+
+# ---------------------------------------------------------------- views
+
+
+def draws_by_pass(seen, size):
+    """Return for each pass what each sample drew."""
+    rows = torch.cat([batches['labeled'] for batches in seen])
+    return [
+        {int(row[0]): tuple(row[1:].tolist()) for row in rows[start : start + size]}
+        for start in range(0, len(rows), size)
+    ]
+
+
+@pytest.mark.parametrize(
+    'loop, options',
+    [
+        (dict(type='mmkd.ResumableTrainLoop', max_epochs=4), {}),
+        (dict(type='mmkd.ResumableIterTrainLoop', max_iters=8), dict(batch_size=5)),
+        (
+            dict(type='mmkd.ResumableIterTrainLoop', max_iters=8),
+            dict(batch_size=5, sampler=dict(type='InfiniteSampler', shuffle=True)),
+        ),
+    ],
+)
+def test_a_number_of_views_returns(tmp_path, loop, options):
+    runner = make_runner(tmp_path, labeled=loader(**options), loop=dict(loop, views=2))
+    passes = draws_by_pass(seen_by(runner), 10)
+    assert len(passes) == 4 and all(len(one) == 10 for one in passes)
+    assert passes[0] == passes[2] and passes[1] == passes[3]
+    drawn = [*passes[0].values(), *passes[1].values()]
+    assert len(set(drawn)) == 20
+
+
+def test_a_run_with_other_views_cannot_go_on(tmp_path):
+    loop = dict(type='mmkd.ResumableTrainLoop', max_epochs=3, views=2)
+    state = make_runner(tmp_path, loop=loop).train_loop.state_dict()
+    other = make_runner(tmp_path, loop=dict(loop, views=3)).train_loop
+    with pytest.raises(ValueError, match='train_cfg.views: expected 2, as in the checkpoint, got'):
+        other.load_state_dict(state)
+
+
+def test_views_are_a_number(tmp_path):
+    runner = make_runner(tmp_path, loop=dict(type='mmkd.ResumableTrainLoop', max_epochs=1, views=0))
+    with pytest.raises(ValueError, match='train_cfg.views: expected an integer'):
+        runner.train_loop.run()

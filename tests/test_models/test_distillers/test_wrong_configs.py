@@ -49,6 +49,10 @@ YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
         (dict(members=dict(a=dict(training='ema'))), "'of' names the averaged member"),
         (dict(members=dict(a=dict(training='frzen', config='x'))), "did you mean 'frozen'"),
         (
+            dict(members=dict(a=dict(config='x', cache_mb=5))),
+            "model.members.a.cache_mb: is for training='frozen', .* got training='online'",
+        ),
+        (
             dict(members=dict(a=dict(training='frozen', config='x'))),
             'model.members.a.checkpoint: a frozen member needs',
         ),
