@@ -135,7 +135,7 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, dict):
         return {key: _mapped(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(item, change) for item in value)
+        return _like(value, [_mapped(item, change) for item in value])
     return value
 
 
@@ -155,5 +155,10 @@ def _joined(parts: Sequence[Any], device: torch.device) -> Any:
     if isinstance(first, dict):
         return {key: _joined([part[key] for part in parts], device) for key in first}
     if isinstance(first, (list, tuple)):
-        return type(first)(_joined(items, device) for items in zip(*parts))
+        return _like(first, [_joined(items, device) for items in zip(*parts)])
     return first
+
+
+def _like(value: Any, items: list[Any]) -> Any:
+    named = hasattr(value, '_fields')  # a named tuple takes its items one by one
+    return type(value)(*items) if named else type(value)(items)
