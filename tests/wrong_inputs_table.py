@@ -243,6 +243,28 @@ CONFIGS = [
         "'slow'",
     ),
     config(
+        'member-checkpointing',
+        'activation checkpointing of a module that is not there',
+        members("student1=dict(checkpointing=['backbone.stage5'])"),
+        'model.members.student1.checkpointing',
+        "did you mean 'backbone.stage",
+    ),
+    config(
+        'member-checkpointing-ema',
+        'activation checkpointing of a member that keeps no activations',
+        members("avg=dict(training='ema', of='student1', checkpointing=True)"),
+        'model.members.avg.checkpointing',
+        "'ema'",
+    ),
+    config(
+        'in-turns-detach',
+        'members one after another, with a gradient from one into another',
+        "model = dict(in_turns=True, links=[dict(source='teacher', target='student1', "
+        'detach=False)])',
+        'detach: False needs the graphs of both members',
+        'in_turns',
+    ),
+    config(
         'ema-self',
         'an ema of itself',
         members("avg=dict(training='ema', of='avg')"),

@@ -151,12 +151,14 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     check_parallel(cfg)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    wrapper: dict[str, Any] = {}
     if init_cpu_distributed(args.launcher):
         # mmengine fills in `device_ids`, which torch refuses for modules on the CPU.
-        cfg.model_wrapper_cfg = dict(
-            dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False),
-            **cfg.get('model_wrapper_cfg') or {},
-        )
+        wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    if cfg.model.get('in_turns') and args.launcher != 'none':
+        wrapper.update(type='mmkd.MemberDistributedDataParallel', broadcast_buffers=False)
+    if wrapper:
+        cfg.model_wrapper_cfg = dict(wrapper, **cfg.get('model_wrapper_cfg') or {})
     return cfg
 
 

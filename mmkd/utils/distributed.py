@@ -118,7 +118,7 @@ def check_parallel(cfg: Any) -> None:
     if not (cfg.get('model') or {}).get('members'):
         return
     supported = dict(
-        model_wrapper_cfg=['MMDistributedDataParallel'],
+        model_wrapper_cfg=['MMDistributedDataParallel', 'MemberDistributedDataParallel'],
         strategy=['SingleDeviceStrategy', 'DDPStrategy'],
     )
     for key, valid in supported.items():

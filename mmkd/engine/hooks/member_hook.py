@@ -8,10 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmkd.engine.optimizers.distillation_oriented_sgd import (
-    SHARE,
-    reduce_distillation_gradients,
-)
+from mmkd.engine.optimizers.distillation_oriented_sgd import SHARE, average_gradients
 from mmkd.registry import HOOKS
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
@@ -118,7 +115,7 @@ class MemberHook(Hook):
                 if parameter.grad is not None:
                     all_reduce(parameter.grad, 'mean')
             for parameters in getattr(runner.optim_wrapper, 'split', {}).values():
-                reduce_distillation_gradients(parameters)
+                average_gradients(parameters, SHARE)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the states."""

@@ -2,7 +2,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import all_reduce, all_reduce_params, get_world_size
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -10,6 +10,7 @@ from mmkd.registry import OPTIMIZERS
 from mmkd.utils.checks import check_number
 from mmkd.utils.errors import ConfigError
 
+BUCKET_MB = 25  # of gradients that are averaged at once: DistributedDataParallel's default
 SHARE = 'distillation_grad'  # a parameter's attribute: the links' part of its `grad`
 
 
@@ -139,19 +140,21 @@ def add_distillation_gradient(loss: Tensor, parameters: Sequence[nn.Parameter]) 
             setattr(parameter, SHARE, gradient if before is None else before + gradient)
 
 
-def reduce_distillation_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Average the parts over all ranks, as DistributedDataParallel does with `grad`."""
+def average_gradients(parameters: Sequence[nn.Parameter], attribute: str = 'grad') -> None:
+    """Average gradients over all ranks, as DistributedDataParallel does with `grad`.
+
+    Args:
+        parameters: Those that no rank has a gradient of are left as they are.
+        attribute: Where a parameter has its gradient.
+    """
     if get_world_size() == 1 or not parameters:
         return
-    parts = [getattr(parameter, SHARE, None) for parameter in parameters]
+    parts = [getattr(parameter, attribute, None) for parameter in parameters]
     # A link whose terms are not finite on one rank reaches no parameter there.
     reached = torch.tensor([float(part is not None) for part in parts]).to(parameters[0].device)
     all_reduce(reached, 'max')
-    chosen = [(p, part) for p, part, flag in zip(parameters, parts, reached.tolist()) if flag]
-    if not chosen:
-        return
-    whole = [torch.zeros_like(p) if part is None else part for p, part in chosen]
-    joined = torch.cat([part.flatten() for part in whole])
-    all_reduce(joined, 'mean')
-    for (parameter, _), part in zip(chosen, joined.split([part.numel() for part in whole])):
-        setattr(parameter, SHARE, part.view_as(parameter))
+    for (parameter, part), flag in zip(zip(parameters, parts), reached.tolist()):
+        if flag and part is None:
+            setattr(parameter, attribute, torch.zeros_like(parameter))
+    reduced = [getattr(p, attribute) for p, flag in zip(parameters, reached.tolist()) if flag]
+    all_reduce_params(reduced, bucket_size_mb=BUCKET_MB, op='mean')

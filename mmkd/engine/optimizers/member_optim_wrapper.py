@@ -8,13 +8,15 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 
+from mmkd.utils.buffers import KeptBuffers
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
 from .distillation_oriented_sgd import (
+    SHARE,
     DistillationOrientedSGD,
     add_distillation_gradient,
-    reduce_distillation_gradients,
+    average_gradients,
 )
 
 
@@ -103,9 +105,41 @@ class MemberOptimWrapper(OptimWrapperDict):
             raise ConfigError(
                 f'losses of the members {sorted(loss)} for the optimizers of {sorted(self.keys())}'
             )
+        self.backward(loss)
+        self.update_after_backward(loss, step_kwargs, zero_kwargs)
+
+    def backward(self, loss: dict[str, Tensor], average: bool = False) -> None:
+        """Add the gradients of the losses of some members.
+
+        Args:
+            loss: By member, from `OnlineDistiller.parse_losses`.
+            average: Whether to average these members' gradients over all ranks, in the iteration
+                before a step; else a `DistributedDataParallel` around the model does.
+        """
         scaled = [self._scaled(name, value) for name, value in loss.items()]
         self._split_gradients(loss)
         sum(scaled[1:], scaled[0]).backward()
+        if average and self.first.should_sync():
+            for name in loss:
+                groups = self[name].optimizer.param_groups
+                average_gradients([p for group in groups for p in group['params']])
+
+    def update_after_backward(
+        self,
+        loss: dict[str, Tensor],
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Take each member's own step (every `accumulative_counts` calls).
+
+        Args:
+            loss: All members' losses, whose gradients `backward` has added.
+            step_kwargs: For the optimizers' `step`.
+            zero_kwargs: For the optimizers' `zero_grad`.
+
+        Raises:
+            FloatingPointError: If a member has skipped too many steps in a row.
+        """
         for wrapper in self.values():
             wrapper._inner_count += 1
         self.skipped = []
@@ -121,18 +155,19 @@ class MemberOptimWrapper(OptimWrapperDict):
     def _split_gradients(self, loss: Any) -> None:
         """Take the links' part of the gradients of members with DOT, in a backward pass before."""
         shared = []
-        for name in self.split:
+        split = [name for name in self.split if name in loss]
+        for name in split:
             terms = [term for term in loss.shared[name] if term.requires_grad]
             if terms:
                 shared.append(self._scaled(name, sum(terms[1:], terms[0])))
         if shared:
-            parameters = [p for name in self.split for p in self.split[name]]
+            parameters = [p for name in split for p in self.split[name]]
             add_distillation_gradient(sum(shared[1:], shared[0]), parameters)
 
     def _step(self, loss: Any, step_kwargs: dict[str, Any], zero_kwargs: dict[str, Any]) -> None:
         finite = self._finite()
         for name, parameters in self.split.items():
-            reduce_distillation_gradients(parameters)
+            average_gradients(parameters, SHARE)
             self[name].optimizer.remember_norm()
         for name, wrapper in self.items():
             scaler = getattr(wrapper, 'loss_scaler', None)
@@ -223,38 +258,3 @@ class MemberOptimWrapper(OptimWrapperDict):
                 wrapper.load_state_dict(state)
             except (KeyError, ValueError) as error:
                 raise ConfigError(f'{key}: {error}') from error
-
-
-class KeptBuffers:
-    """A module's buffers as they were, to go back to.
-
-    Args:
-        module: The module.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.places = [
-            (child._buffers, name)
-            for child in module.modules()
-            for name, buffer in child._buffers.items()
-            if buffer is not None
-        ]
-        self.kept: list[Tensor] = []
-
-    def _live(self) -> list[Tensor]:
-        return [buffer for places, name in self.places if (buffer := places[name]) is not None]
-
-    @torch.no_grad()
-    def keep(self) -> None:
-        """Remember the present values."""
-        live = self._live()
-        if [buffer.shape for buffer in self.kept] != [buffer.shape for buffer in live]:
-            self.kept = [buffer.clone() for buffer in live]
-        elif live:
-            torch._foreach_copy_(self.kept, live)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Go back to the values remembered."""
-        if self.kept:
-            torch._foreach_copy_(self._live(), self.kept)

@@ -22,6 +22,7 @@ from mmkd.utils.optim_config import member_optim_config
 from .distillation_oriented_sgd import DistillationOrientedSGD
 from .member_optim_wrapper import MemberOptimWrapper
 
+WRAPPER = 'MMDistributedDataParallel'
 DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 # What mmengine's default constructor reads; it passes over anything else in silence.
 PARAMWISE_OPTIONS = (
@@ -134,6 +135,11 @@ class MemberOptimWrapperConstructor:
                 f'{kind} cannot train an OnlineDistiller, whose members have an optimizer each: it '
                 'runs on one device or in MMDistributedDataParallel, not under FSDP, DeepSpeed or '
                 'ColossalAI'
+            )
+        if wrapped and getattr(model.module, 'in_turns', False) and kind == WRAPPER:
+            raise ConfigError(
+                f'model_wrapper_cfg.type: {kind} takes one backward pass a step; for '
+                "model.in_turns it must be 'mmkd.MemberDistributedDataParallel'"
             )
 
     def _config_of(self, name: str) -> tuple[dict[str, Any], dict[str, Any] | None, str]:

@@ -302,6 +302,7 @@ class Links(nn.Module):
         task_losses: Mapping[str, Tensor],
         progress: float,
         iteration: int,
+        target: str | None = None,
     ) -> dict[str, Tensor]:
         """Compute the terms of all links; those of links that are not active are 0.
 
@@ -312,6 +313,7 @@ class Links(nn.Module):
                 compare gradients.
             progress: Share of the training done.
             iteration: From 0.
+            target: Of the links into this member alone. Default: of all.
 
         Returns:
             Scalars by their keys, and what was measured: `share_...` and `cosine_...`.
@@ -352,7 +354,7 @@ class Links(nn.Module):
                 terms.update(self._logged(link, measured, factor, batches['labeled'].inputs))
         self._check_terms(active, terms, unscaled, iteration)
         for link in self:
-            if link not in caps:
+            if link not in caps and target in (None, link.target):
                 terms.update(self._silent(link, batches['labeled'].inputs))
         return terms
 

@@ -1,6 +1,6 @@
 import hashlib
 import keyword
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ class MemberSpec:
         cache_mb: Megabytes of predictions that a `frozen` member keeps at most, so that it need not
             run again on images it has seen (`PredictionCache`); of use with `train_cfg.views`, or
             without random augmentation. Default: 0, none.
+        checkpointing: Of an online member, whether the parts of its backbone (True), or the modules
+            at these paths, compute their activations again in the backward pass instead of keeping
+            them.
 
     Raises:
         ConfigError: For contradictory or unknown values.
@@ -54,6 +57,7 @@ class MemberSpec:
         of: str | None = None,
         momentum: float = 0.001,
         cache_mb: int = 0,
+        checkpointing: bool | Sequence[str] = False,
     ) -> None:
         key = f'model.members.{name}'
         if not name.isidentifier() or keyword.iskeyword(name) or name in ('ensemble', 'loss'):
@@ -74,6 +78,11 @@ class MemberSpec:
                 f"{key}: an 'ema' member has the network of {of!r}; config, options and checkpoint "
                 'are not for it'
             )
+        if checkpointing and training != 'online':
+            raise ConfigError(
+                f'{key}.checkpointing: a member with training={training!r} keeps no activations'
+            )
+        self.checkpointing = checkpointing
         if training == 'frozen' and checkpoint is None:
             raise ConfigError(f'{key}.checkpoint: a frozen member needs the checkpoint that it is')
         if training != 'ema' and config is None:

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.tasks.base import Task
+from mmkd.utils.buffers import KeptBuffers
 from mmkd.utils.checkpoint import digest_of, load_member, only_weights
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.samples import clone_samples
 
+from .checkpointing import turn_on_checkpointing
 from .member_spec import MemberSpec
 from .prediction_cache import PredictionCache
 from .preprocessing import Renormalize, check_statistics
-from .tap import Reading, Tap
+from .tap import Enough, Reading, Tap
 from .watch import Watch
 
 # By (member, tap): what the links' taps read in one forward pass.
@@ -127,6 +129,8 @@ class Members(nn.ModuleDict):
                 self.frozen[name] = network.eval().requires_grad_(False)
             else:
                 self[name] = network
+                if spec.checkpointing:
+                    turn_on_checkpointing(network, spec.checkpointing, f'{spec.key}.checkpointing')
         for name in self.averaged:
             averaged = self[str(self.specs[name].of)]
             self[name] = copy.deepcopy(averaged).eval().requires_grad_(False)
@@ -244,6 +248,7 @@ class Members(nn.ModuleDict):
         data_samples: list[Any],
         taps: Iterable[str],
         around: AbstractContextManager[Any] | None = None,
+        only_taps: bool = False,
     ) -> tuple[dict[str, Any], Readings]:
         """Run an online member's own `loss()` once, in its own random stream, and read its taps.
 
@@ -256,18 +261,21 @@ class Members(nn.ModuleDict):
             data_samples: One per image, with ground truth.
             taps: Names of the taps to read.
             around: A context to run it in (a mixer's).
+            only_taps: Whether to stop once the taps are read.
 
         Returns:
-            The loss terms, `<member>/<term>`, and what the taps read.
+            The loss terms, `<member>/<term>` (none if it was stopped), and what the taps read.
         """
         samples = clone_samples(data_samples)
         images = self.inputs_of(name, inputs, samples)
         watch = self._watches[name]
         watch.clear()
-        with self._stream(name, inputs), self._recording(name, taps) as read:
+        with self._stream(name, inputs), self._recording(name, taps, only_taps) as read:
             try:
                 with around or nullcontext():
                     losses = self[name](images, samples, mode='loss')
+            except Enough:
+                return {}, read()
             except ConfigError:
                 raise
             except Exception as error:
@@ -328,13 +336,31 @@ class Members(nn.ModuleDict):
         return nullcontext() if stream is None else stream(inputs.device)
 
     @contextmanager
-    def _recording(self, name: str, taps: Iterable[str]) -> Iterator[Callable[[], Readings]]:
+    def without_trace(self, name: str) -> Iterator[None]:
+        """Take back, in the end, what a member draws from its random stream and its buffers."""
+        stream = self.specs[name].stream
+        drawn = None if stream is None else stream.state_dict()
+        with KeptBuffers(self.network(name)).around():
+            yield
+        if stream is not None and drawn is not None:
+            stream.load_state_dict(drawn)
+
+    @contextmanager
+    def _recording(
+        self, name: str, taps: Iterable[str], stops: bool = False
+    ) -> Iterator[Callable[[], Readings]]:
         recorded = [self.taps[name, tap] for tap in taps]
+
+        def stop_if_read() -> None:
+            if all(tap.recorder.outputs for tap in recorded):
+                raise Enough
+
         for tap in recorded:
             tap.recorder.enabled = True
+            tap.recorder.then = stop_if_read if stops else None
         try:
             yield lambda: {(name, tap.name): tap.read() for tap in recorded}
         finally:
             for tap in recorded:
-                tap.recorder.enabled = False
+                tap.recorder.enabled, tap.recorder.then = False, None
                 tap.recorder.pop()

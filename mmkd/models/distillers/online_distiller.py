@@ -1,5 +1,4 @@
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,10 +17,11 @@ from mmkd.utils.random_stream import RandomStream
 from mmkd.utils.roles import students_among
 from mmkd.utils.samples import clone_samples
 
+from .in_turns import check_turns, train_in_turns
 from .link_spec import LinkSpec
-from .links import Batch, Links
+from .links import Links
 from .member_spec import MemberSpec, derived_seed
-from .members import Members, check_members, kept_statistics
+from .members import Members, check_members
 from .preprocessing import (
     pixel_statistics,
     preprocess_unlabeled,
@@ -29,6 +29,7 @@ from .preprocessing import (
     tell_unused_augments,
 )
 from .sharing import PRESETS, UNLABELED_PRESETS, sharing_links, sharing_members
+from .step import Step, mean_of, sum_of
 
 # Sides of the image that finds the taps' shapes at build: the first that all members accept.
 PROBE_SIZES = (128, 224, 256, 384, 512)
@@ -86,6 +87,9 @@ class OnlineDistiller(BaseModel):
         task: Name of the task; found from the networks by default.
         channels_last: Whether the members compute in the channels-last memory format, which is
             faster for most convolutional networks, on CPUs and with half precision on GPUs.
+        in_turns: Whether the members are trained one after another, each with its links: the
+            activations of one are in memory at a time, for a further forward pass, without
+            gradient, of the members that others learn from. Gradients are the same.
         data_preprocessor: Shared preprocessing. Default: the first member's.
         backbone, pretrained, train_cfg: Nothing, or empty. MMDetection's `init_detector` asks each
             model's config for the first, MMSegmentation's `init_model` sets the others.
@@ -105,6 +109,7 @@ class OnlineDistiller(BaseModel):
         max_share: float | None = None,
         task: str | None = None,
         channels_last: bool = False,
+        in_turns: bool = False,
         data_preprocessor: dict[str, Any] | None = None,
         backbone: dict[str, Any] | None = None,
         pretrained: str | None = None,
@@ -149,6 +154,9 @@ class OnlineDistiller(BaseModel):
         self.link_modules = Links(
             self._link_specs(preset, links or []), self.members, self.task, PROBE_SIZES, max_share
         )
+        self.in_turns = in_turns
+        if in_turns:
+            check_turns(self.links)
         self.ensemble = self.task.build_ensemble(self.ensemble_members, **cfg)
         self.mixer = None
         if mixer is not None:
@@ -312,105 +320,71 @@ class OnlineDistiller(BaseModel):
         Returns:
             `member/loss_cls`, ..., and the terms of each link (0 while it is not active).
         """
-        progress, iteration = self.training_progress(), self.iteration()
-        active = self.links.active(progress, iteration)
-        needed = self.links.needed(active, iteration)
-        masked = any('mask' in link.context_names for link in active)
-        terms, labeled = self._run_labeled(inputs, data_samples, needed['labeled'], masked)
-        batches = {'labeled': labeled, **self._run_unlabeled(unlabeled, needed)}
-        compared = {link.target for link in active if link.compares(iteration)}
-        own = {name: _sum_of(terms, name) for name in compared}
-        terms.update(self.links(active, batches, own, progress, iteration))
+        step = Step(self, inputs, data_samples, unlabeled)
+        terms: dict[str, Any] = {}
+        for name in self.specs:
+            terms.update(step.labeled(name))
+        for name in step.needed['weak']:
+            step.weak(name)
+        for name in step.needed['strong']:
+            step.strong(name)
+        terms.update(step.linked(terms))
+        self.expect_average()
+        return terms
+
+    def expect_average(self) -> None:
+        """Note that ema members are due to be updated.
+
+        Raises:
+            ConfigError: If they have not been since the last step.
+        """
         if self._average_is_due:
             raise ConfigError(
                 "model.members: ema members are not updated: add custom_hooks=[dict(type='mmkd."
                 "MemberHook')]"
             )
         self._average_is_due = self.training and bool(self.members.averaged)
-        return terms
 
-    def _run_labeled(
-        self,
-        inputs: Tensor,
-        data_samples: list[Any],
-        taps: Mapping[str, set[str]],
-        masked: bool,
-    ) -> tuple[dict[str, Any], Batch]:
-        """Run the online members with their losses, and the others that links read."""
-        mix = self.mixer(inputs, data_samples) if self.mixer is not None and self.training else None
-        batch = Batch(inputs, data_samples) if mix is None else Batch(mix.inputs, mix.data_samples)
-        terms: dict[str, Any] = {}
-        for name, spec in self.specs.items():
-            wanted = sorted(taps.get(name, ()))
-            around = nullcontext() if mix is None else mix.applied_to(name, self.network(name))
-            if spec.training == 'online':
-                losses, readings = self.members.losses(
-                    name, batch.inputs, batch.data_samples or [], wanted, around
-                )
-                terms.update(losses)
-                batch.readings.update(readings)
-            elif wanted:
-                with around, torch.no_grad():
-                    batch.readings.update(
-                        self.members.outputs(
-                            self.task, name, batch.inputs, batch.data_samples, wanted
-                        )
-                    )
-        if masked:
-            mask = self.task.valid_mask(batch.data_samples)
-            batch.mask = mask if mask is None or mix is None else mix.valid_mask(mask)
-        return terms, batch
+    def train_step(self, data: dict[str, Any], optim_wrapper: Any) -> dict[str, Tensor]:
+        """Take a training step: one backward pass for all members, or with `in_turns` one for each.
 
-    def _run_unlabeled(
-        self, unlabeled: dict[str, Any] | None, needed: Mapping[str, Mapping[str, set[str]]]
-    ) -> dict[str, Batch]:
-        """Run members on the views of the unlabeled batch on which links need them."""
-        if not needed['weak'] and not needed['strong']:
-            return {}
-        if unlabeled is None:
-            raise ConfigError(
-                'unlabeled_dataloader: must be given in the config, since a link acts on unlabeled '
-                "images; the train loop must be 'mmkd.ResumableTrainLoop' or its kin"
-            )
-        inputs = unlabeled['inputs']
-        weak, changed = Batch(inputs, unlabeled.get('data_samples')), self._strong(inputs)
-        for name, taps in needed['weak'].items():
-            # A source: no gradient, and no trace in running statistics.
-            readings = self.links.evaluate(name, weak.inputs, weak.data_samples, sorted(taps))
-            weak.readings.update(
-                {k: r._replace(value=changed.move(r.value)) for k, r in readings.items()}
-            )
-        strong = Batch(changed.inputs, unlabeled.get('data_samples'))
-        for name, taps in needed['strong'].items():
-            learns = torch.is_grad_enabled() and name in self.members.online
-            with torch.set_grad_enabled(learns), kept_statistics(self.network(name)):
-                strong.readings.update(
-                    self.members.outputs(
-                        self.task, name, strong.inputs, strong.data_samples, sorted(taps)
-                    )
-                )
-        # Links on unlabeled images get no ground truth, even where the files have it.
-        weak.data_samples = strong.data_samples = None
-        return dict(weak=weak, strong=strong)
+        Args:
+            data: The loader's batch.
+            optim_wrapper: A `MemberOptimWrapper`.
 
-    def _strong(self, inputs: Tensor) -> Changed:
+        Returns:
+            What is logged.
+        """
+        if self.in_turns:
+            return train_in_turns(self, data, optim_wrapper)
+        return super().train_step(data, optim_wrapper)
+
+    def strongly(self, inputs: Tensor) -> Changed:
+        """Make the strong view of images (N, 3, H, W), in a random stream of its own."""
         mean, std = (x.to(inputs) for x in pixel_statistics(self.data_preprocessor))
         assert self.strong_view is not None, 'built where a link acts on unlabeled images'
         with self.view_stream(inputs.device), torch.no_grad():
             return self.strong_view(inputs, mean, std)
 
-    def parse_losses(self, losses: dict[str, Any]) -> tuple[MemberLosses, dict[str, Tensor]]:
+    def parse_losses(
+        self, losses: dict[str, Any], names: Sequence[str] | None = None
+    ) -> tuple[MemberLosses, dict[str, Tensor]]:
         """Sum each member's loss terms.
+
+        Args:
+            losses: The terms.
+            names: Online members. Default: all.
 
         Returns:
             Loss by member, and all terms with `<member>/loss` and `loss` for the log.
         """
-        terms = {key: _mean(value) for key, value in losses.items()}
-        sums = {name: _sum_of(terms, name) for name in self.members.online}
+        terms = {key: mean_of(value) for key, value in losses.items()}
+        sums = {name: sum_of(terms, name) for name in names or self.members.online}
         shared: dict[str, list[Tensor]] = {name: [] for name in sums}
         for link in self.links:
-            keys = [key for batch in link.spec.batches for key in link.terms_on(batch)]
-            shared[link.target] += [terms[key] for key in keys if key in terms]
+            if link.target in sums:
+                keys = [key for batch in link.spec.batches for key in link.terms_on(batch)]
+                shared[link.target] += [terms[key] for key in keys if key in terms]
         log = {'loss': torch.stack([v.detach() for v in sums.values()]).sum()}
         log.update({f'{name}/loss': value.detach() for name, value in sums.items()})
         log.update({key: value.detach() for key, value in terms.items()})
@@ -467,18 +441,3 @@ def _preset(sharing: Any, specs: Mapping[str, MemberSpec]) -> dict[str, Any]:
     students = students_among({name: spec.training for name, spec in specs.items()}, preset)
     preset.setdefault('students', students)
     return preset
-
-
-def _mean(value: Tensor | Sequence[Tensor]) -> Tensor:
-    """Return a loss term's mean; several tensors' means are summed, as mmengine does."""
-    if isinstance(value, Tensor):
-        return value.mean()
-    return sum((item.mean() for item in value[1:]), value[0].mean())
-
-
-def _sum_of(terms: Mapping[str, Any], name: str) -> Tensor:
-    """Sum the loss terms of the member `name`."""
-    own = [
-        _mean(v) for k, v in terms.items() if k.startswith(f'{name}/') and 'loss' in k[len(name) :]
-    ]
-    return sum(own[1:], own[0])

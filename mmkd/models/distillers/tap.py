@@ -13,6 +13,13 @@ from mmkd.utils.errors import ConfigError
 TapValue = Any
 
 
+class Enough(BaseException):
+    """All taps that were asked for are read: the rest of a forward pass need not run.
+
+    No `Exception`: networks that catch those must not catch it.
+    """
+
+
 class Recorder:
     """A forward hook that keeps a module's output until it is read.
 
@@ -23,11 +30,14 @@ class Recorder:
     def __init__(self) -> None:
         self.outputs: list[Any] = []
         self.enabled = False
+        self.then: Callable[[], None] | None = None  # what is called with each output
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Keep an output, as torch calls a forward hook."""
         if self.enabled:
             self.outputs.append(output)
+            if self.then is not None:
+                self.then()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'Recorder':
         return type(self)()

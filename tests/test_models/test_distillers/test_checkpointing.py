@@ -1,5 +1,7 @@
 """Gradient checkpointing in members: equal gradients, taps read once, refused without gradient."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.runner import turn_on_activation_checkpointing
@@ -89,3 +91,32 @@ def test_a_tap_inside_a_non_reentrant_checkpoint_teaches(toolkit):
     )
     for name, grad in one.items():
         torch.testing.assert_close(other[name], grad, msg=name)
+
+
+def test_a_member_that_is_checkpointed_takes_the_same_step_with_fewer_activations(toolkit):
+    """Batch norms move once; dropout draws the same again; a copy calls its own layers."""
+    results = {}
+    for saving in (False, True):
+        members = toolkit.members(students=1)
+        members['student1']['checkpointing'] = saving
+        model = toolkit.make_distiller(members=members, sharing='kd_f')
+        student = model.network('student1')
+        student.backbone.stage2.add_module('noise', torch.nn.Dropout(0.2))
+        kept = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: kept.setdefault(t.data_ptr(), t), lambda t: t
+        ):
+            found = gradients(toolkit, model)
+        results[saving] = found, dict(model.named_buffers()), len(kept)
+        twin = copy.deepcopy(student)
+        twin.requires_grad_(False).backbone.stem.conv.conv.weight.zero_()
+        assert student.backbone.stem.conv.conv.weight.any()
+        assert not twin.backbone(torch.ones(1, 3, 32, 32).requires_grad_())[0].equal(
+            student.backbone(torch.ones(1, 3, 32, 32).requires_grad_())[0]
+        )
+    (plain, buffers, many), (saved, own, few) = results[False], results[True]
+    for name, grad in plain.items():
+        torch.testing.assert_close(saved[name], grad, msg=name)
+    for name, buffer in buffers.items():
+        assert own[name].equal(buffer), name
+    assert few < 0.85 * many
