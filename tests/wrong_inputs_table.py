@@ -257,6 +257,27 @@ CONFIGS = [
         "'ema'",
     ),
     config(
+        'member-device',
+        'a trained member on a device of its own',
+        members("student1=dict(device='cpu')"),
+        'model.members.student1.device',
+        "'frozen'",
+    ),
+    config(
+        'member-device-missing',
+        'a device that is not there',
+        members("student1=dict(device='cuda:77')"),
+        'model.members.student1.device',
+        "no 'cuda:77'",
+    ),
+    config(
+        'compile-option',
+        'an unknown option of torch.compile',
+        "model = dict(compile=dict(bakend='inductor'))",
+        'model.compile.bakend',
+        "did you mean 'backend'",
+    ),
+    config(
         'in-turns-detach',
         'members one after another, with a gradient from one into another',
         "model = dict(in_turns=True, links=[dict(source='teacher', target='student1', "

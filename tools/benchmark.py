@@ -4,13 +4,16 @@
 
 Times are medians of steps taken in turn in one process on the same batches; each peak is that of a
 process of its own. With `--against` the joint steps of two forms of a config are compared; on a CPU
-their times are those of the process.
+their times are those of the process. With `--members` the peak and time of a step are measured with
+so many trained members, together and in turns; with `--processes` the steps of several processes.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 from mmkd.apis.command_line import Options, add_options_argument, positive, run_tool
 from mmkd.utils.errors import ConfigError
@@ -33,8 +36,47 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='compare the joint step with that of the same config with these values instead',
     )
+    parser.add_argument(
+        '--members',
+        nargs='+',
+        type=positive,
+        metavar='N',
+        help='with N trained members (the last one is added again), model.in_turns on and off',
+    )
+    parser.add_argument(
+        '--processes',
+        nargs='+',
+        type=positive,
+        metavar='N',
+        help='weak scaling: N processes, each with a batch of its own',
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
+    parser.add_argument('--as-rank', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def measure_scale(args: argparse.Namespace, device: str) -> bool:
+    """Measure what `--members` or `--processes` asks for, if one of them is given."""
+    from mmkd.apis.memory import members_table, profile_members
+    from mmkd.apis.scaling import run_as_rank, scaling_table, weak_scaling
+
+    found: Any
+    if args.as_rank:
+        run_as_rank(args.config, args.cfg_options, args.steps)
+        return True
+    if args.members:
+        found = profile_members(args.config, args.cfg_options, args.members, args.steps, device)
+        text = members_table(found, device, args.steps)
+    elif args.processes:
+        found = weak_scaling([*sys.argv, '--as-rank'], args.processes)
+        text = scaling_table(found, args.steps)
+    else:
+        return False
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1) + '\n')
+    print(f'\n{text}')
+    return True
 
 
 def main() -> None:
@@ -57,8 +99,14 @@ def main() -> None:
     if args.memory_of:
         print(json.dumps(measure_memory(args.config, args.cfg_options, args.memory_of, device)))
         return
+    if (args.members or args.processes) and measure_scale(args, device):
+        return
     if args.against:
         seconds = compare_time(args.config, args.cfg_options, args.against, args.steps, device)
+        if args.json is not None:
+            args.json.write_text(
+                json.dumps(dict(zip(('own', 'against'), seconds)), indent=1) + '\n'
+            )
         print(
             f'\n{compared(seconds, (args.config, " ".join(map("=".join, args.against.items()))))}'
         )
@@ -73,6 +121,8 @@ def main() -> None:
             raise ConfigError(f'measuring {subject}: {said[-800:]}')
         memory[subject] = json.loads(done.stdout.strip().splitlines()[-1])
     seconds = measure_time(args.config, args.cfg_options, args.steps, device)
+    if args.json is not None:
+        args.json.write_text(json.dumps(dict(seconds=seconds, memory=memory), indent=1) + '\n')
     print(f'\n{table(seconds, memory, device, args.steps)}')
 
 

@@ -150,6 +150,9 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     check_parallel(cfg)
+    if cfg.get('compile') and 'members' in cfg.model:
+        # mmengine would compile the whole training step, hooks and random streams included.
+        cfg.model.setdefault('compile', cfg.pop('compile'))
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     wrapper: dict[str, Any] = {}
     if init_cpu_distributed(args.launcher):

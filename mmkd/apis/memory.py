@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import resource
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -107,7 +108,10 @@ def measure_peak(
 def measure_turns_time(
     config_file: str, options: Mapping[str, Any], count: int, steps: int, device: str
 ) -> dict[str, float]:
-    """Return the median seconds of a step in both modes, taken in turn."""
+    """Return the median seconds of a step in both modes, taken in turn.
+
+    On a CPU they are those of the process, which others on the machine hardly change.
+    """
     cfg = with_members(prepare(config_file, options), count)
     batches = cached_batches(cfg, min(steps, 8))
     subjects = {}
@@ -115,10 +119,11 @@ def measure_turns_time(
         own = copy.deepcopy(cfg)
         own.model.in_turns = in_turns
         subjects[mode] = Step(own, device)
+    clock = time.process_time if device == 'cpu' else time.perf_counter
     seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
     for index in range(steps + 2):
         for mode, step in subjects.items():
-            spent = step(copy_batch(batches[index % len(batches)]))
+            spent = step(copy_batch(batches[index % len(batches)]), clock)
             if index >= 2:  # the first ones allocate
                 seconds[mode].append(spent)
     return {mode: statistics.median(values) for mode, values in seconds.items()}
@@ -143,18 +148,18 @@ def profile_members(
     names = online_members(prepare(config_file, options))
     found: list[dict[str, Any]] = []
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
 
-        def peak(count: int, subject: str) -> dict[str, float]:
+    def peak(count: int, subject: str) -> dict[str, float]:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
             return pool.submit(measure_peak, config_file, options, count, subject, device).result()
 
-        alone = {name: peak(len(names), name)['step'] for name in names}
-        for count in counts:
-            row: dict[str, Any] = dict(members=count, alone=alone)
-            seconds = measure_turns_time(config_file, options, count, steps, device)
-            for mode in MODES:
-                row[mode] = dict(peak(count, mode), seconds=seconds[mode])
-            found.append(row)
+    alone = {name: peak(len(names), name)['step'] for name in names}
+    for count in counts:
+        row: dict[str, Any] = dict(members=count, alone=alone)
+        seconds = measure_turns_time(config_file, options, count, steps, device)
+        for mode in MODES:
+            row[mode] = dict(peak(count, mode), seconds=seconds[mode])
+        found.append(row)
     return found
 
 

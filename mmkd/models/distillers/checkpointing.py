@@ -71,5 +71,5 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
     for child in module.children():
         if isinstance(child, nn.ModuleList):
             yield from _parts(child)
-        elif list(child.children()) and list(child.parameters()):
+        elif len(list(child.children())) > 0 and any(p.requires_grad for p in child.parameters()):
             yield child

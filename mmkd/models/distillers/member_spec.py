@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
@@ -41,6 +42,8 @@ class MemberSpec:
         checkpointing: Of an online member, whether the parts of its backbone (True), or the modules
             at these paths, compute their activations again in the backward pass instead of keeping
             them.
+        device: Of a frozen member, where its network is (`cuda:1`), if not with the others. Images
+            go there, and what its taps read comes back.
 
     Raises:
         ConfigError: For contradictory or unknown values.
@@ -58,6 +61,7 @@ class MemberSpec:
         momentum: float = 0.001,
         cache_mb: int = 0,
         checkpointing: bool | Sequence[str] = False,
+        device: str | None = None,
     ) -> None:
         key = f'model.members.{name}'
         if not name.isidentifier() or keyword.iskeyword(name) or name in ('ensemble', 'loss'):
@@ -83,6 +87,12 @@ class MemberSpec:
                 f'{key}.checkpointing: a member with training={training!r} keeps no activations'
             )
         self.checkpointing = checkpointing
+        self.device = None if device is None else _device(device, f'{key}.device')
+        if device is not None and training != 'frozen':
+            raise ConfigError(
+                f"{key}.device: expected training='frozen', got {training!r}: members that are "
+                'trained, and averages of them, are on one device'
+            )
         if training == 'frozen' and checkpoint is None:
             raise ConfigError(f'{key}.checkpoint: a frozen member needs the checkpoint that it is')
         if training != 'ema' and config is None:
@@ -200,6 +210,19 @@ class MemberSpec:
         self.stream = RandomStream(self.seed)
         with self.stream(), only_weights(), naming_keys(self.config, f'{self.key}.config'):
             return MMENGINE_MODELS.build(self.config.copy())
+
+
+def _device(name: Any, key: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"{key}: expected 'cpu' or 'cuda:N', got {name!r}") from error
+    count = torch.cuda.device_count()
+    if device.type not in ('cpu', 'cuda') or (
+        device.type == 'cuda' and not (device.index or 0) < count
+    ):
+        raise ConfigError(f'{key}: there is no {name!r} here: {count} GPUs, and the CPU')
+    return device
 
 
 def derived_seed(run_seed: int, name: str) -> int:

@@ -20,7 +20,7 @@ from .checkpointing import turn_on_checkpointing
 from .member_spec import MemberSpec
 from .prediction_cache import PredictionCache
 from .preprocessing import Renormalize, check_statistics
-from .tap import Enough, Reading, Tap
+from .tap import Enough, Reading, Tap, detach, moved
 from .watch import Watch
 
 # By (member, tap): what the links' taps read in one forward pass.
@@ -126,7 +126,7 @@ class Members(nn.ModuleDict):
                 self.frozen_classes[name] = load_member(
                     network, spec.checkpoint, name, f'{spec.key}.checkpoint', strict=True
                 )
-                self.frozen[name] = network.eval().requires_grad_(False)
+                self.frozen[name] = network.eval().requires_grad_(False).to(spec.device)
             else:
                 self[name] = network
                 if spec.checkpointing:
@@ -207,8 +207,9 @@ class Members(nn.ModuleDict):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'Members':
-        for network in self.frozen.values():
-            network._apply(fn)
+        for name, network in self.frozen.items():
+            device = self.specs[name].device
+            network._apply(fn if device is None else lambda t, device=device: fn(t).to(device))
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
@@ -234,9 +235,10 @@ class Members(nn.ModuleDict):
                     value.copy_(source)
 
     def inputs_of(self, name: str, inputs: Tensor, data_samples: list[Any] | None) -> Tensor:
-        """Return the shared images (N, C, H, W) as the member `name` normalizes them."""
+        """Return the shared images (N, C, H, W) as the member `name` takes them, on its device."""
         if name in self.renormalize:
             inputs = self.renormalize[name](inputs, data_samples)
+        inputs = inputs.to(self.specs[name].device, non_blocking=True)
         return inputs.contiguous(memory_format=self.memory_format)
 
     # ---------------------------------------------------------------- running one member
@@ -316,8 +318,10 @@ class Members(nn.ModuleDict):
         """
         taps = list(taps)
         samples = None if data_samples is None else clone_samples(data_samples)
-        images = self.inputs_of(name, inputs, samples)
-        with self._stream(name, inputs), self._recording(name, taps) as read:
+        images, device = self.inputs_of(name, inputs, samples), self.specs[name].device
+        if samples is not None and device is not None:
+            samples = [sample.to(device) for sample in samples]
+        with self._stream(name, images), self._recording(name, taps) as read:
             recorded = [self.taps[name, tap] for tap in taps]
             network, paths = self.network(name), [tap.path for tap in recorded]
             if name not in self.caches:
@@ -329,7 +333,13 @@ class Members(nn.ModuleDict):
                     samples,
                     lambda some, their: task.run_for_taps(network, some, their, paths),
                 )
-            return read()
+            readings = read()
+        if device is None:
+            return readings
+        return {
+            place: Reading(moved(detach(reading.value), inputs.device), ())
+            for place, reading in readings.items()
+        }
 
     def _stream(self, name: str, inputs: Tensor) -> AbstractContextManager[Any]:
         stream = self.specs[name].stream

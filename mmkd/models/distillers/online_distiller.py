@@ -17,6 +17,7 @@ from mmkd.utils.random_stream import RandomStream
 from mmkd.utils.roles import students_among
 from mmkd.utils.samples import clone_samples
 
+from .compiling import compile_members
 from .in_turns import check_turns, train_in_turns
 from .link_spec import LinkSpec
 from .links import Links
@@ -90,6 +91,8 @@ class OnlineDistiller(BaseModel):
         in_turns: Whether the members are trained one after another, each with its links: the
             activations of one are in memory at a time, for a further forward pass, without
             gradient, of the members that others learn from. Gradients are the same.
+        compile: Whether torch.compile makes the members' and links' forwards faster, or its
+            options. Where it does not work a warning says why, and they run as they are.
         data_preprocessor: Shared preprocessing. Default: the first member's.
         backbone, pretrained, train_cfg: Nothing, or empty. MMDetection's `init_detector` asks each
             model's config for the first, MMSegmentation's `init_model` sets the others.
@@ -110,6 +113,7 @@ class OnlineDistiller(BaseModel):
         task: str | None = None,
         channels_last: bool = False,
         in_turns: bool = False,
+        compile: bool | Mapping[str, Any] = False,
         data_preprocessor: dict[str, Any] | None = None,
         backbone: dict[str, Any] | None = None,
         pretrained: str | None = None,
@@ -157,6 +161,8 @@ class OnlineDistiller(BaseModel):
         self.in_turns = in_turns
         if in_turns:
             check_turns(self.links)
+        if compile or isinstance(compile, Mapping):
+            compile_members(self.members, self.links, compile)
         self.ensemble = self.task.build_ensemble(self.ensemble_members, **cfg)
         self.mixer = None
         if mixer is not None:
@@ -406,7 +412,9 @@ class OnlineDistiller(BaseModel):
             if name in names or name in fused:
                 samples = clone_samples(data_samples)
                 images = self.members.inputs_of(name, inputs, samples)
-                results[name] = self.network(name)(images, samples, mode='predict')
+                found = self.network(name)(images, samples, mode='predict')
+                elsewhere = self.specs[name].device is not None
+                results[name] = [each.to(inputs.device) for each in found] if elsewhere else found
         if fused:
             rows = zip(*(results[name] for name in fused))
             results['ensemble'] = [self.ensemble.fuse_samples(list(row)) for row in rows]

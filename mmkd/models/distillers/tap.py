@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -166,6 +167,31 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
 def detach(value: TapValue) -> TapValue:
     """Cut a tap's value out of the graph."""
     return [item.detach() for item in value] if isinstance(value, list) else value.detach()
+
+
+def moved(value: TapValue, device: torch.device) -> TapValue:
+    """Return a detached value on another device.
+
+    Raises:
+        ConfigError: For one that is computed further by its member's own network.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, (list, tuple)):
+        return type(value)(moved(item, device) for item in value)
+    if not is_dataclass(value) or hasattr(value, 'network'):
+        raise ConfigError(
+            f'model.members: a {type(value).__name__} cannot be moved between devices: leave out '
+            "the member's `device`, or tap its features"
+        )
+    tensors = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+    return replace(  # type: ignore[type-var]
+        value,
+        **{
+            name: moved(part, device) if isinstance(part, (Tensor, list, tuple)) else part
+            for name, part in tensors.items()
+        },
+    )
 
 
 def requires_grad(value: TapValue) -> bool:

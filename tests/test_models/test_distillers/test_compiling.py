@@ -1,0 +1,67 @@
+"""model.compile: the same step, and a warning where torch.compile does not work."""
+
+import copy
+
+import pytest
+import torch
+
+LINKS = [
+    dict(source='teacher', target='student1', tap='feature', loss='FeatureMSE'),
+    dict(source='teacher', target='student1', tap='prediction'),
+]
+
+
+def make(toolkit, **kwargs):
+    members = toolkit.members(students=1, average=dict(training='ema', of='student1'))
+    return toolkit.make_distiller(members=members, links=copy.deepcopy(LINKS), **kwargs)
+
+
+def step(toolkit, model):
+    model.progress = 1.0
+    log = model.train_step(toolkit.make_batch(), toolkit.optim_wrapper(model))
+    return log, model.state_dict()
+
+
+def test_compiled_members_take_the_same_step(toolkit):
+    """By the backend that runs dynamo's graphs as they are: no compiler is needed."""
+    plain, weights = step(toolkit, make(toolkit))
+    model = make(toolkit, compile=dict(backend='eager'))
+    torch._dynamo.utils.counters.clear()
+    compiled, own = step(toolkit, model)
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] >= 6
+    for key, value in plain.items():
+        torch.testing.assert_close(compiled[key], value, msg=key)
+    for key, value in weights.items():
+        torch.testing.assert_close(own[key], value, msg=key)
+    twin = copy.deepcopy(model).eval()
+    for parameter in twin.network('teacher').backbone.parameters():
+        parameter.data.zero_()
+    image = torch.ones(1, 3, 64, 64)
+    ours, theirs = (m.eval().network('teacher').backbone(image) for m in (model, twin))
+    assert not ours[-1].equal(theirs[-1])
+
+
+def test_where_it_does_not_work_one_warning_says_so(toolkit, monkeypatch):
+    told = []
+    place = 'mmkd.models.distillers.compiling.print_log'
+    monkeypatch.setattr(place, lambda text, *args, **kwargs: told.append(text))
+
+    def broken(graph, inputs):
+        raise RuntimeError('no compiler')
+
+    plain, _ = step(toolkit, make(toolkit))
+    failed, _ = step(toolkit, make(toolkit, compile=dict(backend=broken)))
+    assert len(told) == 1 and 'no compiler' in told[0] and 'uncompiled' in told[0]
+    assert all(failed[key].equal(value) for key, value in plain.items())
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(bakend='eager'), r"model.compile.bakend: .*did you mean 'backend'"),
+        ('yes', 'model.compile: expected True or a dict'),
+    ],
+)
+def test_wrong_options(toolkit, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(toolkit, compile=options)
