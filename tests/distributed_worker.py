@@ -20,6 +20,8 @@ from mmengine.structures import PixelData
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest as toolkit  # noqa: E402
 
+from mmkd.engine.parallel import MemberDistributedDataParallel  # noqa: E402
+
 GN = dict(type='GN', num_groups=2, requires_grad=True)
 CONNECTOR = dict(type='ConvConnector', norm_cfg=GN)
 RAMP = dict(type='Until', end=0.6)  # the links fall silent before the last step
@@ -172,6 +174,7 @@ CASES = {
     'classification kdml_mixed_full': ('mmpretrain', 'kdml_mixed_full', 1, False),
     'classification, 2 accumulated': ('mmpretrain', 'kdml_p', 2, False),
     'classification, DOT, 2 accumulated': ('mmpretrain', 'kdml_f', 2, False),
+    'classification, in turns': ('mmpretrain', 'kdml_mixed_full', 2, False),
     'classification, bf16': ('mmpretrain', 'kdml_mixed_full', 1, True),
 }
 
@@ -194,9 +197,10 @@ def run(case, rank=0, world=1):
     make, make_batch, metric = TASKS[toolbox]
     DefaultScope.get_instance(f'{case}-{world}', scope_name=toolbox)
     torch.manual_seed(0)
-    model = toolkit.make_distiller(**make(sharing))
+    model = toolkit.make_distiller(**make(sharing), in_turns='in turns' in case)
     start = copy.deepcopy(model.state_dict())
-    wrapped = MMDistributedDataParallel(model, broadcast_buffers=False) if world > 1 else model
+    wrapper = MemberDistributedDataParallel if model.in_turns else MMDistributedDataParallel
+    wrapped = wrapper(model, broadcast_buffers=False) if world > 1 else model
     optimizer = dict(type='SGD', lr=0.01)
     if 'DOT' in case:
         optimizer = dict(type='mmkd.DistillationOrientedSGD', lr=0.01)

@@ -27,7 +27,7 @@ def test_the_peak_in_turns_does_not_grow_with_members(toolkit, config):
             step(dict(batch, inputs=list(batch['inputs'])))
             peaks[count, in_turns] = peak_of_step(step, batch, 'cpu')
     assert peaks[5, False] > 1.2 * peaks[3, False]
-    assert peaks[3, True] < 0.75 * peaks[3, False]
+    assert peaks[3, True] < 0.85 * peaks[3, False]
     assert peaks[5, True] < 1.15 * peaks[3, True]
 
 

@@ -23,4 +23,6 @@ model = dict(
     ),
     sharing=dict(type='kdml_mixed_full'),
 )
-train_dataloader = dict(dataset=dict(data_root='data/synthetic_640/', pipeline=train_pipeline))
+train_dataloader = dict(
+    dataset=dict(data_root='data/synthetic_640/', img_suffix='.png', pipeline=train_pipeline)
+)
