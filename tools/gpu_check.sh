@@ -40,6 +40,7 @@ START=$(date +%s) FAILED=()
 part() {
     local name=$1 limit=$2 began left status=0; shift 2
     began=$(date +%s) left=$((MINUTES * 60 - began + START))
+    [ "$DRY" = 0 ] || limit=$((limit * 10))
     [ "$limit" -le "$left" ] || limit=$left
     if [ "$limit" -le 0 ]; then
         say "$name: the $MINUTES minutes are over"; status=over

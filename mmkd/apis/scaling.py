@@ -1,7 +1,5 @@
 """Weak scaling: as many images a process, with more and more processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import statistics
@@ -22,7 +20,7 @@ from mmkd.utils.errors import ConfigError
 
 
 class Reduced:
-    """Counts the all_reduces of a step and their bytes, torch's own of gradients among them."""
+    """Counts the all_reduces of a step and their bytes."""
 
     def __init__(self) -> None:
         self.calls = self.bytes = 0
@@ -33,7 +31,7 @@ class Reduced:
         self.calls += 1
         self.bytes += tensor.numel() * tensor.element_size()
 
-    def __enter__(self) -> Reduced:
+    def __enter__(self) -> 'Reduced':
         def counted(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
             self.add(tensor)
             return self._all_reduce(tensor, *args, **kwargs)
@@ -46,9 +44,9 @@ class Reduced:
         dist.all_reduce = self._all_reduce
 
 
-def _reduce_bucket(reduced: Reduced, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    reduced.add(bucket.buffer())
-    return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]
+def _reduce_bucket(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Average a bucket of gradients by Python's all_reduce, which is counted."""
+    return allreduce_hook(group, bucket)
 
 
 def measure_rank(config_file: str, options: Mapping[str, Any], steps: int) -> dict[str, float]:
@@ -59,17 +57,15 @@ def measure_rank(config_file: str, options: Mapping[str, Any], steps: int) -> di
         reduces; `least`, the bytes of the trained parameters' gradients.
     """
     cfg = prepare(config_file, options)
-    rank, local = dist.get_rank(), int(os.environ['LOCAL_RANK'])
+    local = int(os.environ['LOCAL_RANK'])
     device = f'cuda:{local}' if torch.cuda.is_available() else 'cpu'
-    cfg.train_dataloader.setdefault('sampler', {})
-    batches = cached_batches(cfg, min(steps, 4) + rank)[rank:]
+    batches = cached_batches(cfg, min(steps, 4))  # the sampler gives each rank its own
     step, reduced = Step(cfg, device), Reduced()
     distiller = step.model
-    distiller.progress = 1.0
     step.model = MemberDistributedDataParallel(
         distiller, device_ids=None if device == 'cpu' else [local], broadcast_buffers=False
     )
-    step.model.register_comm_hook(reduced, _reduce_bucket)
+    step.model.register_comm_hook(None, _reduce_bucket)
     step.model.update_ema_members = distiller.update_ema_members
     seconds, cpu = [], []
     with reduced:
