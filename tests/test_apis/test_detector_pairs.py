@@ -7,6 +7,7 @@ import torch
 from mmengine.structures import InstanceData
 
 from mmkd.apis.detector_pairs import DETECTORS, MASKED, batch, build, pairs, step, try_detectors
+from mmkd.tasks.detection.truth import truth_of
 from mmkd.utils.errors import ConfigError
 
 PROMISED = (
@@ -31,7 +32,7 @@ def cells(found, *fast):
 
 @pytest.mark.parametrize(
     'one, other',
-    cells(pairs(list(DETECTORS)), ('FCOS', 'DINO')),
+    cells(pairs(list(DETECTORS)), ('FCOS', 'DINO'), ('CondInst', 'SOLOv2')),
 )
 def test_each_pair_builds_and_has_positive_terms_both_ways(one, other):
     found = try_detectors(one, other, steps=1)
@@ -59,9 +60,25 @@ def test_a_pair_trains_and_both_losses_fall(one, other):
 
 
 @pytest.mark.parametrize(
+    'one, other', cells([('Mask R-CNN', 'FCOS'), ('Cascade R-CNN', 'DINO')], ('Mask R-CNN', 'FCOS'))
+)
+def test_bfloat16_on_a_cpu(one, other):
+    """mmcv's NMS and RoIAlign have no bfloat16 there."""
+    model, data = build(one, other, score_thr=0.02), batch(bool(MASKED & {one, other}))
+    with torch.autocast('cpu', torch.bfloat16):
+        losses, terms = model.parse_losses(
+            model(**model.data_preprocessor(data, True), mode='loss')
+        )
+    assert sum('[' in key and value > 0 for key, value in terms.items()) == 2
+    sum(losses.values()).backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert grads and all(grad.isfinite().all() for grad in grads)
+
+
+@pytest.mark.parametrize(
     'name',
     [
-        pytest.param(n, marks=() if n in ('VFNet', 'DINO', 'RTMDet-Ins') else slow)
+        pytest.param(n, marks=() if n in ('VFNet', 'DINO', 'CondInst', 'SOLOv2') else slow)
         for n in DETECTORS
     ],
 )
@@ -70,12 +87,16 @@ def test_the_own_loss_for_the_ground_truth_is_the_members_own(name):
     data = model.data_preprocessor(batch(masks=name in MASKED), True)
     samples = data['data_samples']
     terms, readings = model.members.losses('b', data['inputs'], samples, ['prediction'])
-    expected = sum(
-        torch.as_tensor(item).mean()
-        for key, value in terms.items()
-        if 'loss' in key and not any(part in key for part in NOT_OF_BOXES)
-        for item in (value if isinstance(value, (list, tuple)) else [value])
-    )
+
+    def total(*left_out):
+        return sum(
+            torch.as_tensor(item).mean()
+            for key, value in terms.items()
+            if 'loss' in key and not any(part in key for part in left_out)
+            for item in (value if isinstance(value, (list, tuple)) else [value])
+        )
+
+    expected = total(*NOT_OF_BOXES)
     truth = [
         InstanceData(bboxes=s.gt_instances.bboxes, labels=s.gt_instances.labels) for s in samples
     ]
@@ -90,6 +111,71 @@ def test_the_own_loss_for_the_ground_truth_is_the_members_own(name):
     alone = prediction.own_loss(truth[1:], metas, [1])
     assert alone.isfinite() and alone != found
     assert prediction.own_loss([each[:0] for each in truth], metas, [0, 1]).isfinite()
+    assert prediction.has_masks == (name in MASKED)
+    if name in MASKED:
+        for each, given in zip(truth, batch(masks=True)['data_samples']):
+            each.masks = given.gt_instances.masks.to_tensor(torch.bool, 'cpu')
+        terms, readings = model.members.losses('b', data['inputs'], samples, ['prediction'])
+        prediction = readings['b', 'prediction'].value
+        found = prediction.own_loss(truth, metas, [0, 1])
+        torch.testing.assert_close(found, total(), rtol=tolerance, atol=0)
+        assert prediction.own_loss(truth[1:], metas, [1]).isfinite()
+        drawn = truth_of(prediction.detach(), metas, 0.0, 0.6, 3, masks=True)
+        assert all(each.masks.shape == (len(each), 128, 128) for each in drawn)
+        assert not any('index' in each for each in drawn) and len(drawn[0])
+
+
+@pytest.mark.parametrize(
+    'name, options',
+    cells(
+        [
+            *((name, {}) for name in sorted(MASKED)),
+            *((name, dict(queries='aligned')) for name in ('DAB-DETR', 'DINO')),
+        ],
+        ('SOLOv2', {}),
+        ('DINO', dict(queries='aligned')),
+    ),
+)
+def test_identical_members_are_at_0(name, options):
+    model, data = build(name, name, **options), batch(name in MASKED)
+    terms = {key: value for key, value in step(model, data).items() if '[' in key}
+    assert len(terms) == 2 and all(value > 1e-4 for value in terms.values())
+    model.network('b').load_state_dict(model.network('a').state_dict())
+    terms = {key: value for key, value in step(model, data).items() if '[' in key}
+    assert terms == dict.fromkeys(terms, pytest.approx(0, abs=1e-6))
+
+
+@pytest.mark.parametrize('name', cells([('DINO',), ('Deformable DETR',), ('DAB-DETR',)], ('DINO',)))
+def test_aligned_queries_start_at_the_sources_boxes(name):
+    model = build(name, name, queries='aligned')
+    data = model.data_preprocessor(batch(), True)
+    values = {}
+    for member in 'ab':
+        found = model.members.losses(member, data['inputs'], data['data_samples'], ['prediction'])
+        values[member] = found[1][member, 'prediction'].value
+    target, source = values['a'], values['b'].detach()
+    calls = []
+    decoder = model.network('b').decoder
+    inner, decoder.forward = decoder.forward, lambda **kw: calls.append(kw) or inner(**kw)
+    metas = [sample.metainfo for sample in data['data_samples']]
+    ((own, theirs),) = target.aligned(source, metas, 'aligned')
+    order = source.cls_logits.amax(-1).argsort(descending=True)
+    places = source.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    (call,) = calls
+    started = call['query_pos'].sigmoid() if name == 'DAB-DETR' else call['reference_points']
+    torch.testing.assert_close(started, places[..., : started.shape[-1]], atol=1e-3, rtol=0)
+    assert call['query'].shape[1] == 20 and call.get('self_attn_mask') is None
+    assert not theirs.cls_logits.requires_grad
+    (own.cls_logits.sum() + own.boxes.sum()).backward()
+    grads = {n for n, p in model.network('a').named_parameters() if p.grad is not None}
+    assert any(n.startswith('backbone') for n in grads)
+    assert any(n.startswith('bbox_head') for n in grads)
+    assert all(p.grad is None for p in model.network('b').parameters())
+
+
+def test_aligned_queries_ask_for_decoders_that_start_at_boxes():
+    with pytest.raises(ConfigError, match='that of DETR does not; what works: DAB-DETR.*matched'):
+        build('DETR', 'DETR', queries='aligned')
 
 
 def test_unknown_detectors_are_named():
