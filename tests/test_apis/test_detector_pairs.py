@@ -1,6 +1,7 @@
 """Pairs of real detectors in small forms: the docs' table, cell by cell."""
 
 import itertools
+from statistics import mean
 
 import pytest
 import torch
@@ -45,7 +46,9 @@ def test_each_pair_builds_and_has_positive_terms_both_ways(one, other):
     'one, other', cells(itertools.combinations(PROMISED, 2), ('YOLOX', 'Faster R-CNN'))
 )
 def test_a_pair_trains_and_both_losses_fall(one, other):
-    steps = 10 if (one, other) == ('YOLOX', 'Faster R-CNN') else 30
+    # Losses rise on the way: RTMDet's labels are the overlaps of its boxes, and better proposals
+    # bring a second stage more boxes to learn from.
+    steps = 10 if (one, other) == ('YOLOX', 'Faster R-CNN') else 60
     model, data = build(one, other, score_thr=0.02), batch()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     rows = [step(model, data, optimizer) for _ in range(steps)]
@@ -54,9 +57,7 @@ def test_a_pair_trains_and_both_losses_fall(one, other):
         assert all(0 <= row[key] < float('inf') for row in rows)
         assert any(row[key] > 0 for row in rows), 'a source that is never sure'
         own = [row[f'{name}/loss'] - row[key] for row in rows]
-        # RTMDet's rises first: its labels are the overlaps of its boxes. That of a second stage
-        # rises again, as better proposals bring more boxes to learn from.
-        assert own[-1] < 0.9 * max(own[: steps // 2]) or min(own) < 0.7 * own[0]
+        assert mean(own[-5:]) < 0.9 * mean(own[:5])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_a_pair_trains_and_both_losses_fall(one, other):
 )
 def test_bfloat16_on_a_cpu(one, other):
     """mmcv's NMS and RoIAlign have no bfloat16 there."""
-    model, data = build(one, other, score_thr=0.02), batch(bool(MASKED & {one, other}))
+    model, data = build(one, other), batch(bool(MASKED & {one, other}))
     with torch.autocast('cpu', torch.bfloat16):
         losses, terms = model.parse_losses(
             model(**model.data_preprocessor(data, True), mode='loss')

@@ -21,8 +21,9 @@ def widen_for_operators(network: nn.Module) -> None:
     """
     if not isinstance(network, TwoStageDetector):
         return
+    rpn = getattr(network, 'rpn_head', None)
     for module in network.modules():
-        if module is getattr(network, 'rpn_head', None) or isinstance(module, BBoxHead):
+        if module is rpn or isinstance(module, BBoxHead):
             module.register_forward_hook(_widened_output)
         elif isinstance(module, BaseRoIExtractor):
             module.register_forward_pre_hook(_widened_inputs)

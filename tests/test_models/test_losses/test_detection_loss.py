@@ -196,7 +196,7 @@ def test_masks_of_the_source_are_part_of_the_truth_where_both_have_some():
         drawn.append((images.tolist(), labels.tolist()))
         return torch.where(torch.arange(10) < 5, 1.0, -1.0).expand(len(images), 10, 10)
 
-    target = target_of()
+    target = target_of(positions=5)
     source = source_of((1, 1, 1, 30, 30, 0.8, 1), (1, 20, 5, 50, 30, 0.7, 0))
     source = replace(source, masks=masks, mask_stride=5.0)
     run(DetectionLoss(), target, source)
