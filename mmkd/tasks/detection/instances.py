@@ -128,8 +128,10 @@ class GridPrediction(DensePrediction):
         queries: str = 'matched',
     ) -> list[tuple[DensePrediction, DensePrediction]]:
         """Compare cell by cell where both have the same grids."""
-        same = isinstance(source, GridPrediction) and torch.equal(source.boxes, self.boxes)
-        return [(self, source)] if isinstance(source, GridPrediction) and same else []
+        if not isinstance(source, GridPrediction) or source.boxes.shape != self.boxes.shape:
+            return []
+        # As many cells may be of other grids.
+        return [(self, source)] if torch.allclose(source.boxes, self.boxes) else []
 
     def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
         """Return the boxes of the masks of the 100 surest cells; the others' are empty."""

@@ -21,7 +21,7 @@ def widen_for_operators(network: nn.Module) -> None:
     """
     if not isinstance(network, TwoStageDetector):
         return
-    rpn = getattr(network, 'rpn_head', None)
+    rpn: nn.Module = getattr(network, 'rpn_head', nn.Identity())
     for module in network.modules():
         if module is rpn or isinstance(module, BBoxHead):
             module.register_forward_hook(_widened_output)
