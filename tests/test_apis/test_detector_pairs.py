@@ -148,6 +148,18 @@ def test_identical_members_are_at_0(name, options):
     assert terms == dict.fromkeys(terms, pytest.approx(0, abs=1e-6))
 
 
+def test_condinst_is_not_read_without_its_mask_features():
+    """As of a frozen member with `cache_mb`, which keeps what the box head returned."""
+    model, data = build('CondInst', 'CondInst'), batch(masks=True)
+    step(model, data)
+    read = model.members.taps['b', 'prediction'].value_of
+    output = model.network('b').bbox_head(
+        model.network('b').extract_feat(torch.zeros(1, 3, 64, 64))
+    )
+    with pytest.raises(ConfigError, match='cache_mb: .* leave cache_mb out'):
+        read(output)
+
+
 def test_masks_of_all_kinds_are_fused_and_measured_in_one_pass():
     model, data = build(*sorted(MASKED)).eval(), batch(masks=True)
     for name, kind in itertools.product('abcd', ('bbox_head', 'mask_head', 'roi_head')):

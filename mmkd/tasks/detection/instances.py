@@ -13,6 +13,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmkd.utils.errors import ConfigError
+
 from .masks import LastCall, as_bitmaps, by_image
 from .own_loss import of_images, sum_of_losses
 from .readers import flatten_levels, prediction_reader, priors_of, read_dense, read_rtmdet
@@ -81,9 +83,17 @@ def read_condinst(head: Any, output: Any, mask_head: Any, call: LastCall) -> Con
         output: Classes, boxes, centerness and kernels of each level.
         mask_head: The mask head.
         call: The last one of its `mask_feature_head`.
+
+    Raises:
+        ConfigError: If the images' mask features were not made with it, as of a frozen member that
+            keeps its predictions.
     """
     features = call.pop()[1]
     classes, kernels = output[0], output[3]
+    if features is None or len(features) != len(classes[0]):
+        raise ConfigError(
+            'cache_mb: the masks of CondInst need more than what is kept; leave cache_mb out'
+        )
     found = read_dense(head, output)
 
     def masks(images: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
