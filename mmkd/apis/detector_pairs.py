@@ -179,15 +179,8 @@ class Tried(NamedTuple):
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return all pairs, also of each detector with itself.
-
-    MMDetection's RTMDet cannot train on ground truth with masks, as others need it.
-    """
-    return [
-        pair
-        for pair in itertools.combinations_with_replacement(names, 2)
-        if not ('RTMDet' in pair and MASKED & set(pair))
-    ]
+    """Return all pairs, also of each detector with itself."""
+    return list(itertools.combinations_with_replacement(names, 2))
 
 
 def build(*names: str, **options: Any) -> Any:

@@ -31,8 +31,8 @@ from ..types import Network, TapReader
 from .drawing import DetectionDrawing
 from .instances import read_condinst, read_solo
 from .masks import LastCall
+from .mends import leave_masks_out, widen_for_operators
 from .mixing import DetectionMixing
-from .precision import widen_for_operators
 from .proposals import read_proposals
 from .queries import read_queries
 from .readers import reader_of
@@ -75,6 +75,7 @@ class DetectionTask(Task):
         self.drawing = DetectionDrawing(self)
         for network in networks.values():
             widen_for_operators(network)
+            leave_masks_out(network)
 
     @classmethod
     @override

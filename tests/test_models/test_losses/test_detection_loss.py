@@ -3,10 +3,12 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from loss_cases import dense
 from mmcv.ops import batched_nms
+from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 from mmkd.models.losses import DenseDetectionLoss, DetectionLoss
@@ -209,6 +211,18 @@ def test_masks_of_the_source_are_part_of_the_truth_where_both_have_some():
     expected = torch.zeros(40, 60)
     expected[:, :25] = 1
     assert (truth.masks.to_ndarray() == expected.numpy()).all() and len(truth.masks) == 2
+    # With the ground truth of classes that the source does not have.
+    wider = replace(target_of(positions=5, classes=3), masks=maker(0))
+    true = gt((1, 2, 2, 9, 9, 2))
+    for sample in true:
+        shape = (len(sample.gt_instances), 30, 60)  # not padded yet
+        sample.gt_instances.masks = BitmapMasks(np.ones(shape, np.uint8), *shape[1:])
+    run(DetectionLoss(classes={1: 1}), wider, source, data_samples=true)
+    (truth,) = wider.head.truths[-1]
+    assert truth.labels.tolist() == [1, 2]
+    assert (truth.masks.to_ndarray()[0] == expected.numpy()).all()
+    assert truth.masks.to_ndarray()[1].sum() == 30 * 60
+    del drawn[2:]
     # Beside one without masks they cannot be fused.
     run(DetectionLoss(), target, [source, source_of((1, 1, 1, 30, 30, 0.8, 1))])
     assert len(drawn) == 2

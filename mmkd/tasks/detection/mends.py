@@ -1,8 +1,9 @@
-"""bfloat16 on CPUs, for which mmcv's NMS and RoIAlign have no kernels."""
+"""What some of MMDetection's networks need beside others, given to them by hooks."""
 
 from typing import Any
 
 import torch
+from mmdet.models.dense_heads import RTMDetHead, RTMDetInsHead
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 def widen_for_operators(network: nn.Module) -> None:
     """Give the operators of a two-stage detector float32 where it runs in bfloat16 on a CPU.
 
-    RPNs and box heads then return float32, whose boxes go through NMS, and RoI extractors read
-    float32; convolutions and linear layers stay in bfloat16. On other devices and in other types
-    nothing changes.
+    mmcv's NMS and RoIAlign have no kernels for it there. RPNs and box heads then return float32,
+    whose boxes go through NMS, and RoI extractors read float32; convolutions and linear layers stay
+    in bfloat16. On other devices and in other types nothing changes.
 
     Args:
         network: Any detector; others than two-stage ones use NMS for predictions alone.
@@ -27,6 +28,25 @@ def widen_for_operators(network: nn.Module) -> None:
             module.register_forward_hook(_widened_output)
         elif isinstance(module, BaseRoIExtractor):
             module.register_forward_pre_hook(_widened_inputs)
+
+
+def leave_masks_out(network: nn.Module) -> None:
+    """Let RTMDet, which cannot train on ground truth with masks, train where others need them.
+
+    Args:
+        network: Any detector; its own samples lose the masks if it is an RTMDet without a mask
+            head.
+    """
+    head = getattr(network, 'bbox_head', None)
+    if isinstance(head, RTMDetHead) and not isinstance(head, RTMDetInsHead):
+        network.register_forward_pre_hook(_without_masks, with_kwargs=True)
+
+
+def _without_masks(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    samples = args[1] if len(args) > 1 else kwargs.get('data_samples')
+    for sample in samples or []:
+        if 'masks' in sample.get('gt_instances', ()):
+            del sample.gt_instances.masks
 
 
 def _widened_output(module: nn.Module, args: Any, output: Any) -> Any:
