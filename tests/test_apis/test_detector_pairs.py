@@ -1,5 +1,6 @@
 """Pairs of real detectors in small forms: the docs' table, cell by cell."""
 
+import copy
 import itertools
 from statistics import mean
 
@@ -189,6 +190,11 @@ def test_aligned_queries_start_at_the_sources_boxes(name):
         found = model.members.losses(member, data['inputs'], data['data_samples'], ['prediction'])
         values[member] = found[1][member, 'prediction'].value
     target, source = values['a'], values['b'].detach()
+    call = model.members.taps['a', 'prediction'].reader.keywords['call']
+    copied = copy.deepcopy(model).members.taps['a', 'prediction']
+    assert copied.reader.keywords['call'].recorder is copied.recorder is not call.recorder
+    model.task.run_for_taps(model.network('a'), data['inputs'], data['data_samples'], ['bbox_head'])
+    assert not call.inputs  # nothing is kept that no tap reads
     calls = []
     decoder = model.network('b').decoder
     inner, decoder.forward = decoder.forward, lambda **kw: calls.append(kw) or inner(**kw)

@@ -106,6 +106,9 @@ class Tap:
             choose(name, known, f'{key} (a tap of {member!r})')
         self.module = modules[self.path]
         self.recorder = Recorder()
+        beside = getattr(self.reader, 'keywords', {}).get('call')
+        if beside is not None:  # what the reader needs of another module
+            beside.recorder = self.recorder
         if task.calls_forward(self.module):
             self.module.forward = SeenForward(self.module, self.recorder)
         else:

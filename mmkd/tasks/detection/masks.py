@@ -1,6 +1,7 @@
 """Masks of instances: how heads make them of their outputs, and how they become a truth."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,28 +17,31 @@ MaskMaker = Callable[[Tensor, Tensor, Tensor], Tensor]
 class LastCall:
     """A forward hook that keeps what a module was last called with and what it returned.
 
-    For what a prediction needs beside its tap's output. It is emptied when the tap is read; a copy
-    (mmengine's EMAHook makes one) starts empty.
+    For what a reader needs beside its tap's output, as its argument `call`. It keeps something
+    while the tap records (`recorder`, which the tap sets), and is emptied when the tap is read.
     """
 
     def __init__(self) -> None:
         self.inputs: dict[str, Any] = {}
         self.output: Any = None
+        self.recorder: Any = None
 
     def __call__(
         self, module: Any, args: Any, inputs: Mapping[str, Any], output: Any = None
     ) -> None:
         """Keep a call, as torch calls a forward hook."""
-        self.inputs, self.output = dict(inputs), output
+        if self.recorder is not None and self.recorder.enabled:
+            self.inputs, self.output = dict(inputs), output
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'LastCall':
-        copied = memo[id(self)] = type(self)()
+        copied = memo[id(self)] = type(self)()  # empty
+        copied.recorder = deepcopy(self.recorder, memo)
         return copied
 
     def pop(self) -> tuple[dict[str, Any], Any]:
         """Return keyword arguments and output of the last call, and forget them."""
         found = self.inputs, self.output
-        self.__init__()  # type: ignore[misc]
+        self.inputs, self.output = {}, None
         return found
 
 
