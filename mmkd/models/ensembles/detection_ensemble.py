@@ -203,10 +203,10 @@ class DetectionEnsemble(Ensemble):
 
 def _with_boxes(prediction: InstanceData) -> InstanceData:
     """Give masks whose boxes are all empty, as SOLOv2 leaves them, the boxes around them."""
-    from mmdet.structures.mask import mask2bbox
+    from mmkd.tasks.detection.masks import boxes_of
 
     if 'masks' not in prediction or prediction.bboxes.any():
         return prediction
     prediction = prediction[:]  # a copy
-    prediction.bboxes = mask2bbox(prediction.masks).to(prediction.bboxes)
+    prediction.bboxes = boxes_of(prediction.masks).to(prediction.bboxes)
     return prediction

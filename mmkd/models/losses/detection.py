@@ -35,8 +35,9 @@ class DetectionLoss(DenseDetectionLoss):
 
     The first three are `DenseDetectionLoss` at the positions, proposals or pairs of queries that
     are common: 0 for identical networks. Where both draw masks (Mask R-CNN, RTMDet-Ins, CondInst,
-    SOLOv2), they are compared at the places p, `max_per_img` of an image at most, at which the
-    source's score w_p reaches `score_thr`:
+    SOLOv2), they are compared at the places p, `max_per_img` of an image at most (of the batch's
+    proposals, where these are the common ground), at which the source's score w_p reaches
+    `score_thr`:
 
         + mask_weight sum_p w_p mean_xy KL(S(m_s / tau) || S(m_t / tau)) tau^2 / sum_p w_p
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import CondInstMaskHead, RTMDetInsHead
-from mmdet.structures.mask import mask2bbox
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmkd.utils.errors import ConfigError
 
-from .masks import LastCall, as_bitmaps, by_image
+from .masks import LastCall, as_bitmaps, boxes_of, by_image
 from .own_loss import of_images, sum_of_losses
 from .readers import flatten_levels, prediction_reader, priors_of, read_dense, read_rtmdet
 from .structures import Candidates, DensePrediction, DetectorPrediction
@@ -152,7 +151,7 @@ class GridPrediction(DensePrediction):
                 best = scores.amax(-1).topk(min(MOST_CELLS, len(scores))).indices
                 drawn = self.masks(torch.full_like(best, image), best, best) > 0
                 boxes = torch.zeros_like(self.boxes[image])
-                boxes[best] = mask2bbox(drawn).to(boxes) * self.mask_stride
+                boxes[best] = boxes_of(drawn).to(boxes) * self.mask_stride
                 found.append(Candidates(boxes, scores))
         return found
 

@@ -77,6 +77,21 @@ def full_size(logits: Tensor, stride: float, size: tuple[int, int]) -> Tensor:
     return F.pad(grown, (0, columns, 0, rows), value=-1.0)[:, : size[0], : size[1]] > 0
 
 
+def boxes_of(masks: Tensor) -> Tensor:
+    """Return the boxes (M, 4), xyxy, around masks (M, H, W); empty ones have none.
+
+    As mmdet's `mask2bbox`, which asks the device for each mask.
+    """
+    found = []
+    for dim in (1, 2):  # columns, rows
+        marked = masks.any(dim).int()
+        found.append((marked.argmax(1), marked.shape[1] - marked.flip(1).argmax(1)))
+    (left, right), (top, bottom) = found
+    return (
+        torch.stack([left, top, right, bottom], 1) * masks.flatten(1).any(1, keepdim=True).float()
+    )
+
+
 def as_bitmaps(
     truth: Sequence[InstanceData], image_metas: Sequence[Mapping[str, Any]]
 ) -> list[InstanceData]:

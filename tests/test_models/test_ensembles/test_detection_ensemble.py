@@ -384,7 +384,7 @@ def test_masks_of_no_boxes(fusion):
 
 def test_a_member_with_masks_alone_takes_part_with_their_boxes():
     """SOLOv2 leaves its boxes empty."""
-    alone = masked(B, FAR)
+    alone = masked(B, FAR, (5, 5, 5, 5, 0.9, 0))  # one mask is empty
     alone.bboxes = torch.zeros_like(alone.bboxes)
     fused = DetectionEnsemble('wbf')([alone, masked(A)])
     expected = DetectionEnsemble('wbf')([masked(B, FAR), masked(A)])
