@@ -160,3 +160,28 @@ def test_the_study_of_classification(tmp_path, monkeypatch):
     losses, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
     assert sorted(losses) == ['student1', 'student2', 'teacher']
     assert all(torch.isfinite(loss) and loss.requires_grad for loss in losses.values())
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('polyp_')])
+def test_the_studies_of_detection(name):
+    """A step of the links trains each member, at the size that the loaders give."""
+    from mmkd.apis.detector_pairs import SIZE, batch
+
+    DefaultScope.get_instance(f'study-{next(COUNTER)}', scope_name='mmdet')
+    cfg = CONFIGS[name].copy()
+    for loader in cfg.train_dataloader, cfg.val_dataloader:
+        (scale,) = (step.scale for step in loader.dataset.pipeline if step.type == 'Resize')
+        assert scale == (SIZE, SIZE)
+    for member in cfg.model.members.values():
+        member.options.backbone.pretrained = False
+    model = MODELS.build(cfg.model).train()
+    model.init_weights()
+    assert not model.members.renormalize  # all see the images that ImageNet's weights expect
+    data = batch()
+    for sample in data['data_samples']:
+        sample.gt_instances.labels[:] = 0
+    data = model.data_preprocessor(data, True)
+    losses, terms = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
+    assert sum('[teacher:' in key for key in terms) == 2
+    assert sorted(losses) == ['student1', 'student2', 'teacher']
+    assert all(torch.isfinite(loss) and loss.requires_grad for loss in losses.values())

@@ -1,6 +1,7 @@
 """Fit each member's and the ensemble's temperature on the validation data: calibrate.py CKPT
 
 Scores divided by it (their log-odds) are nearer to probabilities; tools/export_onnx.py takes FILE.
+Of detectors it also prints the ensemble's calibration and weights, as options for tools/test.py.
 """
 
 import argparse
@@ -29,10 +30,19 @@ def main() -> None:
     """Fit and print the table."""
     args = parse_args()
 
-    from mmkd.apis.calibrating import calibrate, temperature_table, write_temperatures
+    from mmkd.apis.calibrating import (
+        calibrate,
+        ensemble_options,
+        temperature_table,
+        write_temperatures,
+    )
 
     fitted = calibrate(args.checkpoint, args.config, args.member)
     print(temperature_table(fitted))
+    options = ensemble_options(fitted)
+    if options:
+        print('the ensemble, by these members on these images: --cfg-options')
+        print('\n'.join(f'  "{option}"' for option in options))
     if args.out:
         write_temperatures(fitted, args.out)
         print(f'wrote {args.out}')

@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from mmkd.apis.loading import Trained, load_trained
-from mmkd.evaluation.calibration import expected_error, fit_temperature, odds_and_truth
+from mmkd.evaluation.calibration import expected_error, fit_platt, fit_temperature, odds_and_truth
 from mmkd.evaluation.polyp_det_metric import PolypDetMetric
 from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError, wrong_paths
@@ -35,12 +35,18 @@ class Fitted:
         before: In [0, 1].
         after: On the images that it was fitted on.
         count: How many images, pixels or boxes.
+        platt: Of a detector slope and offset of its scores' log-odds.
+        ap50: Of a detector its average precision at IoU 0.5, in percent.
+        fused: Whether it is one of the ensemble's members.
     """
 
     temperature: float
     before: float
     after: float
     count: int
+    platt: tuple[float, float] | None = None
+    ap50: float | None = None
+    fused: bool = False
 
 
 def calibrate(
@@ -62,8 +68,36 @@ def calibrate(
         ConfigError: If the config has no validation data, or nothing can be fitted on them.
     """
     trained = load_trained(checkpoint, config, members or 'all')
-    found = _log_odds(trained)
-    return {name: _fitted(name, *values) for name, values in found.items()}
+    found, precisions = _log_odds(trained)
+    fitted = {name: _fitted(name, *values) for name, values in found.items()}
+    for name, precision in precisions.items():
+        fitted[name].platt, fitted[name].ap50 = fit_platt(*found[name]), precision
+        fitted[name].fused = trained.is_distiller and name in trained.model.ensemble_members
+    return fitted
+
+
+def ensemble_options(fitted: Mapping[str, Fitted]) -> list[str]:
+    """Return as command-line options what a detection ensemble takes of the members' figures.
+
+    `calibration` is each one's slope and offset (Platt scaling). `weights` are their average
+    precisions as shares of the best one's (mmkd's choice; Solovyev et al. leave them open).
+
+    Args:
+        fitted: Of members and the ensemble; those that it does not fuse are left out. Ensembles of
+            classifiers and segmenters take neither: no options.
+    """
+    members = {name: one for name, one in fitted.items() if one.fused}
+    best = max((one.ap50 or 0.0 for one in members.values()), default=0.0)
+    if not members:
+        return []
+    calibration = {
+        name: tuple(round(x, 4) for x in one.platt or ()) for name, one in members.items()
+    }
+    options = [f'model.ensemble.calibration={calibration}']
+    if best > 0:
+        weights = {name: round((one.ap50 or 0.0) / best, 4) for name, one in members.items()}
+        options.append(f'model.ensemble.weights={weights}')
+    return options
 
 
 def _fitted(name: str, odds: np.ndarray, truth: np.ndarray) -> Fitted:
@@ -82,8 +116,13 @@ def _fitted(name: str, odds: np.ndarray, truth: np.ndarray) -> Fitted:
 
 
 @torch.no_grad()
-def _log_odds(trained: Trained) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return by name the log-odds and what is true of all validation images."""
+def _log_odds(
+    trained: Trained,
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, float]]:
+    """Return by name the log-odds and what is true of all validation images.
+
+    The second are detectors' average precisions.
+    """
     cfg, device = trained.cfg, get_device()
     model = trained.model.to(device)
     if cfg.get('val_dataloader') is None:
@@ -111,16 +150,19 @@ def _log_odds(trained: Trained) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                     chosen = torch.randperm(len(truth), generator=generator)[:PIXELS]
                     odds, truth = odds[chosen], truth[chosen]
                 collected[name].append((odds.numpy(), truth.numpy()))
+    precisions = {}
     for name, metric in boxes.items():
+        precisions[name] = metric.compute_metrics(metric.results)['ap50']
         for result in metric.results:
             scores = result['scores'].clip(1e-6, 1 - 1e-6)
             sure = scores >= LEAST_SCORE
             odds, right = np.log(scores / (1 - scores)), result['overlap'] == 1
             collected[name].append((odds[sure], right[sure]))
-    return {
+    log_odds = {
         name: tuple(np.concatenate(column) for column in zip(*rows))
         for name, rows in collected.items()
     }
+    return log_odds, precisions
 
 
 def _finds_boxes(trained: Trained) -> bool:

@@ -75,6 +75,17 @@ _masks = {
     'roi_head.mask_head.conv_out_channels': 16,
     'roi_head.mask_head.num_classes': CLASSES,
 }
+_solo = {
+    **_pyramid,
+    'mask_head.in_channels': 32,
+    'mask_head.feat_channels': 32,
+    'mask_head.stacked_convs': 1,
+    'mask_head.num_classes': CLASSES,
+    'mask_head.num_grids': [16, 12, 8, 6, 4],
+    'mask_head.mask_feature_head.feat_channels': 32,
+    'mask_head.mask_feature_head.out_channels': 32,
+}
+_condinst = {**_dense, 'mask_head.mask_feature_head.in_channels': 32}
 _transformer = {
     **_resnet,
     'encoder.num_layers': 1,
@@ -136,6 +147,8 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     'Faster R-CNN': ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', {**_rpn, **_box_head}),
     'Cascade R-CNN': ('cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py', {**_rpn, **_cascade}),
     'Mask R-CNN': ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', {**_rpn, **_box_head, **_masks}),
+    'CondInst': ('condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py', _condinst),
+    'SOLOv2': ('solov2/solov2_r50_fpn_1x_coco.py', _solo),
     'DETR': ('detr/detr_r50_8xb2-150e_coco.py', _one_level),
     'Conditional DETR': ('conditional_detr/conditional-detr_r50_8xb2-50e_coco.py', _one_level),
     'DAB-DETR': ('dab_detr/dab-detr_r50_8xb2-50e_coco.py', _one_level),
@@ -145,7 +158,7 @@ DETECTORS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     'DINO': ('dino/dino-4scale_r50_8xb2-12e_coco.py', _three_levels),
 }
-MASKED = {'Mask R-CNN', 'RTMDet-Ins'}  # they learn masks, too
+MASKED = {'Mask R-CNN', 'RTMDet-Ins', 'CondInst', 'SOLOv2'}  # they learn masks, too
 FORMS = dict(
     positions='position by position', proposals="the target's proposals", queries='paired queries'
 )
@@ -166,15 +179,8 @@ class Tried(NamedTuple):
 
 
 def pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return all pairs, also of each detector with itself.
-
-    MMDetection's RTMDet cannot train on ground truth with masks, as others need it.
-    """
-    return [
-        pair
-        for pair in itertools.combinations_with_replacement(names, 2)
-        if not ('RTMDet' in pair and MASKED & set(pair))
-    ]
+    """Return all pairs, also of each detector with itself."""
+    return list(itertools.combinations_with_replacement(names, 2))
 
 
 def build(*names: str, **options: Any) -> Any:
@@ -216,7 +222,7 @@ def batch(masks: bool = False, seed: int = 0) -> dict[str, list[Any]]:
     """Make a loader's batch: bright boxes of two classes on noise, with or without masks."""
     from mmdet.structures import DetDataSample
 
-    from mmkd.tasks.detection.structures import with_box_masks
+    from mmkd.tasks.detection.masks import as_bitmaps
 
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[Any]] = dict(inputs=[], data_samples=[])
@@ -230,7 +236,7 @@ def batch(masks: bool = False, seed: int = 0) -> dict[str, list[Any]]:
             image[label, top:bottom, left:right] = 255
         instances = InstanceData(bboxes=boxes.float(), labels=torch.arange(CLASSES))
         if masks:
-            (instances,) = with_box_masks([instances], [meta])
+            (instances,) = as_bitmaps([instances], [meta])
         sample = DetDataSample(metainfo=dict(meta, img_id=i), gt_instances=instances)
         sample.ignored_instances = InstanceData(
             bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)

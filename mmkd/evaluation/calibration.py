@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
 from torch import Tensor
 
 from mmkd.registry import METRICS
@@ -71,6 +72,34 @@ def fit_temperature(log_odds: np.ndarray, truth: np.ndarray) -> float:
 
     found = minimize_scalar(loss, bounds=tuple(np.log(LIMITS)), method='bounded')
     return float(np.exp(found.x))
+
+
+def fit_platt(log_odds: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset of the log-odds with the least negative log-likelihood.
+
+    Platt, "Probabilistic outputs for support vector machines" (1999), with his targets
+    (N+ + 1) / (N+ + 2) and 1 / (N- + 2) in place of 1 and 0, so that few samples decide little.
+
+    Args:
+        log_odds: Of single things (N,).
+        truth: Whether each thing is so (N,).
+
+    Returns:
+        The slope in [0.05, 20], and the offset.
+    """
+    values, right = np.asarray(log_odds, float), np.asarray(truth, bool)
+    if not len(values):
+        raise ConfigError('calibration: nothing to fit it on')
+    target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = parameters[0] * values + parameters[1]
+        error = expit(scaled) - target
+        value = (np.logaddexp(0, scaled) - target * scaled).mean()
+        return float(value), np.array([(error * values).mean(), error.mean()])
+
+    found = minimize(loss, (1.0, 0.0), jac=True, method='L-BFGS-B', bounds=[LIMITS, (None, None)])
+    return float(found.x[0]), float(found.x[1])
 
 
 @METRICS.register_module()

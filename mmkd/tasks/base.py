@@ -92,6 +92,10 @@ class Task(ABC):
     def check_tap(self, path: str, network: Network, key: str) -> None:  # noqa: B027
         """Raise a ConfigError for a module path whose outputs no two members can compare."""
 
+    def calls_forward(self, module: nn.Module) -> bool:
+        """Whether a network calls this module's `forward` by name, which no hook sees."""
+        return False
+
     def default_loss(self, tap: str) -> dict | None:
         """Return the config of the loss for a tap (also with `[i]`), None without a default."""
         return dict(type='FeatureMSE') if tap.split('[')[0] == 'feature' else None

@@ -1,17 +1,25 @@
 """Temperatures of members and the ensemble."""
 
+import argparse
 import json
 import math
 
+import numpy as np
 import pytest
+from mmengine.config import Config
 
 from mmkd.apis.calibrating import (
+    Fitted,
     calibrate,
+    ensemble_options,
     read_temperature,
     temperature_table,
     write_temperatures,
 )
+from mmkd.apis.command_line import add_options_argument, merge_options
 from mmkd.apis.exporting import export
+from mmkd.apis.loading import load_trained
+from mmkd.evaluation.calibration import fit_platt
 from mmkd.utils.errors import ConfigError
 
 NAMES = ['teacher', 'student1', 'student2', 'ensemble']
@@ -29,6 +37,28 @@ def test_each_member_and_the_ensemble_get_a_temperature(checkpoints, tmp_path, t
     expected = fitted['ensemble'].temperature
     read = read_temperature(str(tmp_path / 't.json'), 'ensemble')
     assert read == pytest.approx(expected, abs=1e-4)
+    if task == 'det':
+        assert 'weights' not in ''.join(
+            ensemble_options(dict(student1=Fitted(1, 0, 0, 1, (1, 0), 0.0, True)))
+        )
+        for name, precision in dict(teacher=90.0, student1=40.0, student2=80.0).items():
+            assert 0 <= fitted[name].ap50 <= 100
+            fitted[name].ap50 = precision
+    options = ensemble_options(fitted)
+    if task != 'det':
+        assert options == []
+    else:
+        # What the tool prints is what the ensemble's config takes.
+        cfg = Config.fromfile(next(checkpoints[task].parent.glob('*.py')))
+        parser = argparse.ArgumentParser()
+        add_options_argument(parser)
+        cfg = merge_options(cfg, parser.parse_args(['--cfg-options', *options]).cfg_options)
+        assert set(cfg.model.ensemble.weights) == {'student1', 'student2'}
+        fused = load_trained(checkpoints[task], cfg, 'all').model.ensemble
+        assert fused.calibration == [
+            pytest.approx(fitted[name].platt, abs=1e-4) for name in ('student1', 'student2')
+        ]
+        assert fused.weights == [0.5, 1.0]
     if task == 'cls':
         export(str(checkpoints[task]), 'student1', str(tmp_path / 's.pth'), None)
         alone = calibrate(tmp_path / 's.pth')
@@ -46,3 +76,14 @@ def test_wrong_temperatures(tmp_path):
     ):
         with pytest.raises(ConfigError, match=expected):
             read_temperature(text, 'ensemble')
+
+
+def test_platts_slope_and_offset_are_those_that_the_truth_was_drawn_with():
+    generator = np.random.default_rng(0)
+    odds = generator.normal(0, 2, 20000)
+    right = generator.random(20000) < 1 / (1 + np.exp(-(0.5 * odds - 1)))
+    assert fit_platt(odds, right) == pytest.approx((0.5, -1), abs=0.05)
+    slope, offset = fit_platt(np.array([1.0, 2.0]), np.array([True, True]))
+    assert 1 / (1 + np.exp(-(slope * 1.5 + offset))) == pytest.approx(0.75, abs=0.01)
+    with pytest.raises(ConfigError, match='calibration: nothing to fit'):
+        fit_platt(np.zeros(0), np.zeros(0, bool))

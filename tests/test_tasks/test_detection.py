@@ -389,27 +389,6 @@ def test_the_ensembles_boxes_beside_the_members(toolkit, members):
             assert fused.bboxes.min() < -4 and len(fused)
 
 
-def test_an_ensemble_of_instance_segmenters_keeps_the_masks(toolkit):
-    from mmdet.evaluation import CocoMetric
-
-    model = toolkit.make_distiller(members=pair(RTMDET_INS), data_preprocessor=toolkit.PLAIN)
-    for name in 'ab':
-        model.network(name).bbox_head.test_cfg.score_thr = 0.0
-        model.network(name).bbox_head.test_cfg.nms_pre = 20
-    results = model.eval().predict_members(toolkit.make_batch())
-    fused = results['ensemble'][0].pred_instances
-    assert len(fused) and fused.masks.shape == (len(fused), 64, 64)
-    # COCO's evaluation of masks takes every member's and the ensemble's.
-    for samples in results.values():
-        metric = CocoMetric(metric=['bbox', 'segm'])
-        metric.dataset_meta = dict(classes=('polyp',))
-        outline = [[8, 8, 40, 8, 40, 40, 8, 40]]
-        truth = dict(bbox=[8, 8, 40, 40], bbox_label=0, ignore_flag=0, mask=outline)
-        metric.process({}, [dict(sample.to_dict(), instances=[truth]) for sample in samples])
-        assert 'coco/segm_mAP' in metric.evaluate(len(samples))
-    assert fused.masks.dtype == torch.bool
-
-
 def test_members_of_other_classes_cannot_be_fused(toolkit):
     members = dict(a=toolkit.yolox(), b=copy.deepcopy(FASTER))
     members['b']['options']['roi_head.bbox_head.num_classes'] = 2

@@ -739,7 +739,7 @@ def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
     'tap, message',
     [
         ('backbone.nothing', 'model.links'),
-        ('decode_head', 'is not called as a module'),
+        ('decode_head.loss_decode', 'is not called as a module'),
         ('feature[1]', 'is not a sequence'),
     ],
 )
@@ -754,12 +754,15 @@ def test_wrong_taps(toolkit, tap, message):
         )
 
 
-def test_a_head_without_conv_seg_is_named(toolkit):
+def test_a_head_without_conv_seg_is_read_by_what_it_returns(toolkit):
     model = make(toolkit, members=members(teacher=False))
     network = model.network('student1')
     network.decode_head.conv_seg = None
-    with pytest.raises(ValueError, match='x.tap: FCNHead has no layer .conv_seg.'):
-        model.task.resolve_tap('prediction', network, 'x.tap')
+    path, reader = model.task.resolve_tap('prediction', network, 'x.tap')
+    logits = torch.rand(1, 2, 4, 4)
+    assert path == 'decode_head' and reader(network.decode_head, [logits + 1, logits]) is logits
+    with pytest.raises(ValueError, match='x.tap: FCNHead has no layer .conv_seg. .* no 2 logits'):
+        reader(network.decode_head, logits[:, :1])
 
 
 def test_a_level_of_the_backbone_by_path(toolkit):
@@ -838,6 +841,41 @@ PIDNET = dict(
         'decode_head.loss_decode.3.class_weight': None,
     },
 )
+_update = dict(
+    num_classes=2,
+    num_heads=2,
+    feedforward_channels=16,
+    in_channels=16,
+    out_channels=16,
+)
+KNET = dict(
+    config='mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py',
+    options={
+        'data_preprocessor': dict(PLAIN),
+        'pretrained': None,
+        'backbone.depth': 18,
+        'backbone.base_channels': 8,
+        'backbone.stem_channels': 8,
+        'backbone.norm_cfg.type': 'BN',
+        'decode_head.num_stages': 2,
+        'decode_head.kernel_update_head': [
+            dict(
+                type='KernelUpdateHead',
+                feat_transform_cfg=dict(conv_cfg=dict(type='Conv2d'), act_cfg=None),
+                kernel_updator_cfg=dict(
+                    type='KernelUpdator', in_channels=16, feat_channels=16, out_channels=16
+                ),
+                **_update,
+            )
+        ]
+        * 2,
+        'decode_head.kernel_generate_head.in_channels': 64,
+        'decode_head.kernel_generate_head.channels': 16,
+        'decode_head.kernel_generate_head.num_classes': 2,
+        'decode_head.kernel_generate_head.norm_cfg.type': 'BN',
+        'auxiliary_head': None,
+    },
+)
 BISENET = dict(
     config='mmseg::bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024.py',
     options={
@@ -890,6 +928,27 @@ def test_query_based_segmenters_train_and_are_measured(toolkit, member):
     classes, masks = (layers[-1] for layers in runs[0][2])
     scores = torch.einsum('bqc,bqhw->bchw', classes.softmax(-1)[..., :-1], masks.sigmoid())
     torch.testing.assert_close(read.exp(), scores / scores.sum(1, keepdim=True))
+
+
+def test_k_net_teaches_by_its_last_stage(toolkit):
+    """Its head calls `forward` by name and has no layer of logits: no hook would see it."""
+    pair = dict(student1=dict(KNET, seed=1), student2=dict(PIDNET, seed=2))
+    model = make(toolkit, members=pair, sharing='ml_p')
+    seen = []
+    reader = model.members.taps['student1', 'prediction'].reader
+    model.members.taps['student1', 'prediction'].reader = lambda head, output: (
+        seen.append(output) or reader(head, output)
+    )
+    copied = copy.deepcopy(model)  # as EMAHook makes one
+    terms = losses_of(model, with_edges(make_batch()))
+    assert sum('[' in key and value > 0 for key, value in terms.items()) == 2
+    assert len(seen) == 1 and len(seen[0]) == 3  # a stage before the two updates
+    terms['student1/loss_ml[student2:prediction]'].backward()
+    assert model.network('student1').decode_head.kernel_update_head[-1].fc_mask.weight.grad.any()
+    head = copied.network('student1').decode_head
+    assert head.forward.module is head and head.forward.inner.__self__ is head
+    results = model.eval().predict_members(make_batch())
+    assert results['student1'][0].pred_sem_seg.data.shape == (1, 64, 64)
 
 
 def test_a_query_based_segmenter_and_a_network_with_branches_teach_each_other(toolkit):

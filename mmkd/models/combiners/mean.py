@@ -14,6 +14,7 @@ from mmkd.registry import MODELS
 from mmkd.utils.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mmkd.tasks.detection.masks import MaskMaker
     from mmkd.tasks.detection.structures import DensePrediction
 
 
@@ -111,6 +112,7 @@ class MeanLogits(Combiner):
             if objectness[0] is None
             else torch.stack([o.float() for o in objectness]).mean(0),
             boxes=mean_boxes(sources),
+            masks=mean_masks(sources),
         )
 
 
@@ -162,6 +164,20 @@ def mean_boxes(sources: 'Sequence[DensePrediction]') -> Tensor:
     return (boxes * shares.unsqueeze(-1)).sum(0)
 
 
+def mean_masks(sources: 'Sequence[DensePrediction]') -> 'MaskMaker | None':
+    """Means of the masks' logits, of the first source's size; None where one draws none."""
+    makers = [source.masks for source in sources if source.masks is not None]
+    if len(makers) < len(sources):
+        return None
+
+    def masks(images: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
+        first, *others = (make(images, positions, labels).float() for make in makers)
+        same = [resize_like(logits[None], first[None])[0] for logits in others]
+        return torch.stack([first, *same]).mean(0)
+
+    return masks
+
+
 def _mean_dense_probability(sources: 'Sequence[DensePrediction]') -> 'DensePrediction':
     check_grids(sources)
     boxes = mean_boxes(sources)
@@ -177,4 +193,10 @@ def _mean_dense_probability(sources: 'Sequence[DensePrediction]') -> 'DensePredi
             log_not_o = torch.stack([F.logsigmoid(-o) for o in given])
             objectness = log_mean_exp(log_o) - log_mean_exp(log_not_o)
             no = log_mean_exp(F.logsigmoid(-torch.stack(classes)) + log_o.unsqueeze(-1))
-    return replace(sources[0], cls_logits=yes - no, obj_logits=objectness, boxes=boxes)
+    return replace(
+        sources[0],
+        cls_logits=yes - no,
+        obj_logits=objectness,
+        boxes=boxes,
+        masks=mean_masks(sources),
+    )

@@ -1,6 +1,7 @@
 import hashlib
 import keyword
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,10 @@ class MemberSpec:
         merged = Config(dict(model=found.copy()))
         for option in options:
             self._check_option(merged.model, option)
+        # A copy: merging takes `_delete_` out of what it is given, and a config is resolved again.
+        given = {f'model.{name}': value for name, value in deepcopy(dict(options)).items()}
         try:
-            merged.merge_from_dict({f'model.{name}': value for name, value in options.items()})
+            merged.merge_from_dict(given)
         except (TypeError, KeyError, IndexError, AssertionError) as error:
             raise ConfigError(f'{self.key}.options: {error}') from error
         model: ConfigDict = merged.model

@@ -49,6 +49,27 @@ class Recorder:
         return outputs
 
 
+class SeenForward:
+    """Stands for a module's own `forward`, so that calls of it by name are seen, too.
+
+    MMSegmentation's decode heads call `self.forward(inputs)` in their loss, which no hook sees. A
+    copy of the module (deepcopy) gets one of its own.
+
+    Args:
+        module: The module, whose attribute `forward` this becomes.
+        recorder: What keeps its outputs.
+    """
+
+    def __init__(self, module: nn.Module, recorder: Recorder) -> None:
+        self.module, self.recorder, self.inner = module, recorder, module.forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module, and keep the output."""
+        output = self.inner(*args, **kwargs)
+        self.recorder(self.module, args, output)
+        return output
+
+
 class Reading(NamedTuple):
     """What a tap read in one forward pass.
 
@@ -96,7 +117,13 @@ class Tap:
             choose(name, known, f'{key} (a tap of {member!r})')
         self.module = modules[self.path]
         self.recorder = Recorder()
-        self.module.register_forward_hook(self.recorder)
+        beside = getattr(self.reader, 'keywords', {}).get('call')
+        if beside is not None:  # what the reader needs of another module
+            beside.recorder = self.recorder
+        if task.calls_forward(self.module):
+            self.module.forward = SeenForward(self.module, self.recorder)
+        else:
+            self.module.register_forward_hook(self.recorder)
 
     def read(self) -> Reading:
         """Return the tap's value in the last forward pass.
@@ -122,8 +149,7 @@ class Tap:
             why = (
                 f'is called {len(outputs)} times in one forward pass: tap one that is called once'
                 if outputs
-                else 'is not called as a module in the forward pass (heads that call their own '
-                '`forward` are not): tap one of its submodules'
+                else 'is not called as a module in the forward pass: tap one of its submodules'
             )
             raise ConfigError(f'{self.key}: the module {self.path!r} of {self.member!r} {why}')
         return outputs[0]

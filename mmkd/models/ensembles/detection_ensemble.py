@@ -1,5 +1,5 @@
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class DetectionEnsemble(Ensemble):
 
     Where all members give masks, a fused box gets a mask (mmkd's choice): each pixel is voted on by
     the boxes of its label that overlap it by more than `iou_thr`, weighted by their scores; by NMS
-    it keeps its own.
+    it keeps its own. A member that gives masks alone (SOLOv2) takes part with the masks' boxes.
 
     Args:
         fusion: `wbf` or `nms`.
@@ -102,7 +102,7 @@ class DetectionEnsemble(Ensemble):
         """
         if len(predictions) == 1:
             return predictions[0]
-        members = [self._usable(p) for p in self._calibrated(predictions)]
+        members = [self._usable(p) for p in self._calibrated(map(_with_boxes, predictions))]
         first = predictions[0].bboxes
         if not any(len(p) for p in members):
             boxes, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
@@ -128,7 +128,7 @@ class DetectionEnsemble(Ensemble):
             )
         return fused
 
-    def _calibrated(self, predictions: Sequence[InstanceData]) -> list[InstanceData]:
+    def _calibrated(self, predictions: Iterable[InstanceData]) -> list[InstanceData]:
         if self.calibration is None:
             return list(predictions)
         found = []
@@ -199,3 +199,14 @@ class DetectionEnsemble(Ensemble):
         fused = samples[0].clone()
         fused.pred_instances = self([sample.pred_instances for sample in samples])
         return fused
+
+
+def _with_boxes(prediction: InstanceData) -> InstanceData:
+    """Give masks whose boxes are all empty, as SOLOv2 leaves them, the boxes around them."""
+    from mmkd.tasks.detection.masks import boxes_of
+
+    if 'masks' not in prediction or prediction.bboxes.any():
+        return prediction
+    prediction = prediction[:]  # a copy
+    prediction.bboxes = boxes_of(prediction.masks).to(prediction.bboxes)
+    return prediction

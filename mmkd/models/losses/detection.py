@@ -1,14 +1,18 @@
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
-from mmkd.models.losses.dense_detection import DenseDetectionLoss
-from mmkd.models.utils.logits import log_joint
+from mmkd.models.losses.dense_detection import TINY, DenseDetectionLoss
+from mmkd.models.utils.logits import bernoulli_kl, log_joint, not_negative
+from mmkd.models.utils.resize import resize_like
 from mmkd.registry import MODELS
-from mmkd.utils.checks import check_integer, check_number
+from mmkd.utils.checks import check_integer, check_number, choose
+from mmkd.utils.distributed import mean_over_ranks
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
 
@@ -30,7 +34,14 @@ class DetectionLoss(DenseDetectionLoss):
     | any others, several sources without `combine` | boxes as a second truth |
 
     The first three are `DenseDetectionLoss` at the positions, proposals or pairs of queries that
-    are common: 0 for identical networks.
+    are common: 0 for identical networks. Where both draw masks (Mask R-CNN, RTMDet-Ins, CondInst,
+    SOLOv2), they are compared at the places p, `max_per_img` of an image at most (of the batch's
+    proposals, where these are the common ground), at which the source's score w_p reaches
+    `score_thr`:
+
+        + mask_weight sum_p w_p mean_xy KL(S(m_s / tau) || S(m_t / tau)) tau^2 / sum_p w_p
+
+    with S the sigmoid and the logits m at the pixels of the target's own grid (mmkd's choice).
 
     Boxes as a second truth: with B the source's boxes, thresholded and after NMS, and s their mean
     score,
@@ -41,7 +52,8 @@ class DetectionLoss(DenseDetectionLoss):
     pass. B is of the images on which the source is sure of something; the others teach nothing, for
     a source that has not learned yet sees nothing anywhere. L_target is not 0 for identical
     networks: it is least where the target predicts B with score 1, as with ground truth. Boxes of
-    several sources are fused first, as a `DetectionEnsemble` does. Neither arXiv 2110.11023 nor
+    several sources are fused first, as a `DetectionEnsemble` does. Where source and target draw
+    masks, the source's are part of the truth. Neither arXiv 2110.11023 nor
     others say how unlike detectors share predictions: the form and its defaults are mmkd's choice;
     boxes as labels are usual in semi-supervised detection (Sohn et al., arXiv 2005.04757).
 
@@ -57,6 +69,10 @@ class DetectionLoss(DenseDetectionLoss):
         nms_iou: Of two boxes of a source that overlap more, the one with the lower score goes.
         max_per_img: Most boxes of an image.
         truth_weight: Factor of the form with boxes.
+        mask_weight: Factor of the masks' term at common places.
+        queries: How those of two transformers meet: `matched` (Hungarian assignment) or `aligned`
+            (both decoders run again from the source's boxes, as in KD-DETR, arXiv 2211.08071; see
+            `QueryPrediction`), for DAB-DETR, Deformable DETR and DINO.
         classes: Which of the source's classes is which of the target's, `{source's: target's}` by
             index, where the two have only some in common (a teacher of COCO: `{16: 0}`). The rest
             teaches nothing; with boxes, the target keeps the ground truth of classes that the
@@ -80,14 +96,18 @@ class DetectionLoss(DenseDetectionLoss):
         max_per_img: int = 100,
         truth_weight: float = 1.0,
         classes: Mapping[int, int] | None = None,
+        mask_weight: float = 1.0,
+        queries: str = 'matched',
     ) -> None:
         super().__init__(tau, class_weight, objectness_weight, box_weight, background_weight, iou)
         check_number(score_thr, 'score_thr', most=1)
         check_number(nms_iou, 'nms_iou', most=1)
         check_number(truth_weight, 'truth_weight')
+        check_number(mask_weight, 'mask_weight')
         check_integer(max_per_img, 'max_per_img')
         self.score_thr, self.nms_iou, self.max_per_img = score_thr, nms_iou, max_per_img
-        self.truth_weight = truth_weight
+        self.truth_weight, self.mask_weight = truth_weight, mask_weight
+        self.queries = choose(queries, ('matched', 'aligned'), 'queries')
         self.classes = None if classes is None else _checked(classes)
 
     def forward(
@@ -117,19 +137,46 @@ class DetectionLoss(DenseDetectionLoss):
         metas = list(image_metas or [])
         for each in sources:
             self._check_classes(target, each)
+        # What is drawn at random inside (RoI heads' samples, dropout) goes on from no other step's
+        # numbers: it depends on the progress alone, so that a resumed training draws the same.
+        stream = RandomStream(crc32(repr(progress).encode()))
         if not several:
-            pairs = self._common(target).aligned(self._common(source, own=False), metas)
+            aligned = self.queries == 'aligned'  # which runs decoders, with their dropout
+            with stream(image_device(target)) if aligned else nullcontext():
+                pairs = self._common(target).aligned(
+                    self._common(source, own=False), metas, self.queries
+                )
             if pairs:
-                losses = [super(DetectionLoss, self).forward(*self._joint(*p)) for p in pairs]
-                return torch.stack(losses).sum()
+                return torch.stack([self._at_places(*self._joint(*pair)) for pair in pairs]).sum()
         if target_network is None:
             target.check_own_loss()
             return torch.zeros(())
-        truth = self._fused([self._truth(each, metas) for each in sources])
-        # The head's own sampling (RoI heads draw boxes) goes on from no other step's numbers: it
-        # depends on the progress alone, so that a resumed training draws the same.
-        with RandomStream(crc32(repr(progress).encode()))(image_device(target)):
+        masks = all(each.has_masks for each in (target, *sources))
+        truth = self._fused([self._truth(each, metas, masks) for each in sources])
+        with stream(image_device(target)):
             return self.truth_weight * self._of_truth(target, truth, metas, data_samples)
+
+    # ---------------------------------------------------------------- common places
+
+    def _at_places(self, target: 'DensePrediction', source: 'DensePrediction') -> Tensor:
+        loss = super().forward(target, source)
+        makers = [each.masks for each in (target, source) if each.masks is not None]
+        if len(makers) < 2 or not self.mask_weight:
+            return loss
+        scores = source.scores.detach()
+        best = scores.topk(min(self.max_per_img, scores.shape[1])).indices
+        chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
+        images, places = torch.where(chosen & (scores >= self.score_thr))
+        weight = scores[images, places]
+        total = mean_over_ranks(weight.sum()).clamp(min=TINY)
+        if not len(images):
+            return loss
+        labels = source.cls_logits[images, places].argmax(-1)
+        own, theirs = (make(images, places, labels).float() for make in makers)
+        theirs = resize_like(theirs[None], own[None])[0]
+        with torch.autocast(own.device.type, enabled=False):
+            distance = bernoulli_kl(own / self.tau, theirs / self.tau).mean((1, 2)) * self.tau**2
+            return loss + self.mask_weight * not_negative((distance * weight).sum() / total)
 
     # ---------------------------------------------------------------- classes
 
@@ -163,16 +210,16 @@ class DetectionLoss(DenseDetectionLoss):
         if self.classes is None or source.obj_logits is None:
             return target, source
         log_p, log_not_p = log_joint(source.cls_logits, source.obj_logits)
-        return target, type(source)(log_p - log_not_p, None, source.boxes)
+        return target, replace(source, cls_logits=log_p - log_not_p, obj_logits=None)
 
     # ---------------------------------------------------------------- boxes as a second truth
 
     def _truth(
-        self, source: 'DetectorPrediction', metas: Sequence[dict[str, Any]]
+        self, source: 'DetectorPrediction', metas: Sequence[dict[str, Any]], masks: bool
     ) -> list['InstanceData']:
         from mmkd.tasks.detection.truth import truth_of
 
-        how = self.score_thr, self.nms_iou, self.max_per_img
+        how = self.score_thr, self.nms_iou, self.max_per_img, masks
         key = (*how, tuple((self.classes or {}).items()))
         if key in source.truths:
             return source.truths[key]
@@ -222,10 +269,15 @@ class DetectionLoss(DenseDetectionLoss):
         assert self.classes is not None
         known = gt.labels.new_tensor(list(self.classes.values()))
         rest = gt[~torch.isin(gt.labels, known)]
-        return type(truth)(
+        completed = type(truth)(
             bboxes=torch.cat([truth.bboxes, rest.bboxes.to(truth.bboxes)]),
             labels=torch.cat([truth.labels, rest.labels]),
         )
+        if 'masks' in truth:  # those of the ground truth are not padded yet
+            size, device = truth.masks.shape[-2:], truth.masks.device
+            own = rest.masks.pad(size).to_tensor(torch.bool, device)
+            completed.masks = torch.cat([truth.masks, own])
+        return completed
 
 
 def image_device(prediction: Any) -> torch.device:
@@ -236,7 +288,7 @@ def image_device(prediction: Any) -> torch.device:
 
 def _plain(truth: 'InstanceData') -> 'InstanceData':
     """Leave the scores out, which no head knows."""
-    return type(truth)(bboxes=truth.bboxes, labels=truth.labels)
+    return type(truth)(**{key: value for key, value in truth.items() if key != 'scores'})
 
 
 def _checked(classes: Any) -> dict[int, int]:

@@ -6,7 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmdet.models.dense_heads import DDQDETRHead, DETRHead, GroundingDINOHead
+from mmdet.models.dense_heads import (
+    CondInstBboxHead,
+    DDQDETRHead,
+    DETRHead,
+    GroundingDINOHead,
+    SOLOV2Head,
+)
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.models.detectors.base_detr import DetectionTransformer
@@ -23,6 +29,9 @@ from mmkd.utils.errors import ConfigError
 from ..base import Task
 from ..types import Network, TapReader
 from .drawing import DetectionDrawing
+from .instances import read_condinst, read_solo
+from .masks import LastCall
+from .mends import leave_masks_out, widen_for_operators
 from .mixing import DetectionMixing
 from .proposals import read_proposals
 from .queries import read_queries
@@ -54,15 +63,19 @@ class DetectionTask(Task):
 
     Taps: `prediction` is, of a dense detector, the head's output on the common grid of all levels
     (`DensePrediction`: class logits, objectness where the head has it, boxes decoded to pixels),
-    for heads with a `prediction_reader`; of a two-stage detector what its second stage makes of
-    proposals (`ProposalPrediction`); of a transformer its queries (`QueryPrediction`). `feature` is
-    the levels of the neck (of the backbone where there is no neck).
+    for heads with a `prediction_reader`; of SOLOv2 its grids (`GridPrediction`); of a two-stage
+    detector what its second stage makes of proposals (`ProposalPrediction`); of a transformer its
+    queries (`QueryPrediction`). All but queries draw masks where the network has a mask head.
+    `feature` is the levels of the neck (of the backbone where there is no neck).
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         super().__init__(networks)
         self.mixing = DetectionMixing(self)
         self.drawing = DetectionDrawing(self)
+        for network in networks.values():
+            widen_for_operators(network)
+            leave_masks_out(network)
 
     @classmethod
     @override
@@ -80,7 +93,15 @@ class DetectionTask(Task):
         head = getattr(network, 'bbox_head', None)
         if isinstance(network, DetectionTransformer):
             _check_queries(network, head, key)
-            return 'bbox_head', partial(read_queries, num_queries=network.num_queries)
+            call = LastCall()
+            network.decoder.register_forward_hook(call, with_kwargs=True)
+            return 'bbox_head', partial(read_queries, network=network, call=call)
+        if isinstance(head, CondInstBboxHead):
+            call, mask_head = LastCall(), network.mask_head
+            mask_head.mask_feature_head.register_forward_hook(call, with_kwargs=True)
+            return 'bbox_head', partial(read_condinst, mask_head=mask_head, call=call)
+        if isinstance(getattr(network, 'mask_head', None), SOLOV2Head):
+            return 'mask_head', read_solo
         if head is None:
             raise ConfigError(
                 f"{key}: {type(network).__name__} has no head of boxes for the 'prediction' tap; "
@@ -124,11 +145,16 @@ class DetectionTask(Task):
             if 'bbox_head' in roots:  # what else is found there is for its loss
                 names = inspect.signature(network.bbox_head.forward).parameters
                 network.bbox_head(**{k: value for k, value in found.items() if k in names})
+        elif isinstance(getattr(network, 'mask_head', None), SOLOV2Head):
+            network.mask_head(network.extract_feat(inputs))
         elif (
             roots <= {'backbone', 'neck', 'bbox_head'}
             and getattr(network, 'bbox_head', None) is not None
         ):
-            network.bbox_head(network.extract_feat(inputs))
+            features = network.extract_feat(inputs)
+            network.bbox_head(features)
+            if isinstance(network.bbox_head, CondInstBboxHead):
+                network.mask_head.mask_feature_head(features)
         else:
             self._run_unknown(network, inputs, data_samples, paths)
 

@@ -20,7 +20,7 @@ def check_takes_truth(head: Any) -> None:
         [
             key
             for key, parameter in list(parameters.items())[list(parameters).index(TRUTH[1]) + 1 :]
-            if parameter.default is parameter.empty
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         ]
         if set(TRUTH) <= set(parameters)
         else [*TRUTH]
@@ -51,12 +51,17 @@ def of_images(value: Any, images: Sequence[int], total: int, dim: int = 0) -> An
     return value.index_select(dim, torch.as_tensor(list(images), device=value.device))
 
 
-def sum_of_losses(terms: Mapping[str, Any]) -> Tensor:
-    """Sum a head's loss terms, as mmengine does, without those of masks."""
+def sum_of_losses(terms: Mapping[str, Any], masks: bool = False) -> Tensor:
+    """Sum a head's loss terms, as mmengine does.
+
+    Args:
+        terms: Losses, and figures that are none.
+        masks: Whether those of masks count.
+    """
     values = [
         torch.as_tensor(item).mean()
         for key, value in terms.items()
-        if 'loss' in key and 'mask' not in key
+        if 'loss' in key and (masks or 'mask' not in key)
         for item in (value if isinstance(value, (list, tuple)) else [value])
     ]
     return torch.stack(values).sum()

@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import RPNHead
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .masks import as_bitmaps, image_size
 from .own_loss import sum_of_losses
 from .readers import prediction_reader
-from .structures import Candidates, DensePrediction, DetectorPrediction, with_box_masks
+from .structures import Candidates, DensePrediction, DetectorPrediction
 
 MOST_PROPOSALS = 256  # of an image, that are compared
 
@@ -29,9 +33,9 @@ class ProposalPrediction(DetectorPrediction):
     """A two-stage detector's features, and the network that makes boxes of them.
 
     Two members' second stages are compared on common ground: both score and refine the target's
-    proposals, each on its own features; their RPNs are compared anchor by anchor where both have
-    the same. They are as many of an image, the best, as the target's own second stage learns from,
-    256 at most (mmkd's choice).
+    proposals, each on its own features, and draw masks in them where both do; their RPNs are
+    compared anchor by anchor where both have the same. Proposals are as many of an image, the best,
+    as the target's own second stage learns from, 256 at most (mmkd's choice).
 
     Args:
         features: The levels of the neck, (N, C_l, H_l, W_l).
@@ -64,6 +68,13 @@ class ProposalPrediction(DetectorPrediction):
     def requires_grad(self) -> bool:
         """Whether a gradient flows from it."""
         return not self.detached and any(level.requires_grad for level in self.features)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the second stage draws masks, of its features alone (HTC's does not)."""
+        head = self.network.roi_head
+        known = StandardRoIHead._mask_forward, CascadeRoIHead._mask_forward
+        return head.with_mask and type(head)._mask_forward in known
 
     def detach(self) -> ProposalPrediction:
         """Cut out of the graph: the network's heads get no gradient either."""
@@ -121,8 +132,44 @@ class ProposalPrediction(DetectorPrediction):
             scored.append((scores, boxes))
         return scored
 
+    def mask_logits(self, rois: Tensor, labels: Tensor) -> Tensor:
+        """Return the logits (M, h, w) of masks in boxes.
+
+        Args:
+            rois: The image's index and the box (M, 5).
+            labels: Of the classes that count (M,).
+        """
+        head = self.network.roi_head
+        # A cascade's last stage has learned from the best boxes.
+        stage = (head.num_stages - 1,) if isinstance(head, CascadeRoIHead) else ()
+        with self._gradient():
+            found = head._mask_forward(*stage, self.features, rois)['mask_preds']
+        if found.shape[1] == 1:  # one for all classes
+            return found[:, 0]
+        if self.classes is not None:
+            labels = labels.new_tensor(self.classes)[labels]
+        return found[torch.arange(len(found), device=found.device), labels]
+
+    def truth_masks(
+        self, found: Sequence[InstanceData], image_metas: Sequence[dict[str, Any]]
+    ) -> list[Tensor]:
+        """Return the masks that the second stage draws in the boxes."""
+        made = []
+        for image, (each, meta) in enumerate(zip(found, image_metas)):
+            size = image_size(meta)
+            if not len(each):
+                made.append(torch.zeros((0, *size), dtype=torch.bool, device=each.bboxes.device))
+                continue
+            rois = torch.cat([each.bboxes.new_full((len(each), 1), image), each.bboxes], 1)
+            drawn = self.mask_logits(rois, each.labels).float().sigmoid()[:, None]
+            made.append(_do_paste_mask(drawn, each.bboxes, *size, skip_empty=False)[0] >= 0.5)
+        return made
+
     def aligned(
-        self, source: DetectorPrediction, image_metas: Sequence[dict[str, Any]]
+        self,
+        source: DetectorPrediction,
+        image_metas: Sequence[dict[str, Any]],
+        queries: str = 'matched',
     ) -> list[tuple[DensePrediction, DensePrediction]]:
         """Let both second stages score the target's proposals; compare the RPNs, too."""
         if not isinstance(source, ProposalPrediction):
@@ -139,6 +186,12 @@ class ProposalPrediction(DetectorPrediction):
             DensePrediction(scores.logit(eps=1e-6)[None], None, boxes[rows, best][None])
             for scores, boxes in sides
         )
+        if self.has_masks and source.has_masks:
+            rois = bbox2roi([each.bboxes for each in proposals])
+            target.masks, other.masks = (
+                lambda images, rows, labels, of=each: of.mask_logits(rois[rows], labels)
+                for each in (self, source)
+            )
         pairs = [(target, other)]
         if self.classes is None:
             anchors, others = self.rpn(), source.rpn()
@@ -179,8 +232,9 @@ class ProposalPrediction(DetectorPrediction):
     ) -> Tensor:
         """Return the losses of both stages for another truth, of the features of this forward."""
         network, metas = self.network, [image_metas[i] for i in images]
-        if getattr(network.roi_head, 'with_mask', False):
-            truth = with_box_masks(truth, metas)
+        masks = 'masks' in truth[0]
+        if network.roi_head.with_mask:
+            truth = as_bitmaps(truth, metas)
         index = torch.as_tensor(list(images), device=self.features[0].device)
         features = tuple(level.index_select(0, index) for level in self.features)
         samples = [_sample(each, meta) for each, meta in zip(truth, metas)]
@@ -192,7 +246,7 @@ class ProposalPrediction(DetectorPrediction):
             proposal_cfg=network.train_cfg.get('rpn_proposal', network.test_cfg.rpn),
         )
         loss = sum_of_losses(terms)
-        return loss + sum_of_losses(network.roi_head.loss(features, proposals, samples))
+        return loss + sum_of_losses(network.roi_head.loss(features, proposals, samples), masks)
 
     def __str__(self) -> str:
         sizes = ', '.join(str(tuple(level.shape)) for level in self.features)

@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .masks import MaskMaker, as_bitmaps, full_size, image_size
 from .own_loss import check_takes_truth, of_images, sum_of_losses
 
 
@@ -48,6 +48,11 @@ class DetectorPrediction(ABC):
     def requires_grad(self) -> bool:
         """Whether a gradient flows from it."""
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether it makes masks, and its own loss takes them."""
+        return False
+
     @abstractmethod
     def detach(self) -> DetectorPrediction:
         """Cut out of the graph, for a source: what is computed of it later has no gradient."""
@@ -58,13 +63,17 @@ class DetectorPrediction(ABC):
 
     @abstractmethod
     def aligned(
-        self, source: DetectorPrediction, image_metas: Sequence[dict[str, Any]]
+        self,
+        source: DetectorPrediction,
+        image_metas: Sequence[dict[str, Any]],
+        queries: str = 'matched',
     ) -> list[tuple[DensePrediction, DensePrediction]]:
         """Bring itself, the target, and the source to common positions.
 
         Args:
             source: Another member's, with as many classes.
             image_metas: What is known of each image.
+            queries: Of two transformers: `matched` or `aligned`.
 
         Returns:
             Pairs (target's, source's), each on one grid; none where the two have no common ground.
@@ -73,6 +82,17 @@ class DetectorPrediction(ABC):
     @abstractmethod
     def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
         """Return what it sees in each image."""
+
+    def truth_masks(
+        self, found: Sequence[InstanceData], image_metas: Sequence[dict[str, Any]]
+    ) -> list[Tensor]:
+        """Return the masks (M, H, W) of candidates, one per image, of the size of the batch.
+
+        Args:
+            found: Of each image bboxes, labels and the `index` among its candidates.
+            image_metas: What is known of each image.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def check_own_loss(self) -> None:
@@ -88,7 +108,8 @@ class DetectorPrediction(ABC):
         """Return the sum of the network's own loss terms for another truth, in the same forward.
 
         Args:
-            truth: Boxes and labels, one per image of `images`.
+            truth: Boxes and labels, one per image of `images`; where it has masks (M, H, W) of the
+                size of the batch, the masks' losses count, too.
             image_metas: What is known of each image of the batch.
             images: Indices of the images that count.
         """
@@ -109,6 +130,8 @@ class DensePrediction(DetectorPrediction):
         boxes: Decoded boxes (N, P, 4), xyxy in pixels of the network's input.
         head: The head, for `own_loss`; the tap fills it in.
         outputs: What the head's `forward` returned, likewise.
+        masks: Makes the masks at some positions; None for heads without.
+        mask_stride: Pixels of the network's input that one of their cells spans.
     """
 
     cls_logits: Tensor
@@ -116,6 +139,8 @@ class DensePrediction(DetectorPrediction):
     boxes: Tensor
     head: Any = None
     outputs: Any = None
+    masks: MaskMaker | None = None
+    mask_stride: float = 1.0
 
     @property
     def num_classes(self) -> int:
@@ -140,17 +165,32 @@ class DensePrediction(DetectorPrediction):
             return scores
         return scores * self.obj_logits.float().sigmoid().unsqueeze(-1)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether the head makes masks."""
+        return self.masks is not None
+
     def detach(self) -> DensePrediction:
         """Cut out of the graph."""
-        objectness = None if self.obj_logits is None else self.obj_logits.detach()
-        return DensePrediction(self.cls_logits.detach(), objectness, self.boxes.detach())
+        return replace(
+            self,
+            cls_logits=self.cls_logits.detach(),
+            obj_logits=None if self.obj_logits is None else self.obj_logits.detach(),
+            boxes=self.boxes.detach(),
+            head=None,
+            outputs=None,
+            masks=None if self.masks is None else torch.no_grad()(self.masks),
+        )
 
     def of_classes(self, classes: Sequence[int]) -> DensePrediction:
         """Return what it says of these classes, in this order."""
         return replace(self, cls_logits=self.cls_logits[..., list(classes)])
 
     def aligned(
-        self, source: DetectorPrediction, image_metas: Sequence[dict[str, Any]]
+        self,
+        source: DetectorPrediction,
+        image_metas: Sequence[dict[str, Any]],
+        queries: str = 'matched',
     ) -> list[tuple[DensePrediction, DensePrediction]]:
         """Compare position by position where both have as many."""
         if not isinstance(source, DensePrediction) or source.boxes.shape != self.boxes.shape:
@@ -160,6 +200,18 @@ class DensePrediction(DetectorPrediction):
     def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
         """Return every position's box."""
         return [Candidates(*each) for each in zip(self.boxes, self.class_scores)]
+
+    def truth_masks(
+        self, found: Sequence[InstanceData], image_metas: Sequence[dict[str, Any]]
+    ) -> list[Tensor]:
+        """Return the masks at the candidates' positions."""
+        assert self.masks is not None
+        made = []
+        for image, (instances, meta) in enumerate(zip(found, image_metas)):
+            images = torch.full_like(instances.index, image)
+            logits = self.masks(images, instances.index, instances.labels)
+            made.append(full_size(logits, self.mask_stride, image_size(meta)))
+        return made
 
     def check_own_loss(self) -> None:
         """Raise a ConfigError if the head does not compute its loss of its output and boxes."""
@@ -172,32 +224,16 @@ class DensePrediction(DetectorPrediction):
         images: Sequence[int],
     ) -> Tensor:
         """Return the head's own loss for another truth, by its `loss_by_feat`."""
-        metas = [image_metas[i] for i in images]
-        if hasattr(self.head, 'loss_mask_by_feat'):  # RTMDet-Ins
-            truth = with_box_masks(truth, metas)
+        metas, masks = [image_metas[i] for i in images], 'masks' in truth[0]
+        if self.has_masks:
+            truth = as_bitmaps(truth, metas)
         outputs = of_images(self.outputs, images, len(image_metas))
         return sum_of_losses(
-            self.head.loss_by_feat(*outputs, batch_gt_instances=list(truth), batch_img_metas=metas)
+            self.head.loss_by_feat(*outputs, batch_gt_instances=list(truth), batch_img_metas=metas),
+            masks,
         )
 
     def __str__(self) -> str:
         n, p, c = self.cls_logits.shape
         objectness = 'no' if self.obj_logits is None else 'yes'
         return f'(images {n}, positions {p}, classes {c}, objectness {objectness})'
-
-
-def with_box_masks(
-    truth: Sequence[InstanceData], image_metas: Sequence[dict[str, Any]]
-) -> list[InstanceData]:
-    """Fill each box with a mask, for heads that ask for masks; their mask loss does not count."""
-    masked = []
-    for instances, meta in zip(truth, image_metas):
-        height, width = meta.get('batch_input_shape', meta['img_shape'])[:2]
-        rows = torch.arange(height)[None, :, None] + 0.5
-        columns = torch.arange(width)[None, None, :] + 0.5
-        left, top, right, bottom = (x[:, None, None] for x in instances.bboxes.cpu().unbind(1))
-        inside = (columns > left) & (columns < right) & (rows > top) & (rows < bottom)
-        copy = InstanceData(**dict(instances.items()))
-        copy.masks = BitmapMasks(inside.numpy().astype('uint8'), height, width)
-        masked.append(copy)
-    return masked

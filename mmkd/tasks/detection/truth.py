@@ -19,6 +19,7 @@ def truth_of(
     score_thr: float,
     nms_iou: float,
     max_per_img: int,
+    masks: bool = False,
 ) -> list[InstanceData]:
     """Return the boxes that a detector is sure of: thresholded, cut at the image, after NMS.
 
@@ -28,9 +29,11 @@ def truth_of(
         score_thr: Least score of a box.
         nms_iou: Of two boxes of a class that overlap more, the one with the lower score goes.
         max_per_img: Most boxes of an image.
+        masks: Whether to make the boxes' masks, too; of a detector that has them.
 
     Returns:
-        One per image: bboxes (M, 4) in pixels, labels (M,), scores (M,).
+        One per image: bboxes (M, 4) in pixels, labels (M,), scores (M,); with `masks` these, too
+        (M, H, W), of the size of the batch.
     """
     found = []
     for (boxes, probabilities), meta in zip(prediction.candidates(image_metas), image_metas):
@@ -44,6 +47,11 @@ def truth_of(
         if len(kept):
             _, rest = batched_nms(boxes, scores, labels, dict(type='nms', iou_threshold=nms_iou))
             rest = rest[:max_per_img]
-            boxes, scores, labels = boxes[rest], scores[rest], labels[rest]
-        found.append(InstanceData(bboxes=boxes, labels=labels, scores=scores))
+            kept, boxes, scores, labels = kept[rest], boxes[rest], scores[rest], labels[rest]
+        found.append(InstanceData(bboxes=boxes, labels=labels, scores=scores, index=kept))
+    if masks:
+        for each, made in zip(found, prediction.truth_masks(found, image_metas)):
+            each.masks = made
+    for each in found:
+        del each.index
     return found

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,9 +32,9 @@ class SegmentationTask(Task):
     """Semantic segmentation by MMSegmentation's networks.
 
     Taps: `prediction` is the (last) decode head's logits before they are resized to the image, read
-    at its layer `conv_seg` (decode heads call their own `forward`, which no hook sees); of
-    MaskFormer and Mask2Former the log-probabilities that their queries make together
-    (`read_mask_queries`); K-Net has none. `feature` is the map that the decode head
+    at its layer `conv_seg`, or of a head without one what it returns, of several stages (K-Net) the
+    last; of MaskFormer and Mask2Former the log-probabilities that their queries make together
+    (`read_mask_queries`). `feature` is the map that the decode head
     reads if it reads one of the backbone's, else the backbone's last; another one by a module path
     (`feature_tap='backbone[2]'`). Pixels whose label is the decode head's `ignore_index`, padding
     among them, count in no link's loss.
@@ -60,14 +60,15 @@ class SegmentationTask(Task):
             return 'backbone', _feature_reader(network)
         if isinstance(head, (MaskFormerHead, Mask2FormerHead)):
             return 'decode_head', read_mask_queries
-        if not isinstance(getattr(head, 'conv_seg', None), nn.Module):
-            raise ConfigError(
-                f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap: "
-                "name the module that gives its logits, or tap its features ('feature')"
-            )
         stages = network.decode_head if head is not network.decode_head else None
         path = 'decode_head' if stages is None else f'decode_head.{len(stages) - 1}'
-        return f'{path}.conv_seg', None
+        if isinstance(getattr(head, 'conv_seg', None), nn.Module):
+            return f'{path}.conv_seg', None
+        return path, partial(read_logits, key=key)
+
+    @override
+    def calls_forward(self, module: nn.Module) -> bool:
+        return isinstance(module, BaseDecodeHead)
 
     @override
     def default_loss(self, tap: str) -> dict | None:
@@ -150,6 +151,28 @@ def read_mask_queries(head: nn.Module, output: Any) -> Tensor:
     log_class = classes.log_softmax(-1)[..., :-1, None, None]
     log_mask = F.logsigmoid(masks).unsqueeze(2)
     return (log_class + log_mask).logsumexp(1).log_softmax(1)
+
+
+def read_logits(head: Any, output: Any, key: str) -> Tensor:
+    """Return the logits (N, C, H, W) of what a decode head returned; of several stages the last.
+
+    Args:
+        head: The head.
+        output: Logits, or a list of each stage's.
+        key: Where the tap stands in the config, for the message.
+
+    Raises:
+        ConfigError: If these are no logits.
+    """
+    last = output[-1] if isinstance(output, (list, tuple)) and len(output) else output
+    shape = tuple(last.shape) if isinstance(last, Tensor) else ()
+    if len(shape) != 4 or shape[1] != head.out_channels:
+        raise ConfigError(
+            f"{key}: {type(head).__name__} has no layer 'conv_seg' for the 'prediction' tap, and "
+            f'gives no {head.out_channels} logits itself ({shape or type(last).__name__}): name '
+            "the module that gives its logits, or tap its features ('feature')"
+        )
+    return last
 
 
 def head_of(network: Network) -> Any:

@@ -107,6 +107,16 @@ def test_boxes_that_are_not_finite_have_no_share():
         assert combined.boxes.isfinite().all()
 
 
+@pytest.mark.parametrize('combiner', [MeanProbability(), MeanLogits()])
+def test_masks_have_the_mean_of_their_logits(combiner):
+    at = torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([0, 0])
+    values = [dense(0), dense(1)]
+    values[0].masks = lambda images, places, labels: places.float().reshape(2, 1, 1)
+    assert combiner(values, values[0]).masks is None
+    values[1].masks = lambda images, places, labels: images.float().reshape(2, 1, 1)
+    assert combiner(values, values[0]).masks(*at).flatten().tolist() == [1, 2]
+
+
 def test_mean_logits_of_dense_predictions():
     values = [dense(0), dense(1)]
     combined = MeanLogits()(values, values[0])

@@ -2,9 +2,11 @@ import copy
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 
+from mmkd.models.distillers.member_spec import MemberSpec
 from mmkd.utils.errors import ConfigError
 
 
@@ -168,6 +170,14 @@ def test_frozen_member_loads_strictly(toolkit, tmp_path):
                 teacher=toolkit.yolox(options=toolkit.WIDER, training='frozen', checkpoint=path)
             )
         )
+
+
+def test_options_are_left_as_they_are(toolkit):
+    """A config is resolved again and again: by the tools' checks, then by the model."""
+    options = dict(neck=dict(_delete_=True, type='YOLOXPAFPN', in_channels=[8], out_channels=8))
+    cfg = ConfigDict(toolkit.yolox(options=options))
+    first, second = (MemberSpec.from_config('a', cfg).config for _ in range(2))
+    assert first == second and set(first.neck) == set(options['neck']) - {'_delete_'}
 
 
 def test_start_from_a_checkpoint_with_another_class_count(toolkit, tmp_path):

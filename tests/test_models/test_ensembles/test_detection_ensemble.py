@@ -382,6 +382,16 @@ def test_masks_of_no_boxes(fusion):
     assert torch.equal(ensemble([masked(), masked(FAR)]).masks, masked(FAR).masks)
 
 
+def test_a_member_with_masks_alone_takes_part_with_their_boxes():
+    """SOLOv2 leaves its boxes empty."""
+    alone = masked(B, FAR, (5, 5, 5, 5, 0.9, 0))  # one mask is empty
+    alone.bboxes = torch.zeros_like(alone.bboxes)
+    fused = DetectionEnsemble('wbf')([alone, masked(A)])
+    expected = DetectionEnsemble('wbf')([masked(B, FAR), masked(A)])
+    torch.testing.assert_close(fused.bboxes, expected.bboxes)
+    assert torch.equal(fused.masks, expected.masks) and not alone.bboxes.any()
+
+
 def test_masks_of_some_members_are_lost_with_a_warning(caplog):
     ensemble = DetectionEnsemble()
     for _ in range(2):

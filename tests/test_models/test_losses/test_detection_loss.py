@@ -3,10 +3,12 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from loss_cases import dense
 from mmcv.ops import batched_nms
+from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 
 from mmkd.models.losses import DenseDetectionLoss, DetectionLoss
@@ -150,6 +152,82 @@ def test_the_builds_probe_has_no_second_truth_and_refuses_a_head_that_takes_none
         run(DetectionLoss(), target, source, target_network=None)
 
 
+# ---------------------------------------------------------------- masks
+
+
+def maker(seed, size=4):
+    """Mask logits by image, place and class, and the class alone in a corner."""
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(2, 6, 2, size, size, generator=generator)
+    return lambda images, places, labels: table[images, places, labels]
+
+
+def test_masks_are_compared_where_the_source_is_sure():
+    target, source = dense(objectness=False), dense(objectness=False, seed=1)
+    plain = run(DetectionLoss(score_thr=0.9), target, source)
+    masked = replace(target, masks=maker(0)), replace(source, masks=maker(1))
+    torch.testing.assert_close(
+        run(DetectionLoss(), target, masked[1]), run(DetectionLoss(), target, source)
+    )
+    value = run(DetectionLoss(score_thr=0.9, mask_weight=0.5, max_per_img=2), *masked) - plain
+    probability = source.cls_logits.sigmoid()
+    expected, weight = 0.0, 0.0
+    for image in range(2):
+        for place in probability[image].amax(-1).argsort(descending=True)[:2]:
+            score, label = probability[image, place].max(-1)
+            if score < 0.9:
+                continue
+            m_t, m_s = (maker(seed)(image, place, label) for seed in (0, 1))
+            p = m_s.sigmoid()
+            kl = p * (p.log() - m_t.sigmoid().log())
+            kl = kl + (1 - p) * ((1 - p).log() - (1 - m_t.sigmoid()).log())
+            expected, weight = expected + score * kl.mean(), weight + score
+    assert weight > 0
+    torch.testing.assert_close(value, 0.5 * expected / weight, rtol=1e-4, atol=1e-5)
+    nowhere = run(DetectionLoss(score_thr=1.0), *masked)
+    torch.testing.assert_close(nowhere, plain)
+    # Of another resolution.
+    other = replace(source, masks=maker(1, size=8))
+    assert run(DetectionLoss(), masked[0], other).isfinite()
+
+
+def test_masks_of_the_source_are_part_of_the_truth_where_both_have_some():
+    drawn = []
+
+    def masks(images, places, labels):
+        drawn.append((images.tolist(), labels.tolist()))
+        return torch.where(torch.arange(10) < 5, 1.0, -1.0).expand(len(images), 10, 10)
+
+    target = target_of(positions=5)
+    source = source_of((1, 1, 1, 30, 30, 0.8, 1), (1, 20, 5, 50, 30, 0.7, 0))
+    source = replace(source, masks=masks, mask_stride=5.0)
+    run(DetectionLoss(), target, source)
+    assert not drawn and 'masks' not in target.head.truths[0][0]
+    target = replace(target, masks=maker(0))
+    source.truths.clear()
+    run(DetectionLoss(), target, source)
+    assert drawn == [([], []), ([1, 1], [1, 0])]
+    (truth,) = target.head.truths[-1]
+    expected = torch.zeros(40, 60)
+    expected[:, :25] = 1
+    assert (truth.masks.to_ndarray() == expected.numpy()).all() and len(truth.masks) == 2
+    # With the ground truth of classes that the source does not have.
+    wider = replace(target_of(positions=5, classes=3), masks=maker(0))
+    true = gt((1, 2, 2, 9, 9, 2))
+    for sample in true:
+        shape = (len(sample.gt_instances), 30, 60)  # not padded yet
+        sample.gt_instances.masks = BitmapMasks(np.ones(shape, np.uint8), *shape[1:])
+    run(DetectionLoss(classes={1: 1}), wider, source, data_samples=true)
+    (truth,) = wider.head.truths[-1]
+    assert truth.labels.tolist() == [1, 2]
+    assert (truth.masks.to_ndarray()[0] == expected.numpy()).all()
+    assert truth.masks.to_ndarray()[1].sum() == 30 * 60
+    del drawn[2:]
+    # Beside one without masks they cannot be fused.
+    run(DetectionLoss(), target, [source, source_of((1, 1, 1, 30, 30, 0.8, 1))])
+    assert len(drawn) == 2
+
+
 # ---------------------------------------------------------------- queries
 
 
@@ -235,7 +313,14 @@ def test_classes_that_do_not_fit_are_refused(classes, message):
 
 @pytest.mark.parametrize(
     'arguments',
-    [dict(score_thr=1.5), dict(nms_iou='a'), dict(max_per_img=0), dict(truth_weight=-1)],
+    [
+        dict(score_thr=1.5),
+        dict(nms_iou='a'),
+        dict(max_per_img=0),
+        dict(truth_weight=-1),
+        dict(mask_weight='a'),
+        dict(queries='hungarian'),
+    ],
 )
 def test_wrong_arguments(arguments):
     with pytest.raises(ConfigError, match=next(iter(arguments))):
