@@ -4,19 +4,25 @@
 
 Times are medians of steps taken in turn in one process on the same batches; each peak is that of a
 process of its own. With `--against` the joint steps of two forms of a config are compared; on a CPU
-their times are those of the process. With `--members` the peak and time of a step are measured with
-so many trained members, together and in turns; with `--processes` the steps of several processes.
+their times are those of the process. With `--epochs` the whole training is measured: its start, its
+epochs and validations by part, against the same steps and forwards alone. With `--members` the peak
+and time of a step are measured with so many trained members, together and in turns; with
+`--students` what links between more and more students add; with `--processes` the steps of several
+processes.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from mmkd.apis.command_line import Options, add_options_argument, positive, run_tool
 from mmkd.utils.errors import ConfigError
+
+STARTED = time.perf_counter()
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,67 +56,61 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='weak scaling: N processes, each with a batch of its own',
     )
+    parser.add_argument(
+        '--epochs',
+        type=positive,
+        metavar='N',
+        help='measure N epochs with their validations, and where their time goes',
+    )
+    parser.add_argument(
+        '--students',
+        nargs='+',
+        type=positive,
+        metavar='K',
+        help='measure a step of K copies of the first student, and what links between them add',
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     parser.add_argument('--as-rank', action='store_true', help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def measure_scale(args: argparse.Namespace, device: str) -> bool:
-    """Measure what `--members` or `--processes` asks for, if one of them is given."""
-    from mmkd.apis.memory import members_table, profile_members
-    from mmkd.apis.scaling import run_as_rank, scaling_table, weak_scaling
-
-    found: Any
-    if args.as_rank:
-        run_as_rank(args.config, args.cfg_options, args.steps)
-        return True
+def measure(args: argparse.Namespace, device: str) -> tuple[Any, str]:
+    """Return the figures that the command line asks for, and their table."""
+    config, options = args.config, args.cfg_options
     if args.members:
-        found = profile_members(args.config, args.cfg_options, args.members, args.steps, device)
-        text = members_table(found, device, args.steps)
-    elif args.processes:
-        found = weak_scaling([*sys.argv, '--as-rank'], args.processes)
-        text = scaling_table(found, args.steps)
-    else:
-        return False
-    if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1) + '\n')
-    print(f'\n{text}')
-    return True
+        from mmkd.apis.memory import members_table, profile_members
 
+        found = profile_members(config, options, args.members, args.steps, device)
+        return found, members_table(found, device, args.steps)
+    if args.processes:
+        from mmkd.apis.scaling import scaling_table, weak_scaling
 
-def main() -> None:
-    """Measure and print the table."""
-    args = parse_args()
-
-    import torch
-
-    from mmkd.apis.benchmark import (
-        compare_time,
-        compared,
-        measure_memory,
-        measure_time,
-        online_members,
-        prepare,
-        table,
-    )
-
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if args.memory_of:
-        print(json.dumps(measure_memory(args.config, args.cfg_options, args.memory_of, device)))
-        return
-    if (args.members or args.processes) and measure_scale(args, device):
-        return
+        scaled = weak_scaling([*sys.argv, '--as-rank'], args.processes)
+        return scaled, scaling_table(scaled, args.steps)
     if args.against:
-        seconds = compare_time(args.config, args.cfg_options, args.against, args.steps, device)
-        if args.json is not None:
-            args.json.write_text(
-                json.dumps(dict(zip(('own', 'against'), seconds)), indent=1) + '\n'
-            )
-        print(
-            f'\n{compared(seconds, (args.config, " ".join(map("=".join, args.against.items()))))}'
-        )
-        return
+        from mmkd.apis.benchmark import compare_time, compared
+
+        seconds = compare_time(config, options, args.against, args.steps, device)
+        other = ' '.join(map('='.join, args.against.items()))
+        return dict(zip(('own', 'against'), seconds)), compared(seconds, (config, other))
+    if args.epochs:
+        from mmkd.apis.epoch import epoch_table, profile_epochs
+
+        epochs = profile_epochs(config, options, args.epochs, STARTED)
+        return epochs, epoch_table(epochs)
+    if args.students:
+        from mmkd.apis.peers import measure_students, students_table
+
+        counted = measure_students(config, options, args.students, args.steps, device)
+        return counted, students_table(counted)
+    return measure_step(args, device)
+
+
+def measure_step(args: argparse.Namespace, device: str) -> tuple[Any, str]:
+    """Measure the joint step and the members' own, each peak in a process of its own."""
+    from mmkd.apis.benchmark import measure_time, online_members, prepare, table
+
     memory = {}
     for subject in ('joint', *online_members(prepare(args.config, args.cfg_options))):
         done = subprocess.run(
@@ -121,9 +121,30 @@ def main() -> None:
             raise ConfigError(f'measuring {subject}: {said[-800:]}')
         memory[subject] = json.loads(done.stdout.strip().splitlines()[-1])
     seconds = measure_time(args.config, args.cfg_options, args.steps, device)
+    return dict(seconds=seconds, memory=memory), table(seconds, memory, device, args.steps)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    args = parse_args()
+
+    import torch
+
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if args.memory_of:  # in a process of `measure_step`
+        from mmkd.apis.benchmark import measure_memory
+
+        print(json.dumps(measure_memory(args.config, args.cfg_options, args.memory_of, device)))
+        return
+    if args.as_rank:  # in a process of `weak_scaling`
+        from mmkd.apis.scaling import run_as_rank
+
+        run_as_rank(args.config, args.cfg_options, args.steps)
+        return
+    figures, text = measure(args, device)
     if args.json is not None:
-        args.json.write_text(json.dumps(dict(seconds=seconds, memory=memory), indent=1) + '\n')
-    print(f'\n{table(seconds, memory, device, args.steps)}')
+        args.json.write_text(json.dumps(figures, indent=1) + '\n')
+    print(f'\n{text}')
 
 
 if __name__ == '__main__':

@@ -2,8 +2,8 @@ import torch
 from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
-from mmkd.models.utils.mask import apply_mask, weighted_mean
-from mmkd.models.utils.normalize import standardize_channels
+from mmkd.models.utils.mask import all_count, total_over_ranks, weight_like
+from mmkd.models.utils.normalize import StandardizedDistance
 from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
 
@@ -39,6 +39,11 @@ class PearsonFeature(DistillationLoss):
         """
         check_same_shape(target, source)
         with torch.autocast(target.device.type, enabled=False):
-            target, source, weight = apply_mask(mask, target.float(), source.float())
-            difference = standardize_channels(target, weight) - standardize_channels(source, weight)
-            return weighted_mean(difference.square().mean(1), weight) / 2
+            target, source = target.float(), source.float()
+            if mask is None or target.dim() != 4:
+                return StandardizedDistance.apply(target, source, None) / 2
+            weight = weight_like(mask, target)
+            # Of one rank among several: its part of the joint batch.
+            part = weight.sum() / total_over_ranks(weight).clamp(min=torch.finfo(weight.dtype).tiny)
+            weight = None if all_count(weight) else weight
+            return part * StandardizedDistance.apply(target, source, weight) / 2
