@@ -11,29 +11,16 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from mmkd.evaluation.evaluator_config import evaluator_config_of
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import share_buffers
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
+from mmkd.utils.test_sets import NUMBER, SET
 
 from .batch_stream import loader_config
 from .data_checks import check_data
-
-# Arguments of metrics that name files: each member's gets the member's name.
-FILE_ARGUMENTS = ('outfile_prefix', 'out_file_path', 'output_dir')
-
-
-def evaluator_config_of(evaluator: Any, name: str) -> Any:
-    """Return the config's evaluator for one member: its files are named by the member."""
-    if isinstance(evaluator, (list, tuple)):
-        return [evaluator_config_of(metric, name) for metric in evaluator]
-    cfg = copy.deepcopy(evaluator)
-    for key in FILE_ARGUMENTS:
-        if isinstance(cfg.get(key), str):
-            path = Path(cfg[key])
-            cfg[key] = str(path.with_name(f'{path.stem}_{name}{path.suffix}'))
-    return cfg
 
 
 def check_images(evaluator: Evaluator, dataset: Any, key: str) -> None:
@@ -175,6 +162,9 @@ class _MemberLoop:
                 own = name if name in distiller.specs else distiller.ensemble_members[0]
                 tta.module = distiller.network(own)
                 merged[name] = tta.merge_preds(list(zip(*(view[name] for view in views))))
+                for sample, first in zip(merged[name], views[0][name]):
+                    known = {key: first.get(key) for key in (SET, NUMBER) if key in first}
+                    sample.set_metainfo(known)  # mmseg's merging keeps the path alone
         finally:
             tta.module = distiller
         return merged
