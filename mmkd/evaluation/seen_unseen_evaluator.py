@@ -31,8 +31,8 @@ class SeenUnseenEvaluator(Evaluator):
     - `seen/<figure>` and `unseen/<figure>`, the mean over the sets of a kind, each of which counts
       the same however many images it has (mmkd's choice). A set that has no such figure, NaN or
       COCO's -1, is left out of the mean,
-    - `gap/<figure>`, seen minus unseen: positive where the model is worse on unseen sets, where more
-      is better.
+    - `gap/<figure>`, seen minus unseen: above 0 where the model is worse on unseen sets (of figures
+      that are better when greater).
 
     `mmkd.MemberLogProcessor` and `tools/test.py` print a table of them for each figure, with a row
     for each member and the ensemble. A metric's files get the set's name.
