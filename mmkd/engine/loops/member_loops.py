@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,19 @@ def check_images(evaluator: Evaluator, dataset: Any, key: str) -> None:
                     f'{key}.ann_file: it is of other images than the data set: number {number} is '
                     f'{name!r} in the data and {found!r} in the file'
                 )
+
+
+def _coco_keys(evaluators: Iterable[Evaluator]) -> list[str]:
+    """Return what mmdet's CocoMetrics give where there is any detection: no member may have one."""
+    return [
+        f'{metric.prefix}/{kind}_mAP{part}'
+        for evaluator in evaluators
+        for metric in evaluator.metrics
+        if type(metric).__name__ == 'CocoMetric'
+        for kind in metric.metrics
+        if kind in ('bbox', 'segm') and not metric.metric_items and not metric.format_only
+        for part in ('', '_50', '_75', '_s', '_m', '_l')
+    ]
 
 
 class _MemberLoop:
@@ -113,12 +126,17 @@ class _MemberLoop:
             results[name] = evaluator.evaluate(size)
         # CocoMetric gives nothing for a member without any detection; `save_best` needs its key.
         keys = list(dict.fromkeys(key for result in results.values() for key in result))
+        if keys:  # other metrics have figures
+            keys = list(dict.fromkeys([*keys, *_coco_keys(self.evaluators.values())]))
         for name, result in results.items():
-            if keys and not result:
+            missing = [key for key in keys if key not in result]
+            if missing:
                 print_log(
-                    f'{name} predicted nothing: its metrics count as 0', logger='current', level=30
+                    f'{name} predicted nothing: {", ".join(missing)} count as 0',
+                    logger='current',
+                    level=30,
                 )
-                result.update(dict.fromkeys(keys, 0.0))
+                result.update(dict.fromkeys(missing, 0.0))
         metrics = {
             f'{name}/{key}': value
             for name, result in results.items()
