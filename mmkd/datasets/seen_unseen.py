@@ -35,6 +35,8 @@ class SeenUnseen(ConcatDataset):
         ValueError: If the sets have different classes.
     """
 
+    _metainfo: dict[str, Any]
+
     def __init__(
         self, dataset: dict[str, Any], seen: Mapping[str, Any], unseen: Mapping[str, Any]
     ) -> None:

@@ -51,6 +51,8 @@ class SeenUnseenEvaluator(Evaluator):
             evaluating, if a figure is not measured.
     """
 
+    _dataset_meta: dict[str, Any] | None
+
     def __init__(
         self,
         metrics: dict[str, Any] | Sequence[dict[str, Any]],

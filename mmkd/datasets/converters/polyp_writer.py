@@ -157,13 +157,13 @@ class PolypWriter:
         self._add(pair.name + pair.image.suffix, data, (height, width), found)
 
     def _add(self, name: str, data: bytes, size: tuple[int, int], found: list[Component]) -> None:
-        record = dict(id=len(self.records), file_name=name, height=size[0], width=size[1])
+        image = len(self.records)
+        self.records.append(dict(id=image, file_name=name, height=size[0], width=size[1]))
         self.negatives += not found
         for polyp in found:
             number = len(self.annotations) + 1
-            self.annotations.append(coco_annotation(polyp, number, record['id']))
+            self.annotations.append(coco_annotation(polyp, number, image))
         (self.folder / 'images' / self.split / name).write_bytes(data)
-        self.records.append(record)
 
     @staticmethod
     def _listed(listed: ListedBoxes, pair: Pair, labels: np.ndarray) -> list[Component]:
