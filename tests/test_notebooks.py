@@ -7,6 +7,9 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+# A Runner formats its config with yapf, which takes seconds.
+pytestmark = pytest.mark.usefixtures('unformatted_configs')
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'docs/notebooks').glob('*.ipynb'))
 
