@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import EVALUATOR as MMENGINE_EVALUATOR
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOG_PROCESSORS as MMENGINE_LOG_PROCESSORS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
@@ -100,6 +101,9 @@ VISBACKENDS = Registry(
     'vis backend', parent=MMENGINE_VISBACKENDS, scope='mmkd', locations=['mmkd.visualization']
 )
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmkd', locations=['mmkd.evaluation'])
+EVALUATOR = Registry(
+    'evaluator', parent=MMENGINE_EVALUATOR, scope='mmkd', locations=['mmkd.evaluation']
+)
 
 # Pure functions of training progress that scale a link's weight.
 SCHEDULES = Registry('schedule', scope='mmkd', locations=['mmkd.schedules'])

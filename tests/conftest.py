@@ -133,6 +133,7 @@ LONGEST = (
     'test_resume',
     'test_mixing_runs',
     'test_inferencer',
+    'test_notebooks',
     'test_onnx',
     'test_member_optim_wrapper',
 )

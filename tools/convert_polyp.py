@@ -1,7 +1,8 @@
 """Images and masks of polyps to COCO boxes and label maps.
 
 FOLDER is a data set as it is published: Kvasir-SEG, CVC-ClinicDB, CVC-300, CVC-ColonDB, ETIS,
-PolypGen, SUN-SEG, PraNet's TrainDataset and TestDataset/<set>, or several of them.
+PolypGen, SUN-SEG, LDPolypVideo (boxes alone), PraNet's TrainDataset and TestDataset/<set>, or
+several of them.
 """
 
 import argparse

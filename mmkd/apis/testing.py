@@ -11,11 +11,13 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from mmkd.apis.command_line import load_config, metric_table
+from mmkd.apis.loading import test_dataset
 from mmkd.apis.pretraining import freeze_pretrained
 from mmkd.apis.training import build_runner, traceback_in_log
 from mmkd.utils.checkpoint import check_members, hand_over, load_file, member_state
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.test_sets import gap_tables
 
 DUMPS = {'mmdet': 'DumpDetResults', 'mmseg': 'mmkd.DumpSegResults'}  # masks, maps compressed
 
@@ -51,7 +53,15 @@ def test(args: argparse.Namespace) -> None:
         hand_over(args.checkpoint, checkpoint)
         metrics = runner.test()
     if members and is_main_process():
-        print(metric_table(*_rows_and_columns(metrics, args.member or [*members, 'ensemble'])))
+        print(_tables(metrics, args.member or [*members, 'ensemble']))
+
+
+def _tables(metrics: dict[str, Any], rows: list[str]) -> str:
+    by_member = {
+        row: {k.removeprefix(f'{row}/'): v for k, v in metrics.items() if k.startswith(f'{row}/')}
+        for row in rows
+    }
+    return gap_tables(by_member) or metric_table(*_rows_and_columns(metrics, rows))
 
 
 def _rows_and_columns(
@@ -103,7 +113,9 @@ def _draw(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _dump(cfg: Config, args: argparse.Namespace) -> None:
-    metrics = cfg.test_evaluator
+    evaluator = cfg.test_evaluator
+    several = isinstance(evaluator, dict) and 'metrics' in evaluator
+    metrics = evaluator['metrics'] if several else evaluator
     metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
     kind = DUMPS.get(cfg.get('default_scope'), 'DumpResults')
     dump: dict[str, Any] = dict(type=kind, out_file_path=str(Path(args.out)))
@@ -111,7 +123,10 @@ def _dump(cfg: Config, args: argparse.Namespace) -> None:
         if 'Seg' not in kind:
             raise ConfigError('--out-logits: for segmentation, whose files are without them')
         dump['logits'] = True
-    cfg.test_evaluator = [*metrics, dump]
+    if several:
+        evaluator['metrics'] = [*metrics, dump]
+    else:
+        cfg.test_evaluator = [*metrics, dump]
 
 
 def _augment(cfg: Config, args: argparse.Namespace) -> None:
@@ -123,5 +138,5 @@ def _augment(cfg: Config, args: argparse.Namespace) -> None:
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise ConfigError(f'--tta: {args.config} has no {key!r}')
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    test_dataset(cfg)['pipeline'] = cfg.tta_pipeline
     cfg.model = dict(cfg.tta_model, module=cfg.model)

@@ -4,6 +4,7 @@ from .class_table import ClassTable
 from .dump_seg_results import DumpSegResults
 from .polyp_det_metric import PolypDetMetric
 from .polyp_seg_metric import PolypSegMetric
+from .seen_unseen_evaluator import SeenUnseenEvaluator
 
 __all__ = [
     'BinaryClassification',
@@ -12,4 +13,5 @@ __all__ = [
     'DumpSegResults',
     'PolypDetMetric',
     'PolypSegMetric',
+    'SeenUnseenEvaluator',
 ]

@@ -10,6 +10,7 @@ from mmkd.datasets.errors import MissingData
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import IMAGE_SUFFIXES, printable
 
+from .box_files import box_files, match_boxes
 from .files import images_below
 from .groups import stem_of
 
@@ -18,13 +19,14 @@ from .groups import stem_of
 # images_C1, masks_C1.
 IMAGE_FOLDERS = ('images', 'image', 'original', 'originals', 'frames', 'frame', 'bbdd', 'imgs')
 MASK_FOLDERS = ('masks', 'mask', 'groundtruth', 'groundtruths', 'gt', 'gtpolyp')
+BOX_FOLDERS = ('annotations', 'annotation')  # LDPolypVideo, with text files in place of masks
 # What some sets add to a mask's name: 100H0050_mask.jpg (PolypGen), p12.tif (ETIS, CVC-ColonDB).
 MASK_AFFIX = re.compile(r'[_-](?:mask|gt|seg|segmentation|groundtruth)$|^(?:mask_|p(?=\d+$))', re.I)
 DEPTH = 4
 
 
 class Pair(NamedTuple):
-    """An image and its mask.
+    """An image and its mask, or, of sets without masks, the text file of its boxes.
 
     `name` is what lists, tables and the written files call it; `path` is the image's path relative
     to its folder of images (with the set's name in front, where images lie directly in it), which
@@ -118,7 +120,8 @@ def find_parts(folder: Path) -> list[Part]:
         folders[:] = sorted(f for f in folders if not f.startswith(('.', '__')))
         if len(place.parts) >= DEPTH:
             folders[:] = []
-        for images, masks in _pairs_of_folders(folders):
+        pairs = _pairs_of_folders(folders) or _with_boxes(Path(root), folders)
+        for images, masks in pairs:
             parts.append(
                 Part(place.as_posix(), _split_of(place), Path(root) / images, Path(root) / masks)
             )
@@ -148,6 +151,15 @@ def _pairs_of_folders(folders: list[str]) -> list[tuple[str, str]]:
     return [(kind['images'], kind['masks']) for kind in kinds.values() if len(kind) == 2]
 
 
+def _with_boxes(root: Path, folders: list[str]) -> list[tuple[str, str]]:
+    """Return (images, annotations) where text files stand in place of masks."""
+    images = [name for name in folders if name.lower() in IMAGE_FOLDERS]
+    boxes = [name for name in folders if name.lower() in BOX_FOLDERS]
+    if len(images) != 1 or len(boxes) != 1 or not box_files(root / boxes[0]):
+        return []
+    return [(images[0], boxes[0])]
+
+
 def _split_of(place: Path) -> str:
     for part in place.parts:
         for split in ('train', 'test', 'val'):
@@ -175,8 +187,12 @@ def read_parts(parts: list[Part]) -> tuple[list[Part], list[Pair], list[str], li
     pairs, counted, lonely_images, lonely_masks = [], [], [], []
     for part in parts:
         images = image_files(part.images, part.name)
-        masks = image_files(part.masks, part.name)
-        matched = match(images, masks)
+        if part.masks.name.lower() in BOX_FOLDERS:
+            masks = box_files(part.masks)
+            matched = match_boxes(images, masks)
+        else:
+            masks = image_files(part.masks, part.name)
+            matched = match(images, masks)
         prefix = '' if len(parts) == 1 or part.split in ('test', 'val') else f'{part.name}/'
         used = set(matched.values())
         for stem, image in images.items():

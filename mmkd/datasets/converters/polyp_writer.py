@@ -10,6 +10,7 @@ from mmkd.datasets.errors import MissingData
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import load_image, printable, write_image
 
+from .box_files import SUFFIX, read_box_file
 from .groups import stem_of
 from .layouts import Pair
 from .masks import Component, binary_mask, coco_annotation, components, outline
@@ -89,6 +90,9 @@ class PolypWriter:
                     f'MASKS: {", ".join(self.photos)} look like photographs, not like masks; are '
                     'IMAGES and MASKS swapped?'
                 )
+        masks = self.folder / 'masks' / self.split
+        if not any(masks.iterdir()):  # boxes alone
+            masks.rmdir()
         content = coco(self.records, self.annotations)
         write_json(self.folder / 'annotations' / f'{self.split}.json', content)
         report = self.report
@@ -103,6 +107,9 @@ class PolypWriter:
             )
 
     def _write_pair(self, pair: Pair) -> None:
+        if pair.mask.suffix == SUFFIX:
+            self._write_boxes(pair)
+            return
         image, data, image_problem = _load(pair.image, cv2.IMREAD_COLOR)
         pixels, _, mask_problem = _load(pair.mask, cv2.IMREAD_UNCHANGED)
         if image is None or pixels is None:
@@ -130,19 +137,33 @@ class PolypWriter:
         if self.boxes is not None:
             found = self._listed(self.boxes, pair, mask.labels)
         if not found:
-            self.negatives += 1
             if mask.labels.any():
                 self.report.specks_only.append(pair.image.name)
             else:
                 (self.report.dim if mask.top > 1 else self.report.empty).append(pair.image.name)
-        record = dict(id=len(self.records), file_name=name, height=height, width=width)
-        for polyp in found:
-            number = len(self.annotations) + 1
-            self.annotations.append(coco_annotation(polyp, number, record['id']))
-        (self.folder / 'images' / self.split / name).write_bytes(data)
+        self._add(name, data, (height, width), found)
         # MMSegmentation looks for the image's stem.
         write_image(self.folder / 'masks' / self.split / f'{pair.name}.png', label_map)
-        self.records.append(record)
+
+    def _write_boxes(self, pair: Pair) -> None:
+        image, data, problem = _load(pair.image, cv2.IMREAD_COLOR)
+        if image is None:
+            self.report.unreadable.append(f'image {pair.image.name} ({problem})')
+            return
+        height, width = image.shape[:2]
+        found = read_box_file(pair.mask, width, height)
+        if not found:
+            self.report.empty.append(pair.image.name)
+        self._add(pair.name + pair.image.suffix, data, (height, width), found)
+
+    def _add(self, name: str, data: bytes, size: tuple[int, int], found: list[Component]) -> None:
+        image = len(self.records)
+        self.records.append(dict(id=image, file_name=name, height=size[0], width=size[1]))
+        self.negatives += not found
+        for polyp in found:
+            number = len(self.annotations) + 1
+            self.annotations.append(coco_annotation(polyp, number, image))
+        (self.folder / 'images' / self.split / name).write_bytes(data)
 
     @staticmethod
     def _listed(listed: ListedBoxes, pair: Pair, labels: np.ndarray) -> list[Component]:

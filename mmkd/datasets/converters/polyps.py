@@ -65,8 +65,9 @@ def convert_polyp_folder(
     Read are Kvasir-SEG (`images`, `masks`), CVC-ClinicDB (`Original`, `Ground Truth`), ETIS and
     CVC-ColonDB (a folder beside `Ground Truth`), CVC-300 (`bbdd`, `gtpolyp`), PraNet's
     `TrainDataset` and `TestDataset/<set>`, PolypGen's centers (`data_C1/images_C1`,
-    `data_C1/masks_C1`), SUN-SEG (`Frame/<case>`, `GT/<case>`), and several of these beside each
-    other. A published split is kept; each of several test sets becomes a split `test_<set>`.
+    `data_C1/masks_C1`), SUN-SEG (`Frame/<case>`, `GT/<case>`), LDPolypVideo (`Images/<video>`,
+    `Annotations/<video>/*.txt`: boxes, no label maps), and several of these beside each other. A
+    published split is kept; each of several test sets becomes a split `test_<set>`.
 
     Args:
         folder: The data set.

@@ -8,6 +8,7 @@ from mmengine.runner import LogProcessor, Runner
 from mmkd.registry import LOG_PROCESSORS
 from mmkd.utils.checks import check_integer
 from mmkd.utils.model import distiller_of
+from mmkd.utils.test_sets import gap_tables
 from mmkd.utils.text import align
 
 # What comes first in a line; the rest follows as it is.
@@ -20,7 +21,8 @@ class MemberLogProcessor(LogProcessor):
 
     In training: epoch, iteration, remaining time and the joint loss, then each member's learning
     rate, loss, own terms and links' terms. After an evaluation: members and ensemble by metrics;
-    metrics that are no numbers (class-wise tables, matrices) follow below. What goes to files and
+    metrics that are no numbers (class-wise tables, matrices) follow below. Of several sets
+    (`mmkd.SeenUnseenEvaluator`): a table for each figure, members by sets. What goes to files and
     backends (`scalars.json`, TensorBoard, ...) is mmengine's. Arguments as mmengine's.
     """
 
@@ -67,17 +69,21 @@ class MemberLogProcessor(LogProcessor):
         members, rest = self._split(numbers, [*names, 'ensemble'], mode)
         if not names or not members:
             return tag, text
+        by_member = gap_tables(members) or self._table(members)
+        tables = [
+            f'  {self._remove_prefix(key, f"{mode}/")}:\n{_indented(value)}'
+            for key, value in other.items()
+        ]
+        return tag, '\n'.join([self._header(text, rest), by_member, *tables])
+
+    def _table(self, members: dict[str, dict[str, Any]]) -> str:
         columns = list(dict.fromkeys(key for metrics in members.values() for key in metrics))
         rows = [['member', *columns]]
         rows += [
             [name, *(self._cell(key, metrics) for key in columns)]
             for name, metrics in members.items()
         ]
-        tables = [
-            f'  {self._remove_prefix(key, f"{mode}/")}:\n{_indented(value)}'
-            for key, value in other.items()
-        ]
-        return tag, '\n'.join([self._header(text, rest), align(rows, '  '), *tables])
+        return align(rows, '  ')
 
     @staticmethod
     def _names(runner: Runner) -> list[str]:

@@ -1,5 +1,5 @@
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +11,16 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from mmkd.evaluation.evaluator_config import evaluator_config_of
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import share_buffers
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
+from mmkd.utils.test_sets import NUMBER, SET
 
 from .batch_stream import loader_config
 from .data_checks import check_data
-
-# Arguments of metrics that name files: each member's gets the member's name.
-FILE_ARGUMENTS = ('outfile_prefix', 'out_file_path', 'output_dir')
-
-
-def evaluator_config_of(evaluator: Any, name: str) -> Any:
-    """Return the config's evaluator for one member: its files are named by the member."""
-    if isinstance(evaluator, (list, tuple)):
-        return [evaluator_config_of(metric, name) for metric in evaluator]
-    cfg = copy.deepcopy(evaluator)
-    for key in FILE_ARGUMENTS:
-        if isinstance(cfg.get(key), str):
-            path = Path(cfg[key])
-            cfg[key] = str(path.with_name(f'{path.stem}_{name}{path.suffix}'))
-    return cfg
 
 
 def check_images(evaluator: Evaluator, dataset: Any, key: str) -> None:
@@ -65,6 +52,19 @@ def check_images(evaluator: Evaluator, dataset: Any, key: str) -> None:
                     f'{key}.ann_file: it is of other images than the data set: number {number} is '
                     f'{name!r} in the data and {found!r} in the file'
                 )
+
+
+def _coco_keys(evaluators: Iterable[Evaluator]) -> list[str]:
+    """Return what mmdet's CocoMetrics give where there is any detection: no member may have one."""
+    return [
+        f'{metric.prefix}/{kind}_mAP{part}'
+        for evaluator in evaluators
+        for metric in evaluator.metrics
+        if type(metric).__name__ == 'CocoMetric'
+        for kind in metric.metrics
+        if kind in ('bbox', 'segm') and not metric.metric_items and not metric.format_only
+        for part in ('', '_50', '_75', '_s', '_m', '_l')
+    ]
 
 
 class _MemberLoop:
@@ -126,12 +126,17 @@ class _MemberLoop:
             results[name] = evaluator.evaluate(size)
         # CocoMetric gives nothing for a member without any detection; `save_best` needs its key.
         keys = list(dict.fromkeys(key for result in results.values() for key in result))
+        if keys:  # other metrics have figures
+            keys = list(dict.fromkeys([*keys, *_coco_keys(self.evaluators.values())]))
         for name, result in results.items():
-            if keys and not result:
+            missing = [key for key in keys if key not in result]
+            if missing:
                 print_log(
-                    f'{name} predicted nothing: its metrics count as 0', logger='current', level=30
+                    f'{name} predicted nothing: {", ".join(missing)} count as 0',
+                    logger='current',
+                    level=30,
                 )
-                result.update(dict.fromkeys(keys, 0.0))
+                result.update(dict.fromkeys(missing, 0.0))
         metrics = {
             f'{name}/{key}': value
             for name, result in results.items()
@@ -175,6 +180,9 @@ class _MemberLoop:
                 own = name if name in distiller.specs else distiller.ensemble_members[0]
                 tta.module = distiller.network(own)
                 merged[name] = tta.merge_preds(list(zip(*(view[name] for view in views))))
+                for sample, first in zip(merged[name], views[0][name]):
+                    known = {key: first.get(key) for key in (SET, NUMBER) if key in first}
+                    sample.set_metainfo(known)  # mmseg's merging keeps the path alone
         finally:
             tta.module = distiller
         return merged

@@ -160,6 +160,54 @@ def test_videos_in_folders_stay_together(tmp_path):
         convert(tmp_path, sequence='case', overwrite=True)
 
 
+def test_sun_seg_has_seen_and_unseen_test_sets(tmp_path):
+    for place in ('TrainDataset', 'TestEasyDataset/Seen', 'TestEasyDataset/Unseen'):
+        for kind in ('Frame', 'GT', 'Edge'):
+            add(tmp_path / 'in' / place, f'{kind}/case1', f'{kind}/case1', count=2)
+    report = convert(tmp_path)
+    assert report.images == {'train': 2, 'test_Seen': 2, 'test_Unseen': 2}
+
+
+def boxes(folder, video, count=3, text='1\n10 8 30 20\n', name='{}'):
+    for i in range(1, count + 1):
+        place = folder / 'Images' / video
+        place.mkdir(parents=True, exist_ok=True)
+        write_image(place / f'{name.format(i)}.jpg', IMAGE)
+        place = folder / 'Annotations' / video
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f'{i}.txt').write_text(text)
+
+
+def test_ld_polyp_video_has_boxes_alone(tmp_path):
+    boxes(tmp_path / 'in/Train', '1')
+    boxes(tmp_path / 'in/Train', '2', text='2\n-3 8 30 20\n 30 30 60 39 \n', name='v_2_{}')
+    boxes(tmp_path / 'in/Test', '3', text='0\n')
+    (tmp_path / 'in/Test/Annotations/3/9.txt').write_text('0\n')
+    report = convert_polyp_folder(tmp_path / 'in', tmp_path / 'out', PolypOptions())
+    assert report.images == dict(train=6, test=3) and report.boxes == dict(train=9, test=0)
+    assert report.negatives['test'] == 3 and report.without_image == ['9.txt']
+    content = json.loads((tmp_path / 'out/annotations/train.json').read_text())
+    assert [image['file_name'] for image in content['images']][2:4] == [
+        'Train_1_3.jpg',
+        'Train_2_v_2_1.jpg',
+    ]
+    found = [a['bbox'] for a in content['annotations']]
+    assert found[0] == [10, 8, 20, 12] and found[3:5] == [[0, 8, 30, 12], [30, 30, 20, 9]]
+    assert not list((tmp_path / 'out/masks').iterdir())
+    (tmp_path / 'in/Train/Annotations/1/1.txt').unlink()
+    report = convert_polyp_folder(
+        tmp_path / 'in', tmp_path / 'out', PolypOptions(sequence='folder', overwrite=True)
+    )
+    assert report.without_mask == ['1.jpg'] and report.images['train'] == 5
+
+
+@pytest.mark.parametrize('text', ['', '2\n1 2 3 4\n', '1\n1 2 3\n', 'x\n', '1\n60 8 70 20\n'])
+def test_box_files_of_another_form(tmp_path, text):
+    boxes(tmp_path / 'in', '1', text=text)
+    with pytest.raises(ConfigError, match=r'1\.txt: '):
+        convert_polyp_folder(tmp_path / 'in', tmp_path / 'out')
+
+
 def test_folders_without_a_layout(tmp_path):
     (tmp_path / 'in/pictures').mkdir(parents=True)
     with pytest.raises(ConfigError, match='has no folder of images .* name both: IMAGES MASKS OUT'):
