@@ -226,6 +226,17 @@ def with_standard_of_torch(text: str) -> str:
     )
 
 
+def with_largest_first(text: str) -> str:
+    """Begin with the largest files, so that no core is left alone with one at the end."""
+    lines = r'^build .*: compile (.*)$'
+    sizes = {
+        found[0]: os.path.getsize(re.sub(r'\$(.)', r'\1', found[1]))
+        for found in re.finditer(lines, text, re.MULTILINE)
+    }
+    ordered = iter(sorted(sizes, key=lambda line: -sizes[line]))
+    return re.sub(lines, lambda _: next(ordered), text, flags=re.MULTILINE)
+
+
 def as_ninja(ninja: str, arguments: list[str]) -> None:
     """Precompile torch's headers with the flags of the build, then be ninja.
 
@@ -235,7 +246,7 @@ def as_ninja(ninja: str, arguments: list[str]) -> None:
     """
     build = Path('build.ninja')
     if build.is_file() and '--version' not in arguments:
-        text = with_standard_of_torch(build.read_text())
+        text = with_largest_first(with_standard_of_torch(build.read_text()))
         values = dict(re.findall(r'^(\w+) = ?(.*)$', text, re.MULTILINE))
         # Beside the sources, since the folder of `build.ninja` is inside them.
         header = Path('mmkd_precompiled.h').resolve()
