@@ -32,7 +32,7 @@ from mmkd.utils.model import distiller_of
 if digit_version(torch.__version__) >= digit_version('2.7'):
     from torch.serialization import safe_globals
 else:
-    from mmkd.utils.old_torch import safe_globals  # type: ignore[assignment]
+    from mmkd.utils.original_stack import safe_globals  # type: ignore[assignment]
 
 # Weights beyond it are a fault of the file or of the training: no network has them.
 ABSURD = 1e20

@@ -1,7 +1,9 @@
-"""What torch before 2.7 lacks: `torch.load(weights_only=True)` with more classes than its own.
+"""What OpenMMLab's own packages of 2024, with torch 2.1, do otherwise than the maintained forks.
 
-OpenMMLab's own packages of 2024 run on torch 2.1. Its loader of plain values knows no numpy, no
-set and none of mmengine's classes, and has no `safe_globals` to name them.
+- `torch.load(weights_only=True)` before torch 2.7 knows no numpy, no set and none of mmengine's
+  classes, and has no `safe_globals` that takes names for them.
+- mmengine 0.10.7 begins to load data when a training loop by iterations is built; its fork begins
+  with the first iteration.
 """
 
 import _codecs
@@ -45,6 +47,18 @@ def safe_globals(extra: Sequence[Any]) -> Iterator[None]:
         yield
     finally:
         _serialization._weights_only_unpickler = own
+
+
+def forget_early_batches(loop: Any) -> None:
+    """Stop the workers that mmengine started when the loop was built, before its loader is changed.
+
+    Args:
+        loop: A training loop. Without such workers nothing happens.
+    """
+    early = getattr(loop, 'dataloader_iterator', None)
+    if early is not None:
+        early._iterator = None
+        loop.dataloader._iterator = None  # which persistent workers hang on
 
 
 class _Unpickler(_pickle._Unpickler):
