@@ -89,7 +89,7 @@ install_mmcv() {
         command -v nvcc >/dev/null 2>&1 || fail "MMKD_CUDA=1, but no CUDA compiler (nvcc)" "Install the CUDA toolkit of torch's CUDA version."
         export FORCE_CUDA=1
     fi
-    say "Installing mmcv with its compiled ops (MINUTES minutes on 2 cores the first time, then seconds)"
+    say "Installing mmcv with its compiled ops (about 4 minutes of CPU time the first time, then seconds)"
     while true; do
         wheel="$("$PY" "$ROOT/tools/build_mmcv.py" "$MMCV==$(pin "$MMCV")" --log "$LOG" "${again[@]}")" || {
             tail -n 15 "$LOG" >&2
