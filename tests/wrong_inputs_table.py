@@ -2019,6 +2019,12 @@ LINES = [
     ),
     line('doctor-argument', 'doctor with an argument', ('tools/doctor.py', '--fix'), '--fix'),
     line(
+        'build-version',
+        'build_mmcv without a version',
+        ('tools/build_mmcv.py', 'onedl-mmcv'),
+        'names no version',
+    ),
+    line(
         'pairs-name',
         'detector_pairs with an unknown detector',
         ('tools/detector_pairs.py', '--detectors', 'YOLO'),

@@ -37,9 +37,7 @@ OPS = (
 BUILD_OPS = (
     '{py} -m pip install -r requirements/build.txt && '
     'CFLAGS="-O2 -g0" MAX_JOBS=2 MMCV_WITH_OPS=1 {py} -m pip install '
-    '--no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv   (or: '
-    + SETUP
-    + ')'
+    '--no-build-isolation --no-cache-dir --force-reinstall --no-deps {mmcv}   (or: ' + SETUP + ')'
 )
 
 
@@ -204,7 +202,9 @@ def check_family(faults: Faults) -> None:
             faults.bad(
                 'mmcv ops',
                 f'{text} (no compiled ops, or built for another torch)',
-                BUILD_OPS.format(py=sys.executable),
+                BUILD_OPS.format(
+                    py=sys.executable, mmcv='onedl-mmcv' if version_of('onedl-mmcv') else 'mmcv'
+                ),
             )
 
 

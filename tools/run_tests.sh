@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# The tests, in the same environment as the quickstart's: bash tools/run_tests.sh [--checks] [pytest arguments]
-#   --checks   first what reads the code alone: ruff, mypy, the import contract and the documentation
+# The tests, in the same environment as the quickstart's: bash tools/run_tests.sh [--stack original] [--checks] [pytest arguments]
+#   --stack original   with OpenMMLab's own packages (tools/setup_env.sh), what tests/original_stack.txt selects
+#   --checks           first what reads the code alone: ruff, mypy, the import contract and the documentation
 set -euo pipefail
+if [ "${1:-}" = --stack ]; then
+    [ "$#" -ge 2 ] || { echo "usage: bash tools/run_tests.sh [--stack original] [--checks] [pytest arguments]" >&2; exit 2; }
+    export MMKD_STACK="$2"
+    shift 2
+fi
 source "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/setup_env.sh"
 cd "$ROOT"
 setup_env
@@ -16,4 +22,8 @@ fi
 # One process a core; the small networks of the tests gain nothing from more threads. loadfile: what a
 # file sets up is set up once; the longest files come first (tests/conftest.py).
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+if [ "$STACK" = original ]; then  # `+ FILE`, `- TEST why not`
+    mapfile -t selected < <(sed -n 's/^+ \([^ ]*\).*/\1/p; s/^- \([^ ]*\).*/--deselect=\1/p' tests/original_stack.txt)
+    set -- "${selected[@]}" "$@"
+fi
 exec "$PY" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

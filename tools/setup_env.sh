@@ -1,19 +1,29 @@
 #!/usr/bin/env bash
 # Makes the environment that mmkd runs in. Sourced by quickstart.sh and run_tests.sh; also runs alone:
-#   bash tools/setup_env.sh
+#   bash tools/setup_env.sh [--stack original]
+#   --stack original   OpenMMLab's own packages of 2024 with torch 2.1.2, in .venv-original, instead of the forks
 # Every step is skipped when what it makes is already there and works, so a broken-off run goes on from where it stopped.
-#   MMKD_VENV      where the virtual environment goes (default: .venv in this checkout)
+#   MMKD_STACK     onedl (default) or original, as --stack
+#   MMKD_VENV      where the virtual environment goes (default: .venv in this checkout, or .venv-original)
 #   MMKD_PYTHON    the Python to make it with (default: python3.11, else python3)
 #   MMKD_CUDA      1: torch of CUDA and mmcv's CUDA ops, though there may be no GPU here (an image is built); needs nvcc;
 #                  TORCH_CUDA_ARCH_LIST names the GPUs to compile for
-#   MMKD_TORCH     the torch requirement (default: 2.13.0, its CPU build where there is no NVIDIA GPU and pip finds one)
+#   MMKD_TORCH     the torch requirement (default: that of requirements/pinned*.txt, its CPU build where there is no NVIDIA GPU and pip finds one)
 set -euo pipefail
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-VENV="${MMKD_VENV:-$ROOT/.venv}"
+if [ "${BASH_SOURCE[0]}" = "$0" ] && [ "$#" -gt 0 ]; then
+    [ "$1" = --stack ] && [ "$#" = 2 ] || { echo "usage: bash tools/setup_env.sh [--stack original]" >&2; exit 2; }
+    MMKD_STACK="$2"
+fi
+STACK="${MMKD_STACK:-onedl}"
+case "$STACK" in
+    onedl) VENV="${MMKD_VENV:-$ROOT/.venv}" PINS="$ROOT/requirements/pinned.txt" EXTRAS=onedl,onnx,pretrained,report,tests,docs MMCV=onedl-mmcv ;;
+    original) VENV="${MMKD_VENV:-$ROOT/.venv-original}" PINS="$ROOT/requirements/pinned_original.txt" EXTRAS=openmmlab,onnx,pretrained,report,tests MMCV=mmcv ;;
+    *) echo "error: no stack '$STACK': onedl or original" >&2; exit 2 ;;
+esac
 PY="$VENV/bin/python"
 LOG="$VENV/setup.log"
-PINS="$ROOT/requirements/pinned.txt"
 
 say() { printf '\n[mmkd %s] %s\n' "$(date +%H:%M:%S)" "$*"; }
 fail() { printf '\n[mmkd] FAILED: %s\n' "$1" >&2; shift; for line in "$@"; do printf '       %s\n' "$line" >&2; done; exit 1; }
@@ -37,10 +47,15 @@ make_venv() {
     "$python" -m venv "$VENV" || fail "$python -m venv $VENV" "On Debian and Ubuntu: apt-get install python3-venv"
 }
 
+# The version that the stack is measured with.
+pin() { sed -n "s/^$1==\([^ ]*\).*/\1/p" "$PINS"; }
+
 install_torch() {
+    local torch
+    torch="$(pin torch)"
     if [ -n "${MMKD_TORCH:-}" ]; then  # its torchvision is pip's choice
+        grep -v '^torch' "$PINS" >"$VENV/pinned.txt"
         PINS="$VENV/pinned.txt"
-        grep -v '^torch' "$ROOT/requirements/pinned.txt" >"$PINS"
     fi
     has 'import torch' && return
     say "Installing torch (1 to 3 minutes, a download of 0.2 GB for the CPU build, several GB for CUDA)"
@@ -48,43 +63,45 @@ install_torch() {
         run "installing $MMKD_TORCH" "Is the requirement in MMKD_TORCH right?" "$PY" -m pip install "$MMKD_TORCH"
         return
     fi
-    if [ "${MMKD_CUDA:-0}" != 1 ] && ! command -v nvidia-smi >/dev/null 2>&1 && pip_install 'torch==2.13.0+cpu' >>"$LOG" 2>&1; then return; fi
-    run "installing torch 2.13.0" "Is the network or the package index reachable?" pip_install torch==2.13.0
+    if [ "${MMKD_CUDA:-0}" != 1 ] && ! command -v nvidia-smi >/dev/null 2>&1 && pip_install "torch==$torch+cpu" >>"$LOG" 2>&1; then return; fi
+    run "installing torch $torch" "Is the network or the package index reachable?" pip_install "torch==$torch"
 }
 
 # The CPU build of torchvision where there is one (PyTorch's own index); PyPI has the CUDA build alone, beside whose missing
 # operators mmkd/utils/torchvision_shim.py helps.
 install_torchvision() {
     has 'import importlib.metadata as m; m.version("torchvision")' && return
-    if has 'import torch; assert torch.__version__.startswith("2.13.0+cpu")'; then
-        pip_install 'torchvision==0.28.0+cpu' >>"$LOG" 2>&1 || true
+    if has "import torch; assert torch.__version__.startswith('$(pin torch)+cpu')"; then
+        pip_install "torchvision==$(pin torchvision)+cpu" >>"$LOG" 2>&1 || true
     fi
 }
 
 ops_load='import torch; from mmcv.ops import nms; b = torch.tensor([[0., 0., 2., 2.]]); nms(b, torch.ones(1), 0.5)'
 
+# The wheel of mmcv with its ops, compiled here or kept from another time (tools/build_mmcv.py says what it does).
 install_mmcv() {
     has "$ops_load" && return
-    local again=()
-    if has 'import importlib.metadata as m; m.version("onedl-mmcv")'; then
-        say "mmcv is installed but its compiled ops can't be loaded (built for another torch?): building it again"
-        again=(--force-reinstall --no-deps --no-cache-dir)
+    local again=() wheel
+    if has "import importlib.metadata as m; m.version('$MMCV')"; then
+        say "mmcv is installed but its compiled ops can't be loaded (built for another torch?): installing it again"
     fi
-    command -v g++ >/dev/null 2>&1 || fail "no C++ compiler (g++)" "mmcv's ops are compiled here. On Debian and Ubuntu: apt-get install g++"
-    say "Installing mmcv with its compiled ops (about 6 minutes on 2 cores the first time, seconds from pip's cache)"
     if [ "${MMKD_CUDA:-0}" = 1 ]; then  # mmcv compiles for the GPU that it sees, or when told to
         command -v nvcc >/dev/null 2>&1 || fail "MMKD_CUDA=1, but no CUDA compiler (nvcc)" "Install the CUDA toolkit of torch's CUDA version."
         export FORCE_CUDA=1
     fi
-    # mmcv's setup.py builds the ops only when it can import torch, hence no build isolation.
-    CFLAGS="${CFLAGS:--O2 -g0}" MAX_JOBS="${MAX_JOBS:-$(nproc)}" MMCV_WITH_OPS=1 \
-        run "building mmcv" "mmcv 2.3.6 compiles against torch 2.13.0, not against 2.14 or newer." \
-        pip_install --no-build-isolation "${again[@]}" onedl-mmcv
-    if ! has "$ops_load"; then
-        # A wheel in pip's cache may have been built beside another torch.
-        [ "${#again[@]}" -gt 0 ] || { install_mmcv; return; }
-        fail "mmcv's compiled ops can't be loaded" "Run: $PY $ROOT/tools/doctor.py"
-    fi
+    say "Installing mmcv with its compiled ops (about 4 minutes of CPU time the first time, then seconds)"
+    while true; do
+        wheel="$("$PY" "$ROOT/tools/build_mmcv.py" "$MMCV==$(pin "$MMCV")" --log "$LOG" "${again[@]}")" || {
+            tail -n 15 "$LOG" >&2
+            fail "building mmcv" "Measured: onedl-mmcv 2.3.6 with torch 2.13.0, mmcv 2.1.0 with torch 2.1.2." \
+                "The whole output is in $LOG. Run the same command again to go on from here."
+        }
+        run "installing mmcv" "Is the network or the package index reachable?" pip_install --force-reinstall --no-deps "$wheel"
+        run "installing what mmcv needs" "Is the network or the package index reachable?" pip_install "$wheel"
+        has "$ops_load" && return
+        [ "${#again[@]}" -eq 0 ] || fail "mmcv's compiled ops can't be loaded" "Run: $PY $ROOT/tools/doctor.py"
+        again=(--again)
+    done
 }
 
 install_mmkd() {
@@ -93,7 +110,7 @@ install_mmkd() {
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return
     say "Installing the other OpenMMLab packages and mmkd, editable (about 1 minute)"
     run "installing mmkd" "Is the network or the package index reachable?" \
-        pip_install --no-build-isolation -e "$ROOT[onedl,onnx,pretrained,report,tests,docs]"
+        pip_install --no-build-isolation -e "$ROOT[$EXTRAS]"
     mend_torchvision
     printf '%s' "$sum" >"$stamp"
 }

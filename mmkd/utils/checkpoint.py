@@ -22,15 +22,22 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.utils import digit_version
 from torch import nn
 
 from mmkd.utils.downloads import download
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 
+if digit_version(torch.__version__) >= digit_version('2.7'):
+    from torch.serialization import safe_globals
+else:
+    from mmkd.utils.original_stack import safe_globals  # type: ignore[assignment]
+
 # Weights beyond it are a fault of the file or of the training: no network has them.
 ABSURD = 1e20
-_multiarray: Any = getattr(np, '_core', None) or np.core
+_numpy: Any = np
+_core = _numpy.core if np.__version__.startswith('1.') else _numpy._core
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -58,7 +65,7 @@ SAFE_GLOBALS = [
     ),
     # The module's name before and since numpy 2, whichever is installed.
     *(
-        (getattr(_multiarray.multiarray, name), f'numpy.{core}.multiarray.{name}')
+        (getattr(_core.multiarray, name), f'numpy.{core}.multiarray.{name}')
         for core in ('core', '_core')
         for name in ('_reconstruct', 'scalar')
     ),
@@ -105,7 +112,7 @@ def load_file(source: str, key: str) -> Any:
 
 
 def _load_safely(path: Path, **options: Any) -> Any:
-    with torch.serialization.safe_globals(SAFE_GLOBALS):
+    with safe_globals(SAFE_GLOBALS):
         return torch.load(path, map_location='cpu', weights_only=True, **options)
 
 

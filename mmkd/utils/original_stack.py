@@ -1,0 +1,86 @@
+"""What OpenMMLab's own packages of 2024, with torch 2.1, do otherwise than the maintained forks.
+
+- `torch.load(weights_only=True)` before torch 2.7 knows no numpy, no set and none of mmengine's
+  classes, and has no `safe_globals` that takes names for them.
+- mmengine 0.10.7 begins to load data when a training loop by iterations is built; its fork begins
+  with the first iteration.
+"""
+
+import _codecs
+import _compat_pickle
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+_pickle: Any = pickle  # the unpickler in Python has no types
+_serialization: Any = torch.serialization
+_BUILTIN: tuple[Any, ...] = (bytearray, set, complex, Counter, torch.device)
+
+
+@contextmanager
+def safe_globals(extra: Sequence[Any]) -> Iterator[None]:
+    """Let `torch.load(weights_only=True)` inside build these, too, as torch's own since 2.7 does.
+
+    Args:
+        extra: Classes and functions, or pairs of one and the name that it has in files.
+    """
+    allowed = dict(torch._weights_only_unpickler._get_allowed_globals())
+    allowed['_codecs.encode'] = _codecs.encode  # bytes
+    for entry in (*_BUILTIN, *extra):
+        value, name = (
+            entry
+            if isinstance(entry, tuple)
+            else (entry, f'{entry.__module__}.{entry.__qualname__}')
+        )
+        allowed[name] = value
+    unpickler = type('Unpickler', (_Unpickler,), dict(allowed=allowed))
+    own = _serialization._weights_only_unpickler
+    _serialization._weights_only_unpickler = SimpleNamespace(
+        Unpickler=unpickler, load=lambda file, **kwargs: unpickler(file, **kwargs).load()
+    )
+    try:
+        yield
+    finally:
+        _serialization._weights_only_unpickler = own
+
+
+def forget_early_batches(loop: Any) -> None:
+    """Stop the workers that mmengine started when the loop was built, before its loader is changed.
+
+    Args:
+        loop: A training loop. Without such workers nothing happens.
+    """
+    early = getattr(loop, 'dataloader_iterator', None)
+    if early is not None:
+        early._iterator = None
+        loop.dataloader._iterator = None  # which persistent workers hang on
+
+
+class _Unpickler(_pickle._Unpickler):
+    """Python's own unpickler, which finds what is allowed and sets the state of that alone."""
+
+    allowed: dict[str, Any] = {}
+    dispatch = dict(_pickle._Unpickler.dispatch)
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what is allowed under this name."""
+        if (module, name) in _compat_pickle.NAME_MAPPING:
+            module, name = _compat_pickle.NAME_MAPPING[module, name]
+        full = f'{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}'
+        if full not in self.allowed:
+            raise pickle.UnpicklingError(f'GLOBAL {full} is not for a checkpoint')
+        return self.allowed[full]
+
+    def load_build(self) -> None:
+        """Set the state of an instance, not of a class or a function."""
+        kind = type(self.stack[-2])
+        if not any(kind is value for value in self.allowed.values()):
+            raise pickle.UnpicklingError(f'the state of a {kind.__name__} is not for a checkpoint')
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
