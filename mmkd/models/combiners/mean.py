@@ -70,7 +70,7 @@ class MeanProbability(Combiner):
             return _mean_dense_probability(sources)
         sources = fitted_sources(sources, target)
         mode = resolve_mode(self.mode, sources[0].shape[1])
-        with torch.autocast(target.device.type, enabled=False):
+        with torch.autocast(sources[0].device.type, enabled=False):
             # Of a source among many links' once.
             each = [
                 once(x, ('log_p', self.tau, mode), partial(self._log_probabilities, x, mode))

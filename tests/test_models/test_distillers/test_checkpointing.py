@@ -103,9 +103,12 @@ def test_a_member_that_is_checkpointed_takes_the_same_step_with_fewer_activation
         student = model.network('student1')
         student.backbone.stage2.add_module('noise', torch.nn.Dropout(0.2))
         kept = {}
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, kept=kept: kept.setdefault(t.data_ptr(), t), lambda t: t
-        ):
+
+        def keep(tensor, kept=kept):
+            kept[tensor.data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
             found = gradients(toolkit, model)
         results[saving] = found, dict(model.named_buffers()), len(kept)
         twin = copy.deepcopy(student)
