@@ -280,6 +280,25 @@ def buffers_are_shared(rank, world):
     )
 
 
+def gradients_are_all_that_is_reduced():
+    """Once; in turns with a flag for each tensor, by which ranks agree on what has a gradient."""
+    from mmkd.apis.scaling import Reduced, reduce_bucket
+
+    DefaultScope.get_instance('reduced', scope_name='mmpretrain')
+    for in_turns in (False, True):
+        model = toolkit.make_distiller(**classification('kdml_p'), in_turns=in_turns)
+        wrapped = MemberDistributedDataParallel(model, broadcast_buffers=False)
+        wrapped.register_comm_hook(None, reduce_bucket)
+        wrapper = toolkit.optim_wrapper(wrapped)
+        model.progress = 0.5
+        wrapped.train_step(classification_batch(2, 0), wrapper)  # torch forms its buckets anew
+        with Reduced() as reduced:
+            wrapped.train_step(classification_batch(2, 1), wrapper)
+        trained = list(model.parameters())
+        least = sum(p.numel() * 4 for p in trained)
+        assert reduced.bytes == least + 4 * len(trained) * in_turns, (reduced.bytes, least)
+
+
 def main():
     from mmkd.utils.distributed import init_cpu_distributed
     from mmkd.utils.light_imports import light_imports
@@ -301,6 +320,8 @@ def main():
         )
         assert all(one == sums[0] for one in sums), f'{case}: the ranks end at different weights'
     buffers_are_shared(rank, world)
+    if world == 2:
+        gradients_are_all_that_is_reduced()
     if rank == 0:
         torch.save(results, sys.argv[1])
     dist.destroy_process_group()

@@ -115,7 +115,7 @@ for variant in plain amp turns compiled; do  # what matters most first, of all t
         fi
         case "$variant" in
             plain) benchmark "$config" 240 "$config";;
-            amp) benchmark "${config}_amp" 180 "$config" "${AMP[@]}";;
+            amp) benchmark "${config}_amp" 180 "$config" -- --against "${AMP[@]}";;
             turns) benchmark "${config}_turns" 180 "$config" -- --members 3;;
             compiled) benchmark "${config}_compiled" 240 "$config" -- --against model.compile=True;;
         esac

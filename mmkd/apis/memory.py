@@ -154,12 +154,13 @@ def profile_members(
             return pool.submit(measure_peak, config_file, options, count, subject, device).result()
 
     alone = {name: peak(len(names), name)['step'] for name in names}
+    # Peaks first: a process begins with the resident peak of the one that starts it.
     for count in counts:
-        row: dict[str, Any] = dict(members=count, alone=alone)
-        seconds = measure_turns_time(config_file, options, count, steps, device)
+        found.append(dict(members=count, alone=alone, **{m: peak(count, m) for m in MODES}))
+    for row in found:
+        seconds = measure_turns_time(config_file, options, row['members'], steps, device)
         for mode in MODES:
-            row[mode] = dict(peak(count, mode), seconds=seconds[mode])
-        found.append(row)
+            row[mode]['seconds'] = seconds[mode]
     return found
 
 

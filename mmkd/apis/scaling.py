@@ -44,7 +44,7 @@ class Reduced:
         dist.all_reduce = self._all_reduce
 
 
-def _reduce_bucket(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def reduce_bucket(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
     """Average a bucket of gradients by Python's all_reduce, which is counted."""
     return allreduce_hook(group, bucket)
 
@@ -65,7 +65,7 @@ def measure_rank(config_file: str, options: Mapping[str, Any], steps: int) -> di
     step.model = MemberDistributedDataParallel(
         distiller, device_ids=None if device == 'cpu' else [local], broadcast_buffers=False
     )
-    step.model.register_comm_hook(None, _reduce_bucket)
+    step.model.register_comm_hook(None, reduce_bucket)
     step.model.update_ema_members = distiller.update_ema_members
     seconds, cpu = [], []
     with reduced:

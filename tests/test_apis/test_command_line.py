@@ -1,6 +1,7 @@
 """Arguments, configs and errors of the tools."""
 
 import argparse
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -9,6 +10,7 @@ from mmkd.apis.command_line import (
     Options,
     check_loaders,
     check_values,
+    load_config,
     merge_options,
     metric_table,
     run_tool,
@@ -194,3 +196,22 @@ def test_columns_have_the_order_of_the_metrics_whatever_a_member_predicts():
     _, rows, columns = _rows_and_columns(metrics, ['a', 'b'])
     assert rows == ['a', 'b']
     assert list(columns.values()) == ['bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s']
+
+
+def test_compile_and_turns_reach_the_model_and_its_wrapper(tmp_path, monkeypatch):
+    """mmengine's own `compile` would compile the training step; its own wrapper takes one pass."""
+    import mmkd.utils.distributed
+
+    base = Path(__file__).resolve().parents[2] / 'configs/mmkd/polyp_yolox_kdml_demo.py'
+    (tmp_path / 'config.py').write_text(
+        f"_base_ = '{base}'\ncompile = dict(backend='eager')\nmodel = dict(in_turns=True)\n"
+    )
+    monkeypatch.setattr(mmkd.utils.distributed, 'init_cpu_distributed', lambda launcher: True)
+    for variable in ('RANK', 'LOCAL_RANK'):
+        monkeypatch.setenv(variable, '0')
+    args = argparse.Namespace(cfg_options={}, work_dir=None, local_rank=0, launcher='pytorch')
+    cfg = load_config(str(tmp_path / 'config.py'), args)
+    assert 'compile' not in cfg and cfg.model.compile == dict(backend='eager')
+    assert cfg.model_wrapper_cfg == dict(
+        type='mmkd.MemberDistributedDataParallel', device_ids=None, broadcast_buffers=False
+    )
