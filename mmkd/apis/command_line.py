@@ -100,12 +100,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def run_tool(main: Callable[[], None]) -> None:
+# Whether the process runs one config and ends: what the config does not ask for is not imported.
+_one_config = False
+
+
+def run_tool(main: Callable[[], None], one_config: bool = True) -> None:
     """Run a tool's `main()`; a wrong input or a full disk ends it with one message and status 1.
 
     With MMKD_TRACEBACK=1 in the environment the traceback is shown, too. Every other exception
     keeps its traceback.
+
+    Args:
+        main: Parses the command line and does the work.
+        one_config: Whether it builds the networks of one config alone: toolboxes that this config
+            does not ask for are then not imported.
     """
+    global _one_config
+    _one_config = one_config
     try:
         main()
     except Exception as error:
@@ -184,13 +195,14 @@ def read_config(path: str | Path) -> Config:
 
 
 def import_toolbox(cfg: Config) -> None:
-    """Import the config's toolbox; without what it says of optional parts that nobody asked for."""
+    """Import the config's toolbox, without what it says of optional parts that nobody asked for."""
     import contextlib
     import importlib
     import io
     import warnings
 
     from mmkd.utils.config_errors import BUILD_ERRORS
+    from mmkd.utils.light_imports import light_imports, toolboxes_without_need
     from mmkd.utils.packages import installed
 
     warnings.filterwarnings('ignore', message='torch.meshgrid: in an upcoming release')
@@ -199,7 +211,9 @@ def import_toolbox(cfg: Config) -> None:
         return
     with contextlib.redirect_stdout(said), warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
-        with contextlib.suppress(*BUILD_ERRORS):  # told by its key when the config is built
+        hidden = toolboxes_without_need(cfg) if _one_config and 'pretrain' not in cfg else []
+        # Errors are told by their keys when the config is built.
+        with contextlib.suppress(*BUILD_ERRORS), light_imports(hidden):
             for part in ('datasets', 'evaluation', 'models'):
                 importlib.import_module(f'{toolbox}.{part}')
     rest = [line for line in said.getvalue().splitlines() if 'Could not import OneDL' not in line]

@@ -262,6 +262,7 @@ def _train_before(stage: Pretraining, cfg: Config, args: argparse.Namespace) -> 
     found = stage.checkpoints()
     if found is None:
         print(f'pretrain: {names}, in {stage.folder}')
+        import_toolbox(cfg)  # with what the other members need
         stage.begin()
         resume = None if args.resume is None else 'auto'
         _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))

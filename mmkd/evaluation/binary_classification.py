@@ -3,7 +3,6 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
-from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score
 
 from mmkd.registry import METRICS
 from mmkd.utils.errors import ConfigError
@@ -58,6 +57,8 @@ class BinaryClassification(BaseMetric):
 
     def compute_metrics(self, results: list[tuple[float, int, int]]) -> dict[str, float]:
         """Return the metrics of (score, predicted, true) of all images."""
+        from sklearn import metrics  # here: a start is seconds shorter without it
+
         scores, predicted, true = (np.array(column) for column in zip(*results))
         broken = int((~np.isfinite(scores)).sum())
         if broken:
@@ -68,13 +69,13 @@ class BinaryClassification(BaseMetric):
                 level=30,
             )
             return dict.fromkeys(NAMES, np.nan)
-        (tn, fp), (fn, tp) = confusion_matrix(true, predicted, labels=[0, 1])
+        (tn, fp), (fn, tp) = metrics.confusion_matrix(true, predicted, labels=[0, 1])
         values = (
-            roc_auc_score(true, scores) if 0 < true.sum() < len(true) else np.nan,
-            f1_score(true, predicted, zero_division=0),
-            recall_score(true, predicted, zero_division=np.nan),
+            metrics.roc_auc_score(true, scores) if 0 < true.sum() < len(true) else np.nan,
+            metrics.f1_score(true, predicted, zero_division=0),
+            metrics.recall_score(true, predicted, zero_division=np.nan),
             tn / (tn + fp) if tn + fp else np.nan,
-            precision_score(true, predicted, zero_division=0),
+            metrics.precision_score(true, predicted, zero_division=0),
             (tp + tn) / len(true),
         )
         return {name: 100 * float(value) for name, value in zip(NAMES, values)}

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mmkd.registry import METRICS
@@ -56,6 +55,8 @@ def fit_temperature(log_odds: np.ndarray, truth: np.ndarray) -> float:
     Returns:
         A number in [0.05, 20]: above 1 where a network is too sure.
     """
+    from scipy.optimize import minimize_scalar
+
     values = torch.as_tensor(np.asarray(log_odds), dtype=torch.float64)
     target = torch.as_tensor(np.asarray(truth))
     if not len(values):

@@ -6,7 +6,6 @@ papers compare. Empty masks are treated as its successor PySODMetrics does, unle
 """
 
 import numpy as np
-from scipy.ndimage import convolve, distance_transform_edt
 
 # Keeps quotients finite, MATLAB's `eps`.
 EPS = np.spacing(1)
@@ -82,6 +81,8 @@ def weighted_f(values: np.ndarray, mask: np.ndarray) -> float:
     Errors inside the mask are smoothed with their neighbors' (a Gaussian of 7 x 7 pixels, sigma 5),
     those outside grow with the distance from the mask to twice their size. 0 for an empty mask.
     """
+    from scipy.ndimage import convolve, distance_transform_edt
+
     if not mask.any():
         return 0.0
     distance, nearest = distance_transform_edt(~mask, return_indices=True)
