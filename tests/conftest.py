@@ -1,5 +1,6 @@
 """Small real networks and batches that the tests share."""
 
+import gc
 import itertools
 import os
 import random
@@ -13,6 +14,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 import mmkd  # noqa: F401
+from mmkd.utils.light_imports import light_imports
 
 COUNTER = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,6 +138,14 @@ LONGEST = (
 )
 
 
+def pytest_sessionstart(session):
+    """Import MMDetection as the tools do, in the processes that run tests."""
+    if session.config.getoption('numprocesses', None) is None:
+        with light_imports():
+            import mmdet.models  # noqa: F401
+        gc.freeze()  # collections, and forks that load images, pass over what is imported
+
+
 def pytest_collection_modifyitems(items):
     """Put the longest files first."""
     rank = {name: place for place, name in enumerate(LONGEST)}
@@ -197,6 +207,18 @@ def small_config(data, work_dir, **changes):
     )
     cfg.merge_from_dict(changes)
     return cfg
+
+
+def check_imports(stderr, toolbox):
+    """Raise if a process with PYTHONPROFILEIMPORTTIME imported what its config does not need."""
+    names = {line.split('|')[-1].strip() for line in stderr.splitlines() if 'import time:' in line}
+    assert f'{toolbox}.registry' in names and len(names) < 4400, len(names)
+    boxes = {'mmdet', 'mmseg', 'mmpretrain'} - {toolbox}
+    unneeded = {f'{name}.registry' for name in boxes}
+    unneeded |= {'imgaug.imgaug', 'imagecorruptions.corruptions', 'skimage._shared', 'timm.models'}
+    if toolbox != 'mmpretrain':  # its metrics are of sklearn
+        unneeded |= {'sklearn.base', 'pandas.core'}
+    assert not names & unneeded, names & unneeded
 
 
 @pytest.fixture(scope='module')

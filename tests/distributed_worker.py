@@ -256,11 +256,13 @@ def buffers_are_shared(rank, world):
 
 
 def main():
-    from mmdet.utils import register_all_modules
-
     from mmkd.utils.distributed import init_cpu_distributed
+    from mmkd.utils.light_imports import light_imports
 
-    register_all_modules(False)
+    with light_imports():
+        from mmdet.utils import register_all_modules
+
+        register_all_modules(False)
     init_cpu_distributed('pytorch')
     rank, world = dist.get_rank(), dist.get_world_size()
     results = {}

@@ -7,8 +7,11 @@ tool from its first line.
 
 import argparse
 import contextlib
+import gc
+import io
 import json
 import os
+import pkgutil
 import runpy
 import shutil
 import signal
@@ -17,7 +20,9 @@ import sys
 import tempfile
 import time
 import types
+import warnings
 from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -46,6 +51,23 @@ def without_yapf():
     sys.modules['yapf'].__version__ = '0.43.0'
 
 
+def import_all():
+    """Import the toolboxes, all of mmkd and what they import late, once for all cases."""
+    import mmkd
+
+    modules = [module.name for module in pkgutil.walk_packages(mmkd.__path__, 'mmkd.')]
+    modules.remove('mmkd.__main__')
+    for toolbox in ('mmdet', 'mmseg', 'mmpretrain'):
+        modules += [f'{toolbox}.{part}' for part in ('datasets', 'evaluation', 'models')]
+    modules += ['matplotlib.pyplot', 'pycocotools.cocoeval', 'setuptools', 'sklearn.metrics']
+    nothing = io.StringIO()
+    with contextlib.redirect_stderr(nothing), contextlib.redirect_stdout(nothing):
+        for name in modules:
+            import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy every page
+
+
 def run_forked(command, cwd):
     """Run a Python tool in a fork of this process; returns its exit status, stdout and stderr."""
     sys.stdout.flush()
@@ -57,7 +79,8 @@ def run_forked(command, cwd):
             os.chdir(cwd)
             for number, name in ((1, '.out'), (2, '.err')):
                 os.dup2(os.open(cwd / name, os.O_WRONLY | os.O_CREAT), number)
-            sys.stdin = open(os.devnull)
+            sys.stdin, sys.stdout, sys.stderr = open(os.devnull), open(1, 'w'), open(2, 'w')
+            warnings.resetwarnings()  # pytest's, where a test forks
             sys.argv = [command[0], *command[1:]]
             sys.path[0] = str(ROOT / 'tools')
             runpy.run_path(str(ROOT / command[0]), run_name='__main__')
@@ -194,14 +217,7 @@ def main():
     parser.add_argument('--json', help='write everything that came to this file')
     args = parser.parse_args()
     without_yapf()
-    sys.stderr, stderr = open(os.devnull, 'w'), sys.stderr
-    import mmdet.models  # noqa: F401
-    import mmpretrain.models  # noqa: F401
-    import mmseg.models  # noqa: F401
-
-    import mmkd  # noqa: F401
-
-    sys.stderr = stderr
+    import_all()
     cases = [case for case in CASES if not args.ids or case.id in args.ids]
     folder = Path(tempfile.mkdtemp(prefix='wrong_inputs_')).resolve()
     try:

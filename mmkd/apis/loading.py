@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from mmkd.apis.command_line import read_config
+from mmkd.apis.command_line import import_toolbox, read_config
 from mmkd.apis.exporting import config_beside
 from mmkd.export import check_fit, inference_model, inference_state, member_specs
 from mmkd.tasks import Task, task_of
@@ -66,6 +66,7 @@ def load_trained(
     state = content.get('state_dict', content) if isinstance(content, dict) else {}
     meta = content.get('meta') if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
+    import_toolbox(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     if isinstance(cfg.model.get('members'), dict):
         specs = member_specs(cfg)

@@ -92,7 +92,7 @@ def small(kind, data, work_dir, **changes):
 
 
 def run(*command, cwd):
-    environment = dict(os.environ, OMP_NUM_THREADS='1')
+    environment = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPROFILEIMPORTTIME='1')
     return subprocess.run(
         [sys.executable, *map(str, command)],
         capture_output=True,
@@ -146,6 +146,7 @@ def runs(data, tmp_path_factory):
             small(kind, data, folder / 'work').dump(folder / 'config.py')
             done = run(tool('train.py'), 'config.py', cwd=folder)
             assert done.returncode == 0, done.stderr[-3000:]
+            conftest.check_imports(done.stderr, dict(unet='mmseg', resnet='mmpretrain')[kind])
             folders[kind] = folder
         return folders[kind]
 

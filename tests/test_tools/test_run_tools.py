@@ -8,16 +8,16 @@ import subprocess
 import sys
 
 import pytest
+from wrong_inputs import run_forked
 
 
-def run(*command, cwd, **environment):
-    environment = dict(os.environ, OMP_NUM_THREADS='1', **environment)
+def run(*command, cwd):
     return subprocess.run(
         [sys.executable, *map(str, command)],
         capture_output=True,
         text=True,
         cwd=cwd,
-        env=environment,
+        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPROFILEIMPORTTIME='1'),
         timeout=600,
     )
 
@@ -40,6 +40,7 @@ def trained(data, tmp_path_factory):
         cwd=folder,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    conftest.check_imports(done.stderr, 'mmdet')
     return folder
 
 
@@ -47,6 +48,10 @@ def metrics_of(folder):
     """The last metrics that a test run has written below `folder`."""
     files = [p for p in folder.glob('*/*.json') if p.parent.name == p.stem]
     return json.loads(max(files, key=lambda p: p.stat().st_mtime).read_text().splitlines()[-1])
+
+
+def without_imports(text):
+    return '\n'.join(line for line in text.splitlines() if not line.startswith('import time:'))
 
 
 def test_exported_student_gives_the_same_metrics_in_plain_mmdet_without_mmkd(toolkit, trained):
@@ -62,6 +67,9 @@ def test_exported_student_gives_the_same_metrics_in_plain_mmdet_without_mmkd(too
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'ensemble' in done.stdout.splitlines()[-1] and 'bbox_mAP' in done.stdout
+    toolkit.check_imports(done.stderr, 'mmdet')
+    for noise in ('OneDL', 'faster_coco_eval', 'meshgrid'):  # of optional parts of the toolboxes
+        assert noise not in done.stdout + without_imports(done.stderr)
     together = metrics_of(trained / 'tested')
     done = run(
         toolkit.ROOT / 'tools/export_student.py',
@@ -71,6 +79,7 @@ def test_exported_student_gives_the_same_metrics_in_plain_mmdet_without_mmkd(too
         cwd=trained,
     )
     assert done.returncode == 0, done.stderr
+    toolkit.check_imports(done.stderr, 'mmdet')
     done = run(
         '-c',
         toolkit.PLAIN_PROCESS,
@@ -91,25 +100,11 @@ def test_exported_student_gives_the_same_metrics_in_plain_mmdet_without_mmkd(too
     assert len(pairs) == 6 and all(one == other for one, other in pairs.values()), pairs
 
 
-def test_test_tool_with_members_out_and_show_dir(toolkit, trained):
-    done = run(
-        toolkit.ROOT / 'tools/test.py',
-        'config.py',
-        'work/epoch_1.pth',
-        '--work-dir',
-        'some',
-        '--member',
-        'student1',
-        'ensemble',
-        '--out',
-        'some/p.pkl',
-        '--show-dir',
-        'shown',
-        cwd=trained,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    for noise in ('OneDL', 'faster_coco_eval', 'meshgrid'):  # of optional parts of the toolboxes
-        assert noise not in done.stdout + done.stderr
+def test_test_tool_with_members_out_and_show_dir(trained):
+    options = ['--work-dir', 'some', '--out', 'some/p.pkl', '--show-dir', 'shown']
+    command = ['tools/test.py', 'config.py', 'work/epoch_1.pth', *options]
+    status, out, err = run_forked([*command, '--member', 'student1', 'ensemble'], trained)
+    assert status == 0, err[-3000:]
     assert set(m.split('/')[0] for m in metrics_of(trained / 'some') if 'coco' in m) == {
         'student1',
         'ensemble',
@@ -120,16 +115,12 @@ def test_test_tool_with_members_out_and_show_dir(toolkit, trained):
 
 
 def test_mmdets_inferencer_and_functions_run_the_ensemble_and_the_training_config(
-    toolkit, trained, data
+    trained, data, monkeypatch
 ):
-    done = run(
-        toolkit.ROOT / 'tools/export_student.py',
-        'work/epoch_1.pth',
-        'ensemble',
-        'out/ensemble.pth',
-        cwd=trained,
-    )
-    assert done.returncode == 0, done.stderr
+    from mmkd.apis.exporting import export
+
+    monkeypatch.chdir(trained)
+    export('work/epoch_1.pth', 'ensemble', 'out/ensemble.pth', None)
     code = f"""import glob
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 folder = {str(data / 'images/val')!r}
@@ -165,6 +156,7 @@ def test_report(toolkit, trained):
         cwd=trained,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    toolkit.check_imports(done.stderr, 'mmdet')
     table = (trained / 'work/report/table.txt').read_text()
     assert [line.split()[0] for line in table.splitlines()[:5]] == [
         'member',
@@ -200,14 +192,8 @@ def test_report(toolkit, trained):
         assert said in page, said
 
 
-def test_resume_goes_on_from_the_latest(toolkit, trained):
-    done = run(
-        toolkit.ROOT / 'tools/train.py',
-        'config.py',
-        '--resume',
-        '--cfg-options',
-        'train_cfg.max_epochs=2',
-        cwd=trained,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'resumed epoch: 1' in done.stdout and (trained / 'work/epoch_2.pth').is_file()
+def test_resume_goes_on_from_the_latest(trained):
+    command = ['tools/train.py', 'config.py', '--resume']
+    status, out, err = run_forked([*command, '--cfg-options', 'train_cfg.max_epochs=2'], trained)
+    assert status == 0, err[-3000:]
+    assert 'resumed epoch: 1' in out and (trained / 'work/epoch_2.pth').is_file()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -185,8 +186,12 @@ def test_a_video_becomes_an_overlay_video(checkpoints, images, tmp_path):
     shutil.copy(checkpoints['det'].parent / 'config.py', tmp_path / 'config.py')
     tool = [sys.executable, conftest.ROOT / 'tools/infer.py', 'epoch_1.pth', source]
     options = ['--out', 'out', '--score-thr', '0', '--smooth', '2', '3', '--device', 'cpu']
-    done = subprocess.run([*tool, *options], capture_output=True, text=True, cwd=tmp_path)
+    environment = dict(os.environ, PYTHONPROFILEIMPORTTIME='1')
+    done = subprocess.run(
+        [*tool, *options], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
     assert done.returncode == 0, done.stderr[-3000:]
+    conftest.check_imports(done.stderr, 'mmdet')
     written = list(Frames(next((tmp_path / 'out').glob('overlay.*'))))
     assert len(written) == 4 and written[0].image.shape == (64, 64, 3)
     content = json.loads((tmp_path / 'out/ensemble.json').read_text())
