@@ -2,8 +2,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 Scalars = dict[str, dict[int, float]]
 
 
@@ -42,6 +40,8 @@ def draw_curves(work_dir: str | Path, out: str | Path, members: Sequence[str], m
         members: Members, then `ensemble`.
         metric: Metric without the member, e.g. `coco/bbox_mAP`.
     """
+    from matplotlib.figure import Figure
+
     train, val = read_scalars(work_dir)
     panels = [
         (

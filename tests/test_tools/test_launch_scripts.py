@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from light_training import environment, light_config
 
 SRUN = """#!/usr/bin/env bash
 echo "srun $*" >> "$SRUN_LOG"
@@ -34,22 +35,20 @@ pytestmark = pytest.mark.usefixtures('unformatted_configs')
 
 
 @pytest.fixture
-def config(toolkit, data, tmp_path):
-    cfg = toolkit.small_config(data, tmp_path / 'work')
-    cfg.train_cfg.max_epochs = 1
+def config(tmp_path):
+    cfg = light_config(tmp_path / 'work')
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.train_dataloader.batch_size = 3
     cfg.dump(tmp_path / 'config.py')
     return tmp_path / 'config.py'
 
 
-def call(toolkit, script, *arguments, **environment):
-    environment = dict(
-        os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable, PORT='29571', **environment
-    )
+def call(toolkit, script, *arguments, **variables):
     return subprocess.run(
         ['bash', str(toolkit.ROOT / 'tools' / script), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment(PYTHON=sys.executable, PORT='29571', **variables),
         timeout=600,
     )
 
@@ -58,7 +57,8 @@ def test_dist_train_then_dist_test(toolkit, config, tmp_path):
     done = call(toolkit, 'dist_train.sh', config, 2)
     assert done.returncode == 0, done.stderr[-2000:]
     checkpoint = tmp_path / 'work/epoch_1.pth'
-    assert checkpoint.is_file()
+    assert checkpoint.is_file() and list((tmp_path / 'work').glob('*/*.log'))
+    assert '[2/2]' in done.stdout and '[4/4]' not in done.stdout  # 12 images over 2 ranks of 3
     done = call(toolkit, 'dist_test.sh', config, checkpoint, 2, '--work-dir', tmp_path / 'test')
     assert done.returncode == 0, done.stderr[-2000:]
     table = [line for line in done.stdout.splitlines() if line.startswith(('member ', 'ensemble '))]

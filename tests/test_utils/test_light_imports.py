@@ -83,8 +83,8 @@ def test_the_toolboxes_only_call_what_is_imported_late():
     for toolbox in ('mmdet', 'mmseg', 'mmpretrain'):
         folder = Path(pytest.importorskip(toolbox).__file__).parent
         for path in folder.rglob('*.py'):
-            text = path.read_text()
-            if '.mim' in path.parts or not any(name in text for name in CALLED_ONLY):
+            text = '' if '.mim' in path.parts else path.read_text()
+            if not any(name in text for name in CALLED_ONLY):
                 continue
             tree = ast.parse(text)
             names = {
