@@ -260,6 +260,8 @@ def main():
     from mmkd.utils.light_imports import light_imports
 
     with light_imports():
+        import mmpretrain.models  # noqa: F401
+        import mmseg.models  # noqa: F401
         from mmdet.utils import register_all_modules
 
         register_all_modules(False)
