@@ -99,7 +99,7 @@ def test_two_momenta_equal_a_computation_by_hand(make):
 def test_without_links_it_is_plain_sgd(make):
     model = train(*make('individual'))
     plain = train(*make('individual', optimizer=dict(type='SGD', lr=0.05, momentum=0.8)))
-    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+    assert_close(model, plain, rtol=0, atol=0)
 
 
 def test_accumulated_steps_and_loss_scales_leave_it_as_it_is(make, toolkit):

@@ -1,3 +1,5 @@
+import copy
+import functools
 import hashlib
 import keyword
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,12 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
 
 TRAININGS = ('online', 'frozen', 'ema')
+
+
+@functools.lru_cache(maxsize=32)
+def _package_config(path: str) -> Config:
+    """Read a config file of an installed package, once: peers are often of one file."""
+    return Config.fromfile(path)
 
 
 class MemberSpec:
@@ -145,11 +153,12 @@ class MemberSpec:
             if '::' in config:
                 scope = config.split('::')[0]
                 path = package_config_path(config, f'{self.key}.config')
+                loaded = copy.deepcopy(_package_config(path))
             else:
                 path = config
                 if not Path(path).is_file():
                     raise ConfigError(f'{self.key}.config: no file {path!r} (from {Path.cwd()})')
-            loaded = Config.fromfile(path)
+                loaded = Config.fromfile(path)
             if 'model' not in loaded:
                 raise ConfigError(f"{self.key}.config: {path} has no 'model'")
             scope = scope or loaded.get('default_scope')
