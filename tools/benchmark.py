@@ -4,16 +4,21 @@
 
 Times are medians of steps taken in turn in one process on the same batches; each peak is that of a
 process of its own. With `--against` the joint steps of two forms of a config are compared; on a CPU
-their times are those of the process.
+their times are those of the process. With `--epochs` the whole training is measured: its start, its
+epochs and validations by part, against the same steps and forwards alone.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from mmkd.apis.command_line import Options, add_options_argument, positive, run_tool
 from mmkd.utils.errors import ConfigError
+
+STARTED = time.perf_counter()
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,6 +38,13 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='compare the joint step with that of the same config with these values instead',
     )
+    parser.add_argument(
+        '--epochs',
+        type=positive,
+        metavar='N',
+        help='measure N epochs with their validations, and where their time goes',
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help="write --epochs' figures here")
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -62,6 +74,14 @@ def main() -> None:
         print(
             f'\n{compared(seconds, (args.config, " ".join(map("=".join, args.against.items()))))}'
         )
+        return
+    if args.epochs:
+        from mmkd.apis.epoch import epoch_table, profile_epochs
+
+        found = profile_epochs(args.config, args.cfg_options, args.epochs, STARTED)
+        if args.json is not None:
+            args.json.write_text(json.dumps(found, indent=1) + '\n')
+        print(f'\n{epoch_table(found)}')
         return
     memory = {}
     for subject in ('joint', *online_members(prepare(args.config, args.cfg_options))):

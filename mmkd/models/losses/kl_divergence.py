@@ -4,7 +4,6 @@ from torch import Tensor
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.logits import (
     bernoulli_kl,
-    categorical_kl,
     check_mode,
     check_tau,
     not_negative,
@@ -12,6 +11,7 @@ from mmkd.models.utils.logits import (
     z_score,
 )
 from mmkd.models.utils.mask import apply_mask, weighted_mean
+from mmkd.models.utils.once import once
 from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_integer
@@ -76,11 +76,24 @@ class KLDivergence(DistillationLoss):
             raise ConfigError('standardize: one class has no other to be standardized with')
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
-            if self.standardize:
-                target, source = z_score(target, self.dim), z_score(source, self.dim)
-            target, source = target / self.tau, source / self.tau
             if mode == 'sigmoid':
-                divergence = bernoulli_kl(target, source).sum(self.dim)
+                logits = self._softened(target), self._softened(source)
+                divergence = bernoulli_kl(*logits).sum(self.dim)
             else:
-                divergence = categorical_kl(target, source, self.dim)
+                log_source, p = once(
+                    source,
+                    ('softmax', self.tau, self.dim, self.standardize),
+                    lambda: self._probabilities(source),
+                )
+                log_target = self._softened(target).log_softmax(self.dim)
+                divergence = (p * (log_source - log_target)).sum(self.dim)
             return not_negative(weighted_mean(divergence, weight)) * self.tau**2
+
+    def _softened(self, logits: Tensor) -> Tensor:
+        if self.standardize:
+            logits = z_score(logits, self.dim)
+        return logits if self.tau == 1 else logits / self.tau
+
+    def _probabilities(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = self._softened(logits).log_softmax(self.dim)
+        return log_p, log_p.exp()

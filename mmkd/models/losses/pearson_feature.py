@@ -2,8 +2,9 @@ import torch
 from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
-from mmkd.models.utils.mask import apply_mask, weighted_mean
-from mmkd.models.utils.normalize import standardize_channels
+from mmkd.models.utils.mask import apply_mask, total_over_ranks
+from mmkd.models.utils.normalize import StandardizedDistance, shares_of
+from mmkd.models.utils.once import once
 from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
 
@@ -40,5 +41,9 @@ class PearsonFeature(DistillationLoss):
         check_same_shape(target, source)
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
-            difference = standardize_channels(target, weight) - standardize_channels(source, weight)
-            return weighted_mean(difference.square().mean(1), weight) / 2
+            if weight is None:
+                return StandardizedDistance.apply(target, source, None) / 2
+            share = once(weight, 'share', lambda: shares_of(target, weight, over_batch=True))
+            # Of one rank among several: its part of the joint batch.
+            part = weight.sum() / total_over_ranks(weight).clamp(min=torch.finfo(weight.dtype).tiny)
+            return part * StandardizedDistance.apply(target, source, share) / 2

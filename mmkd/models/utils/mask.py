@@ -1,8 +1,14 @@
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmkd.models.utils.once import once
 from mmkd.utils.distributed import mean_over_ranks
+
+# Attribute of weights whose sum over the ranks is known, see `know_totals`.
+TOTAL = '_mmkd_total'
 
 
 def apply_mask(
@@ -23,9 +29,39 @@ def apply_mask(
     """
     if mask is None or target.dim() != 4:
         return target, source, None
-    weight = F.adaptive_avg_pool2d(mask, (target.shape[-2], target.shape[-1]))
-    target, source = (torch.where(weight > 0, value, 0) for value in (target, source))
-    return target, source, weight.squeeze(1)
+    weight = weight_like(mask, target)
+    counts = weight.unsqueeze(1) > 0
+    masked = once(source, ('masked', mask), lambda: torch.where(counts, source, 0))
+    return torch.where(counts, target, 0), masked, weight
+
+
+def weight_like(mask: Tensor, x: Tensor) -> Tensor:
+    """Return the weights (N, H, W) of a map's positions, see `apply_mask`.
+
+    Args:
+        mask: (N, 1, H', W').
+        x: Map (N, C, H, W).
+    """
+    size = (x.shape[-2], x.shape[-1])
+    return once(mask, ('weight', size), lambda: F.adaptive_avg_pool2d(mask, size).squeeze(1))
+
+
+def know_totals(weights: Sequence[Tensor]) -> None:
+    """Sum several weights over the ranks at once, so that `total_over_ranks` need not.
+
+    All ranks must give as many.
+    """
+    if not weights:
+        return
+    totals = mean_over_ranks(torch.stack([weight.sum() for weight in weights]))
+    for weight, total in zip(weights, totals.unbind()):
+        setattr(weight, TOTAL, total)
+
+
+def total_over_ranks(weight: Tensor) -> Tensor:
+    """Return the sum of a loss's weights, in distributed training its mean over the ranks."""
+    known: Tensor | None = getattr(weight, TOTAL, None)
+    return mean_over_ranks(weight.sum()) if known is None else known
 
 
 def weighted_mean(
@@ -47,7 +83,7 @@ def weighted_mean(
     """
     if weight is None:
         return values.mean()
-    total = mean_over_ranks((weight if counted is None else counted).sum())
+    total = total_over_ranks(weight if counted is None else counted)
     return (values * weight).sum() / total.clamp(min=torch.finfo(weight.dtype).tiny)
 
 

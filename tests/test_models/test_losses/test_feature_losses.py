@@ -37,6 +37,52 @@ def test_pearson_is_one_less_the_correlation(shape, masked):
     assert value.item() == pytest.approx(np.mean(expected), rel=1e-4)
 
 
+def standardized(x, mask):
+    """Each channel at mean 0 and deviation 1, or divided by 1e-3, one operation after the other."""
+    share = torch.ones_like(x[:, :1]) if mask is None else mask
+    share = share / share.sum()
+    dims = [d for d in range(x.dim()) if d != 1]
+    centered = x - (x * share).sum(dims, keepdim=True)
+    variance = (centered.square() * share).sum(dims, keepdim=True)
+    return centered * variance.clamp(min=1e-6).rsqrt(), share
+
+
+@pytest.mark.parametrize(
+    'shape, masked', [((2, 3, 4, 4), False), ((2, 3, 4, 4), True), ((6, 3), False)]
+)
+def test_gradients_of_pearson_are_those_of_single_operations(shape, masked):
+    target, source = maps(shape)
+    target[:, 1] *= 1e-5  # hardly varies
+    source[:, 2] *= 1e-5
+    mask = None
+    if masked:
+        mask = torch.rand(
+            shape[0], 1, *shape[2:], generator=torch.Generator().manual_seed(1)
+        ).round()
+        target[~mask.bool().expand_as(target)] = float('inf')
+    sides = [x.requires_grad_() for x in (target, source)]
+    value = PearsonFeature()(*sides, mask)
+    value.backward()
+    plain = [torch.nan_to_num(x.detach(), posinf=0).double().requires_grad_() for x in sides]
+    (t, share), (s, _) = (standardized(x, mask) for x in plain)
+    expected = ((t - s).square().mean(1, keepdim=True) * share).sum() / 2
+    expected.backward()
+    torch.testing.assert_close(value, expected.float())
+    for own, other in zip(sides, plain):
+        scale = other.grad.abs().amax([d for d in range(own.dim()) if d != 1], keepdim=True)
+        difference = (own.grad - other.grad) / scale
+        assert difference.abs().max() < 2e-4  # where one side hardly varies, else 1e-6
+
+
+def test_pearson_of_one_side_twice_is_exactly_0():
+    target, source = maps((2, 3, 4, 4))
+    assert PearsonFeature()(target, target.clone()).item() == 0
+    loss = PearsonFeature()
+    values = [loss(target, source) for _ in range(2)]  # the second with the source's moments kept
+    source.add_(1 + source.square())
+    assert values[0] == values[1] != loss(target, source)
+
+
 def test_pearson_ignores_each_channels_scale_and_offset():
     target, source = maps((2, 3, 4, 4))
     scale, offset = torch.rand(1, 3, 1, 1) + 0.5, torch.randn(1, 3, 1, 1)

@@ -1,0 +1,29 @@
+"""What several links derive of one source, computed once."""
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar('T')
+
+
+def once(tensor: Tensor, key: Hashable, make: Callable[[], T]) -> T:
+    """Return `make()`, computed once a step for all links that ask it of the same tensor.
+
+    The result lives as long as the tensor, which is a step for what a tap reads. Nothing is kept of
+    a tensor that a gradient flows through, nor of one that was changed in place since.
+
+    Args:
+        tensor: What the result is derived of: a detached source.
+        key: What the result is, with all else that it depends on.
+        make: Computes it.
+    """
+    if tensor.requires_grad or torch.compiler.is_compiling():
+        return make()
+    kept = tensor.__dict__.setdefault('_mmkd_once', {})
+    key = key, tensor._version
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
