@@ -17,6 +17,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 
+import mmkd.utils.distributed
+
 sys.path.insert(0, str(Path(__file__).parent))
 import conftest as toolkit  # noqa: E402
 
@@ -182,14 +184,26 @@ def part(batch, index, parts):
     return {key: value[index * size : (index + 1) * size] for key, value in batch.items()}
 
 
+class Counter:
+    """Counts the all_reduces of mmkd's own losses."""
+
+    def __init__(self):
+        self.calls, self.function = 0, mmkd.utils.distributed.all_reduce
+
+    def __call__(self, *args):
+        self.calls += 1
+        return self.function(*args)
+
+
 def run(case, rank=0, world=1):
     """Train STEPS steps on this rank's share of batches of BATCH images; evaluate 8 images.
 
     Returns:
         dict: `start` and `weights` (state dicts), `losses` (each step's, by member, over all
-            ranks), `metrics`.
+            ranks), `metrics`, `reduces` (each step's all_reduces of the links).
     """
     toolbox, sharing, accumulate, bf16 = CASES[case]
+    counter = mmkd.utils.distributed.all_reduce = Counter()
     accumulate = accumulate if world > 1 else 1  # one process: the big batch at once
     make, make_batch, metric = TASKS[toolbox]
     DefaultScope.get_instance(f'{case}-{world}', scope_name=toolbox)
@@ -205,20 +219,27 @@ def run(case, rank=0, world=1):
         wrapped, optimizer=optimizer, accumulative_counts=accumulate, **options
     )
     wrapper.initialize_count_status(wrapped, 0, STEPS * accumulate)
-    losses, names = [], list(wrapper.keys())
+    losses, names, reduces = [], list(wrapper.keys()), []
     for step in range(STEPS):
         model.progress = step / STEPS
+        counter.calls = 0
         own = part(make_batch(BATCH, seed=step), rank, world)
         logs = [wrapped.train_step(part(own, i, accumulate), wrapper) for i in range(accumulate)]
+        reduces.append(counter.calls / accumulate)
         sums = torch.stack(
             [torch.stack([log[f'{name}/loss'] for name in names]) for log in logs]
         ).mean(0)
         if world > 1:
             dist.all_reduce(sums)
         losses.append(sums / world)
+    mmkd.utils.distributed.all_reduce = counter.function
     metrics = evaluate(model, make_batch, metric, rank, world)
     return dict(
-        start=start, weights=model.state_dict(), losses=torch.stack(losses), metrics=metrics
+        start=start,
+        weights=model.state_dict(),
+        losses=torch.stack(losses),
+        metrics=metrics,
+        reduces=reduces,
     )
 
 

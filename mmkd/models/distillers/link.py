@@ -353,6 +353,22 @@ class Link(nn.Module):
             {self.spec.term_of(k): torch.stack(v).mean() for k, v in extra.items()},
         )
 
+    def summed_weights(
+        self, target: TapValue, sources: list[TapValue], context: LinkContext
+    ) -> list[Tensor]:
+        """Return what the loss sums over all ranks, see `DistillationLoss.summed_weights`.
+
+        Nothing where the source is combined or converted first.
+        """
+        if self.combiner is not None or len(sources) > 1 or any(map(_parts, self.source_connectors)):
+            return []
+        summed = getattr(self.loss, 'summed_weights', None)
+        if summed is None:
+            return []
+        mask = context.mask if 'mask' in self._loss_names else None
+        rows = self._paired(target, sources)
+        return [weight for _, level in rows for weight in summed(level[0], mask)]
+
     def _combined(
         self, target: Any, sources: list[Any], context: LinkContext
     ) -> tuple[Any, dict[str, Tensor]]:

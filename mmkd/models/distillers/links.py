@@ -3,9 +3,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd.models.utils.mask import know_totals
 from mmkd.models.weights.base import Measurement, tap_gradient
 from mmkd.tasks.base import Task
 from mmkd.utils.checks import choose
@@ -321,6 +323,14 @@ class Links(nn.Module):
         detached: dict[tuple[int, str, str], TapValue] = {}
         gradients: dict[tuple[str, str], list[Tensor]] = {}
         caps = self._caps(active, progress)
+        given = {
+            (link, kind): self._given(link, kind, batches, detached, progress)
+            for link in active
+            for kind in link.spec.batches
+        }
+        if get_world_size() > 1:
+            rows = [link.summed_weights(*values) for (link, _), values in given.items()]
+            know_totals([weight for row in rows for weight in row])
         for link in active:
             compares = torch.is_grad_enabled() and link.compares(iteration)
             place = link.target, link.target_tap
@@ -331,12 +341,10 @@ class Links(nn.Module):
             found: dict[str, LinkTerms] = {}
             for kind in link.spec.batches:
                 batch = batches['labeled' if kind == 'labeled' else 'strong']
-                source = batch if kind == 'labeled' else batches[link.spec.source_view]
                 reading = batch.readings[place]
-                self._check_gradient(link, reading)
-                sources = self._sources(link, source, detached)
-                target = separate(reading.value) if compares and link.projects else reading.value
-                found[kind] = link(target, sources, self._context(link, batch, progress))
+                target, sources, context = given[link, kind]
+                target = separate(target) if compares and link.projects else target
+                found[kind] = link(target, sources, context)
                 if compares and measured is None and link.measures(iteration):
                     loss = sum(found[kind].losses.values(), batch.inputs.new_zeros(()))
                     measured = link.measure(loss, reading.raw, gradients[place], kind == 'labeled')
@@ -355,6 +363,22 @@ class Links(nn.Module):
             if link not in caps:
                 terms.update(self._silent(link, batches['labeled'].inputs))
         return terms
+
+    def _given(
+        self,
+        link: Link,
+        kind: str,
+        batches: Mapping[str, Batch],
+        detached: dict[tuple[int, str, str], TapValue],
+        progress: float,
+    ) -> tuple[TapValue, list[TapValue], LinkContext]:
+        """Return what a link compares on the labeled or the unlabeled images, and its context."""
+        batch = batches['labeled' if kind == 'labeled' else 'strong']
+        source = batch if kind == 'labeled' else batches[link.spec.source_view]
+        reading = batch.readings[link.target, link.target_tap]
+        self._check_gradient(link, reading)
+        context = self._context(link, batch, progress)
+        return reading.value, self._sources(link, source, detached), context
 
     @staticmethod
     def _sources(
@@ -382,8 +406,12 @@ class Links(nn.Module):
 
     def _context(self, link: Link, batch: Batch, progress: float) -> LinkContext:
         networks = [self.members.network(name) for name in link.source]
+        mask = batch.mask
+        if mask is not None and get_world_size() > 1:
+            # What is known of it is then the link's own: all ranks sum alike, whatever their sizes.
+            mask = mask.view_as(mask)
         return LinkContext(
-            mask=batch.mask,
+            mask=mask,
             data_samples=batch.data_samples,
             image_metas=batch.image_metas,
             progress=progress,

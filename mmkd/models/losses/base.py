@@ -1,7 +1,9 @@
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+from mmkd.models.utils.mask import weight_like
 
 
 class DistillationLoss(nn.Module):
@@ -43,3 +45,17 @@ class DistillationLoss(nn.Module):
     no 1x1 convolution."""
 
     forward: Callable[..., Tensor | dict[str, Tensor]]
+
+    def summed_weights(self, source: Any, mask: Tensor | None) -> list[Tensor]:
+        """Return weights whose sum over all ranks `forward` needs, as far as they are known before.
+
+        A distributed training sums those of all links at once; `total_over_ranks` then knows the
+        sums of these very tensors. What is not named here is summed where it is needed.
+
+        Args:
+            source: As `forward` gets it.
+            mask: Likewise; None for a loss that does not name it.
+        """
+        if mask is None or not isinstance(source, Tensor) or source.dim() != 4:
+            return []
+        return [weight_like(mask, source)]

@@ -1,13 +1,14 @@
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.logits import bernoulli_kl, check_tau, log_joint, not_negative
+from mmkd.models.utils.mask import total_over_ranks
+from mmkd.models.utils.once import once
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_number, choose
-from mmkd.utils.distributed import mean_over_ranks
 from mmkd.utils.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class DenseDetectionLoss(DistillationLoss):
                 f'predictions differ in positions or classes: target {target}, source {source}'
             )
         with torch.autocast(target.boxes.device.type, enabled=False):
-            weight = source.scores.detach()
-            weight = weight / mean_over_ranks(weight.sum()).clamp(min=TINY)
+            weight = _scores(source)
+            weight = weight / total_over_ranks(weight).clamp(min=TINY)
             classes, objectness = self._divergences(target, source)
             loss = self.class_weight * self._mean(classes, weight)
             if objectness is not None:
@@ -100,6 +101,10 @@ class DenseDetectionLoss(DistillationLoss):
             return not_negative(loss) + self.box_weight * self._box_term(
                 target.boxes, source.boxes, weight
             )
+
+    def summed_weights(self, source: Any, mask: Tensor | None) -> list[Tensor]:
+        """Return the source's scores, where it is on a grid of its own."""
+        return [_scores(source)] if hasattr(source, 'cls_logits') else []
 
     def _mean(self, values: Tensor, weight: Tensor) -> Tensor:
         return (values * weight).sum() + self.background_weight * values.mean()
@@ -131,6 +136,11 @@ class DenseDetectionLoss(DistillationLoss):
         target, source = (torch.where(usable.unsqueeze(-1), x, unit) for x in (target, source))
         overlap = box_overlap(target, source, generalized=self.iou == 'giou')
         return ((1 - overlap) * weight * usable).sum()
+
+
+def _scores(source: 'DensePrediction') -> Tensor:
+    """The weights of the positions (N, P), once for all that learn from the source."""
+    return once(source.cls_logits, 'scores', lambda: source.scores.detach())
 
 
 def box_overlap(one: Tensor, other: Tensor, generalized: bool) -> Tensor:
