@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -28,6 +30,34 @@ def test_conv_connector_gives_the_sources_shape(size, like, channels, wanted, ke
     )
     out = connector(torch.randn(2, channels, *size), torch.randn(2, wanted, *like))
     assert out.shape == (2, wanted, *like) and out.isfinite().all()
+
+
+@pytest.mark.parametrize('norm', ['BN', dict(type='BN', momentum=0.3, eps=0.1)])
+def test_a_folded_batch_norm_is_the_batch_norm(norm):
+    """Values, gradients and running statistics, against the convolution and the norm in turn."""
+    norm = dict(type=norm) if isinstance(norm, str) else norm
+    connector = ConvConnector(3, 7, norm_cfg=norm)
+    plain = copy.deepcopy(connector.conv)
+    for module in (connector.conv, plain):
+        torch.nn.init.constant_(module.norm.weight, 1.5)
+        torch.nn.init.constant_(module.norm.bias, 0.5)
+    images = torch.rand(4, 3, 5, 6) * torch.tensor([1.0, 0.1, 3.0]).view(3, 1, 1) + 2
+    wanted = torch.randn(4, 7, 5, 6)
+    results = []
+    for step, x in ((lambda x: connector(x, wanted), images), (plain, images.clone())):
+        x.requires_grad_()
+        for _ in range(2):
+            out = step(x)
+        (out * wanted).sum().backward()
+        module = connector.conv if step is not plain else plain
+        results.append([out, x.grad, *(p.grad for p in module.parameters()), *module.buffers()])
+    assert connector._folds(images) and len(results[0]) == 8
+    for own, other in zip(*results):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
+    connector.eval(), plain.eval()
+    torch.testing.assert_close(connector(images, wanted), plain(images), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        ConvConnector(3, 7)(torch.zeros(1, 3), torch.zeros(1, 7))
 
 
 @pytest.mark.parametrize('size, like', SIZES)

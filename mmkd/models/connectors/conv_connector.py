@@ -1,7 +1,8 @@
 from typing import Any
 
+import torch
 from mmcv.cnn import ConvModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmkd.models.connectors.base import Connector
 from mmkd.models.utils.resize import resize_like
@@ -54,4 +55,42 @@ class ConvConnector(Connector):
         """
         if x.dim() == 2:
             return self.conv(x[..., None, None]).flatten(1)
-        return resize_like(self.conv(x), like)
+        return resize_like(self._folded(x) if self._folds(x) else self.conv(x), like)
+
+    def _folds(self, x: Tensor) -> bool:
+        """Whether the batch norm is computed with the convolution: narrow inputs, in training."""
+        norm, (out_channels, in_channels, size, _) = self.conv.norm, self.conv.conv.weight.shape
+        return (
+            type(norm) is nn.BatchNorm2d
+            and norm.training
+            and norm.track_running_stats
+            and norm.affine
+            and norm.momentum is not None
+            and size == 1
+            and in_channels**2 <= 32 * out_channels  # else the covariance costs more than it saves
+            and x.numel() > x.shape[1]  # torch refuses one value per channel
+            and x.dtype == torch.float32
+            and not torch.is_autocast_enabled(x.device.type)
+        )
+
+    def _folded(self, x: Tensor) -> Tensor:
+        """Convolve and normalize in one product, the variances by the covariance of the input.
+
+        What comes out, and every gradient, is that of both one after the other, without their
+        passes over the maps of many channels.
+        """
+        norm: Any = self.conv.norm
+        weight = self.conv.conv.weight.flatten(1)
+        maps = x.flatten(2)
+        mean = maps.mean(2).mean(0)
+        maps = maps - mean.unsqueeze(1)
+        count = maps.shape[0] * maps.shape[2]
+        covariance = torch.bmm(maps, maps.mT).sum(0) / count
+        variance = ((weight @ covariance) * weight).sum(1)
+        with torch.no_grad():
+            norm.num_batches_tracked.add_(1)
+            norm.running_mean.lerp_(weight @ mean, norm.momentum)
+            norm.running_var.lerp_(variance * count / max(count - 1, 1), norm.momentum)
+        scaled = (norm.weight * (variance + norm.eps).rsqrt()).unsqueeze(1) * weight
+        found = torch.baddbmm(norm.bias[None, :, None], scaled.expand(len(maps), -1, -1), maps)
+        return found.unflatten(2, x.shape[2:])

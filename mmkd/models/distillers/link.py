@@ -360,7 +360,11 @@ class Link(nn.Module):
 
         Nothing where the source is combined or converted first.
         """
-        if self.combiner is not None or len(sources) > 1 or any(map(_parts, self.source_connectors)):
+        if (
+            self.combiner is not None
+            or len(sources) > 1
+            or any(map(_parts, self.source_connectors))
+        ):
             return []
         summed = getattr(self.loss, 'summed_weights', None)
         if summed is None:

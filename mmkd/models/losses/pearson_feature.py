@@ -2,9 +2,8 @@ import torch
 from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
-from mmkd.models.utils.mask import apply_mask, total_over_ranks
-from mmkd.models.utils.normalize import StandardizedDistance, shares_of
-from mmkd.models.utils.once import once
+from mmkd.models.utils.mask import total_over_ranks, weight_like
+from mmkd.models.utils.normalize import StandardizedDistance
 from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
 
@@ -40,10 +39,10 @@ class PearsonFeature(DistillationLoss):
         """
         check_same_shape(target, source)
         with torch.autocast(target.device.type, enabled=False):
-            target, source, weight = apply_mask(mask, target.float(), source.float())
-            if weight is None:
+            target, source = target.float(), source.float()
+            if mask is None or target.dim() != 4:
                 return StandardizedDistance.apply(target, source, None) / 2
-            share = once(weight, 'share', lambda: shares_of(target, weight, over_batch=True))
+            weight = weight_like(mask, target)
             # Of one rank among several: its part of the joint batch.
             part = weight.sum() / total_over_ranks(weight).clamp(min=torch.finfo(weight.dtype).tiny)
-            return part * StandardizedDistance.apply(target, source, share) / 2
+            return part * StandardizedDistance.apply(target, source, weight) / 2

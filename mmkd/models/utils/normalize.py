@@ -31,7 +31,7 @@ def shares_of(x: Tensor, weight: Tensor | None, over_batch: bool) -> Tensor:
 
 
 class Moments(NamedTuple):
-    """How each channel is standardized over the positions of a batch; all (1, C, 1, ...).
+    """How each channel is standardized over the positions of a batch; all (C, 1).
 
     Attributes:
         mean: Over the positions that count.
@@ -47,17 +47,28 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor, share: Tensor | None) -> 'Moments':
-        """Take the moments of x (N, C, ...); `share` (N, 1, ...) adds up to 1, None: all alike."""
-        dims = tuple(d for d in range(x.dim()) if d != 1)
+        """Take the moments of x (N, C, P); `share` (N, 1, P) adds up to 1, None: all alike."""
         if share is None:
-            mean = x.mean(dims, keepdim=True)
-            norm = torch.linalg.vector_norm(x - mean, dim=dims, keepdim=True)
-            variance = norm.square() / (x.numel() / x.shape[1])
+            mean = x.mean(2).mean(0).unsqueeze(1)
         else:
-            mean = (x * share).sum(dims, keepdim=True)
-            variance = ((x - mean).square_() * share).sum(dims, keepdim=True)
+            mean = torch.where(share > 0, x, 0).mul_(share).sum(2).sum(0).unsqueeze(1)
+        variance = mean_square(centered(x, mean, share), share)
         scale = variance.clamp(min=EPS**2).rsqrt()
         return cls(mean, scale, variance * scale.square(), (variance >= EPS**2).to(x))
+
+
+def centered(x: Tensor, mean: Tensor, share: Tensor | None) -> Tensor:
+    """Return x (N, C, P) less its channels' means, times the root of `share`; a new tensor."""
+    if share is None:
+        return x - mean
+    return torch.where(share > 0, x, mean).sub_(mean).mul_(share.sqrt())
+
+
+def mean_square(x: Tensor, share: Tensor | None) -> Tensor:
+    """Return the mean square (C, 1) of what `centered` gives (N, C, P)."""
+    # Norms along the last dimension are much the fastest on CPUs.
+    total = torch.linalg.vector_norm(x, dim=2).square().sum(0).unsqueeze(1)
+    return total / (x.shape[0] * x.shape[2]) if share is None else total
 
 
 class StandardizedDistance(torch.autograd.Function):
@@ -74,25 +85,24 @@ class StandardizedDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, target: Tensor, source: Tensor, share: Tensor | None) -> Tensor:
+    def forward(ctx: Any, target: Tensor, source: Tensor, weight: Tensor | None) -> Tensor:
         """Compare.
 
         Args:
             ctx: torch's.
             target: (N, C, H, W) or (N, C), float32.
             source: Of the same shape.
-            share: (N, 1, H, W), see `shares_of`; None where all positions count alike.
+            weight: (N, H, W), see `weight_like`; None where all positions count alike.
         """
-        own = Moments.of(target, share)
-        other = once(source, ('moments', share), lambda: Moments.of(source, share))
-        difference = (target - own.mean).mul_(own.scale)
-        difference.sub_((source - other.mean).mul_(other.scale))
-        dims = tuple(d for d in range(target.dim()) if d != 1)
-        if share is None:
-            norm = torch.linalg.vector_norm(difference, dim=dims, keepdim=True)
-            distance = norm.square() / (target.numel() / target.shape[1])
-        else:
-            distance = (difference.square_() * share).sum(dims, keepdim=True)
+        share = None
+        if weight is not None:
+            share = once(weight, 'share', lambda: shares_of(target, weight, True).flatten(2))
+        t, s = flat(target), flat(source)
+        own = Moments.of(t, share)
+        other = once(source, ('moments', weight), lambda: Moments.of(s, share))
+        difference = centered(t, own.mean, share).mul_(own.scale)
+        difference.sub_(centered(s, other.mean, share).mul_(other.scale))
+        distance = mean_square(difference, share)
         ctx.save_for_backward(target, source, share, distance, *own, *other)
         return distance.mean()
 
@@ -102,15 +112,23 @@ class StandardizedDistance(torch.autograd.Function):
         """Return the gradients of both sides."""
         target, source, share, distance, *moments = ctx.saved_tensors
         own, other = Moments(*moments[:4]), Moments(*moments[4:])
-        factor = 2 * grad / (target.numel() if share is None else target.shape[1])
-        sides = ((target, own, source, other), (source, other, target, own))
+        t, s = flat(target), flat(source)
+        factor = 2 * grad / len(distance)
+        factor = factor / (len(t) * t.shape[2]) if share is None else factor
+        root = None if share is None else share.sqrt()
+        sides = ((t, own, s, other), (s, other, t, own))
         grads: list[Tensor | None] = [None, None]
         for index, (x, m, y, n) in enumerate(sides):
             if not ctx.needs_input_grad[index]:
                 continue
             along = (m.square + distance - n.square) / 2  # mean of zx (zx - zy)
-            grads[index] = (x - m.mean).mul_(factor * m.scale.square() * (1 - m.varies * along))
-            grads[index].addcmul_(y - n.mean, -factor * m.scale * n.scale)
-            if share is not None:
-                grads[index].mul_(share)
+            found = centered(x, m.mean, share)
+            found.mul_(factor * m.scale.square() * (1 - m.varies * along))
+            found.addcmul_(centered(y, n.mean, share), -factor * m.scale * n.scale)
+            grads[index] = (found if root is None else found.mul_(root)).view(target.shape)
         return (*grads, None)
+
+
+def flat(x: Tensor) -> Tensor:
+    """Return maps (N, C, H, W) or vectors (N, C) as (N, C, P)."""
+    return x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
