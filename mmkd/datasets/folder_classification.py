@@ -21,7 +21,7 @@ class FolderClassification(CheckedData, CustomDataset):
         *args: As mmpretrain's `CustomDataset`.
         cache_prefix: Number of leading steps of the pipeline whose result is kept in memory, see
             `CheckedData`. Default: 0.
-        **kwargs: As mmpretrain's `CustomDataset`.
+        **kwargs: As mmpretrain's `CustomDataset`, and `cache_folder`, likewise.
 
     Raises:
         MissingData: If the image folder or the list is missing.

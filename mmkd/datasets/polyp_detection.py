@@ -30,7 +30,7 @@ class PolypDetection(CheckedData, CocoDataset):
         *args: As mmdet's `CocoDataset`.
         cache_prefix: Number of leading steps of the pipeline whose result is kept in memory, see
             `CheckedData`. Default: 0.
-        **kwargs: As mmdet's `CocoDataset`.
+        **kwargs: As mmdet's `CocoDataset`, and `cache_folder`, likewise.
 
     Raises:
         MissingData: If the annotation file or the image folder is missing (with

@@ -31,7 +31,7 @@ class PolypSegmentation(CheckedData, BaseSegDataset):
     Args:
         *args: As mmseg's `BaseSegDataset`.
         **kwargs: As mmseg's `BaseSegDataset`, and `cache_prefix`: the number of leading steps of
-            the pipeline whose result is kept in memory, see `CheckedData`. Default: 0.
+            the pipeline whose result is kept in memory, and `cache_folder`, see `CheckedData`.
 
     Raises:
         MissingData: If a folder is missing, holds no image of `img_suffix`, or images have no

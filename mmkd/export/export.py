@@ -28,6 +28,7 @@ def export_member(
     out: str | Path,
     dataset_meta: dict[str, Any] | None = None,
     verify: bool = False,
+    check_out: bool = True,
 ) -> tuple[Path, Path]:
     """Write a member's plain checkpoint and plain config.
 
@@ -40,6 +41,7 @@ def export_member(
         dataset_meta: Class names and palette, for inferencers.
         verify: Whether to build the network from the config and compare it with the weights, where
             the two may come from different trainings.
+        check_out: Whether to look at what is at `out`; False for a caller whose own export it is.
 
     Returns:
         The two files.
@@ -56,7 +58,8 @@ def export_member(
     if verify:
         _check_fit(plain, state, name)
     config_file = out.with_suffix('.py')
-    _check_free(out, config_file)
+    if check_out:
+        _check_free(out, config_file)
     meta: dict[str, Any] = dict(mmkd_version=__version__, member=name)
     if dataset_meta is not None:
         meta['dataset_meta'] = dict(dataset_meta)

@@ -273,7 +273,8 @@ def _replace(node: dict[str, Any]) -> None:
             return
         for key, value in own.plain_config().items():
             node[key] = value if key == 'type' else arguments.get(key, value)
-        node.pop('cache_prefix', None)  # an argument of mmkd's data sets alone
+        for key in ('cache_prefix', 'cache_folder'):  # arguments of mmkd's data sets alone
+            node.pop(key, None)
         return
     base = next(c for c in inspect.getmro(own) if c.__module__.split('.')[0] != 'mmkd')
     if not any(_class_in(r.parent, base.__name__) is base for r in REGISTRIES if r.parent):

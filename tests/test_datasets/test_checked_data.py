@@ -141,6 +141,83 @@ def test_cached_items_equal_the_others(data, files_read, task, prefix):
     assert len(different) > len(dataset)  # the random steps still draw in each epoch
 
 
+def test_items_from_files_equal_the_others_in_a_later_run_too(data, files_read, tmp_path):
+    """And a file that was replaced, another annotation or pipeline are other items."""
+    for task, prefix in (('det', 3), ('seg', 3), ('cls', 2)):
+        plain = items(build(task, data))
+        for run in range(2):
+            dataset = build(task, data, cache_folder=str(tmp_path / 'cache'))
+            dataset.full_init()
+            assert dataset.cache_prefix == prefix
+            files_read.clear()
+            cached = items(dataset)
+            assert len(files_read) == len(set(files_read))
+            assert bool(files_read) == (run == 0)
+            for one, other in zip(plain, cached, strict=True):
+                one, other = contents(task, one), contents(task, other)
+                assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
+                assert one[2] == other[2]
+
+
+def kept_files(folder):
+    return sorted(path for path in folder.rglob('*') if path.is_file())
+
+
+def test_what_a_kept_item_depends_on(copied, tmp_path):
+    def first(scale=48):
+        steps = [LOAD, dict(type='Resize', scale=scale), dict(type='PackInputs')]
+        dataset = build('cls', copied, pipeline=steps, cache_folder=str(tmp_path / 'cache'))
+        return dataset[0]['inputs']
+
+    before = first()
+    (kept,) = kept_files(tmp_path / 'cache')
+    assert torch.equal(first(), before) and kept_files(tmp_path / 'cache') == [kept]
+    path = Path(build('cls', copied).get_data_info(0)['img_path'])
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    write_image(path, 255 - read_image(path))
+    after = first()
+    assert not torch.equal(after, before) and len(kept_files(tmp_path / 'cache')) == 2
+    path.write_bytes(content)  # of the same size and time as at first, but written later
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert torch.equal(first(), before) and len(kept_files(tmp_path / 'cache')) == 3
+    assert first(scale=24).shape[-1] == 24
+    for each in kept_files(tmp_path / 'cache'):
+        each.write_bytes(each.read_bytes()[:-1])  # cut off: made anew
+    assert torch.equal(first(), before)
+
+
+def test_a_full_disk_ends_the_keeping_not_the_training(data, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=1000))
+    dataset = build('cls', data, cache_folder=str(tmp_path / 'cache'))
+    assert dataset[0]['inputs'].any() and not dataset._files.writes
+    assert not kept_files(tmp_path / 'cache')
+
+
+def test_masks_are_kept_in_files_and_unknown_things_are_refused(data, tmp_path):
+    pipeline = [LOAD, dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    for poly2mask in (True, False):
+        pipeline[1]['poly2mask'] = poly2mask
+        plain = build('det', data, pipeline=pipeline)[0]
+        found = [
+            build('det', data, pipeline=pipeline, cache_folder=str(tmp_path / 'cache'))[0]
+            for _ in range(2)
+        ][1]
+        assert plain.keys() == found.keys()
+        assert type(plain['gt_masks']) is type(found['gt_masks'])
+        assert np.array_equal(plain['gt_masks'].to_ndarray(), found['gt_masks'].to_ndarray())
+        found['img'] += 1  # not a view of bytes that cannot be written to
+    from mmkd.datasets.step_cache import StepCache
+
+    cache = StepCache(str(tmp_path / 'other'), [])
+    with pytest.raises(ConfigError, match='first steps give a set, which no file keeps'):
+        cache.save(tmp_path / 'other/x', dict(names={'a'}))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ConfigError, match=r'dataset.cache_folder: expected a folder to write to'):
+        StepCache(str(tmp_path / 'file'), [])
+
+
 def test_what_changes_an_item_leaves_the_cache_alone(data):
     def scribble(results):
         results['img'][:] = 0

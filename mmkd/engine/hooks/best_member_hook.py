@@ -42,6 +42,7 @@ class BestMemberHook(Hook):
     def __init__(self, metric: str, rule: str = 'greater') -> None:
         choose(rule, ('greater', 'less'), 'BestMemberHook.rule')
         self.metric, self.sign = metric, 1 if rule == 'greater' else -1
+        self.exported: set[str] = set()  # by this run
 
     def before_train(self, runner: Runner) -> None:
         """Start the clock; remove what kills have left of exports."""
@@ -73,7 +74,9 @@ class BestMemberHook(Hook):
                     name,
                     Path(runner.work_dir) / 'best_members' / f'{name}.pth',
                     runner.val_dataloader.dataset.metainfo,
+                    check_out=name not in self.exported,
                 )
+            self.exported.add(name)
         runner.message_hub.update_info('best_members', best)
         runner.message_hub.update_info('best_members_epochs', positions)
 

@@ -1,5 +1,6 @@
 """What the losses of normalized features share."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from mmkd.models.utils.once import once
 # Vectors shorter than this are not stretched to length 1: the gradient of a norm grows without
 # bound towards 0.
 EPS = 1e-3
+# Numbers that a CPU works on at once: 1 MB of float32.
+PIECE = 2**18
 
 
 def shares_of(x: Tensor, weight: Tensor | None, over_batch: bool) -> Tensor:
@@ -48,13 +51,33 @@ class Moments(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, share: Tensor | None) -> 'Moments':
         """Take the moments of x (N, C, P); `share` (N, 1, P) adds up to 1, None: all alike."""
-        if share is None:
-            mean = x.mean(2).mean(0).unsqueeze(1)
-        else:
-            mean = torch.where(share > 0, x, 0).mul_(share).sum(2).sum(0).unsqueeze(1)
-        variance = mean_square(centered(x, mean, share), share)
+        parts = [
+            part.sum(2) if s is None else torch.where(s > 0, part, 0).mul_(s).sum(2)
+            for part, s in pieces(x, share)
+        ]
+        mean = _over_images(parts, x, share)
+        variance = _over_images(
+            [square_sum(centered(part, mean, s)) for part, s in pieces(x, share)], x, share
+        )
         scale = variance.clamp(min=EPS**2).rsqrt()
         return cls(mean, scale, variance * scale.square(), (variance >= EPS**2).to(x))
+
+
+def pieces(*tensors: Tensor | None) -> Iterator[list[Any]]:
+    """Cut a batch's tensors, all (N, ...), into parts whose copies stay in a CPU's cache."""
+    first = tensors[0]
+    assert first is not None
+    count = len(first)
+    if first.device.type == 'cpu':
+        count = max(1, PIECE // max(first[0].numel(), 1))
+    for start in range(0, len(first), count):
+        yield [None if x is None else x[start : start + count] for x in tensors]
+
+
+def _over_images(parts: list[Tensor], x: Tensor, share: Tensor | None) -> Tensor:
+    """Return the mean (C, 1) of x's positions by their sums (n, C), one part after the other."""
+    total = torch.cat(parts).sum(0).unsqueeze(1)
+    return total / (x.shape[0] * x.shape[2]) if share is None else total
 
 
 def centered(x: Tensor, mean: Tensor, share: Tensor | None) -> Tensor:
@@ -64,11 +87,10 @@ def centered(x: Tensor, mean: Tensor, share: Tensor | None) -> Tensor:
     return torch.where(share > 0, x, mean).sub_(mean).mul_(share.sqrt())
 
 
-def mean_square(x: Tensor, share: Tensor | None) -> Tensor:
-    """Return the mean square (C, 1) of what `centered` gives (N, C, P)."""
+def square_sum(x: Tensor) -> Tensor:
+    """Return the sums of squares (N, C) of x (N, C, P)."""
     # Norms along the last dimension are much the fastest on CPUs.
-    total = torch.linalg.vector_norm(x, dim=2).square().sum(0).unsqueeze(1)
-    return total / (x.shape[0] * x.shape[2]) if share is None else total
+    return torch.linalg.vector_norm(x, dim=2).square()
 
 
 class StandardizedDistance(torch.autograd.Function):
@@ -100,9 +122,12 @@ class StandardizedDistance(torch.autograd.Function):
         t, s = flat(target), flat(source)
         own = Moments.of(t, share)
         other = once(source, ('moments', weight), lambda: Moments.of(s, share))
-        difference = centered(t, own.mean, share).mul_(own.scale)
-        difference.sub_(centered(s, other.mean, share).mul_(other.scale))
-        distance = mean_square(difference, share)
+        parts = []
+        for x, y, part in pieces(t, s, share):
+            difference = centered(x, own.mean, part).mul_(own.scale)
+            difference.sub_(centered(y, other.mean, part).mul_(other.scale))
+            parts.append(square_sum(difference))
+        distance = _over_images(parts, t, share)
         ctx.save_for_backward(target, source, share, distance, *own, *other)
         return distance.mean()
 
@@ -115,17 +140,21 @@ class StandardizedDistance(torch.autograd.Function):
         t, s = flat(target), flat(source)
         factor = 2 * grad / len(distance)
         factor = factor / (len(t) * t.shape[2]) if share is None else factor
-        root = None if share is None else share.sqrt()
         sides = ((t, own, s, other), (s, other, t, own))
         grads: list[Tensor | None] = [None, None]
         for index, (x, m, y, n) in enumerate(sides):
             if not ctx.needs_input_grad[index]:
                 continue
             along = (m.square + distance - n.square) / 2  # mean of zx (zx - zy)
-            found = centered(x, m.mean, share)
-            found.mul_(factor * m.scale.square() * (1 - m.varies * along))
-            found.addcmul_(centered(y, n.mean, share), -factor * m.scale * n.scale)
-            grads[index] = (found if root is None else found.mul_(root)).view(target.shape)
+            of_own = factor * m.scale.square() * (1 - m.varies * along)
+            of_other = -factor * m.scale * n.scale
+            found = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            for out, own_part, other_part, part in pieces(found, x, y, share):
+                torch.mul(centered(own_part, m.mean, part), of_own, out=out)
+                out.addcmul_(centered(other_part, n.mean, part), of_other)
+                if part is not None:
+                    out.mul_(part.sqrt())
+            grads[index] = found.view(target.shape)
         return (*grads, None)
 
 

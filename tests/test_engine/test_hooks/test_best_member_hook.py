@@ -35,7 +35,7 @@ def exported(monkeypatch):
     """The epoch (or iteration) and member of each export, in place of writing them."""
     found = []
 
-    def export(cfg, state, name, path, metainfo):
+    def export(cfg, state, name, path, metainfo, check_out=True):
         found.append(name)
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_bytes(b'')
@@ -104,7 +104,7 @@ def test_what_a_kill_has_left_of_exports_is_removed(runner, tmp_path):
 
 
 def test_a_full_disk_is_told_with_what_is_left(runner, monkeypatch):
-    def full(*args):
+    def full(*args, **kwargs):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr('mmkd.engine.hooks.best_member_hook.export_member', full)
