@@ -44,6 +44,13 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='measure N epochs with their validations, and where their time goes',
     )
+    parser.add_argument(
+        '--students',
+        nargs='+',
+        type=positive,
+        metavar='K',
+        help='measure a step of K copies of the first student, and what links between them add',
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help="write --epochs' figures here")
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -82,6 +89,12 @@ def main() -> None:
         if args.json is not None:
             args.json.write_text(json.dumps(found, indent=1) + '\n')
         print(f'\n{epoch_table(found)}')
+        return
+    if args.students:
+        from mmkd.apis.peers import measure_students, students_table
+
+        counted = measure_students(args.config, args.cfg_options, args.students, args.steps, device)
+        print(f'\n{students_table(counted)}')
         return
     memory = {}
     for subject in ('joint', *online_members(prepare(args.config, args.cfg_options))):

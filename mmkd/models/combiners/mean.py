@@ -1,6 +1,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from mmkd.models.combiners.base import Combiner
 from mmkd.models.utils.logits import check_mode, check_tau, log_joint, resolve_mode
+from mmkd.models.utils.once import once
 from mmkd.models.utils.resize import resize_like
 from mmkd.registry import MODELS
 from mmkd.utils.errors import ConfigError
@@ -65,11 +67,18 @@ class MeanProbability(Combiner):
         """
         if not isinstance(sources[0], Tensor):
             return _mean_dense_probability(sources)
-        logits = stack_sources(sources, target)
-        mode = resolve_mode(self.mode, logits.shape[2])
-        with torch.autocast(logits.device.type, enabled=False):
-            log_p = log_probabilities(logits / self.tau, mode)
-            return logits_of([log_mean_exp(x) for x in log_p]) * self.tau
+        sources = fitted_sources(sources, target)
+        mode = resolve_mode(self.mode, sources[0].shape[1])
+        with torch.autocast(target.device.type, enabled=False):
+            # Of a source among many links' once.
+            each = [
+                once(x, ('log_p', self.tau, mode), partial(self._log_probabilities, x, mode))
+                for x in sources
+            ]
+            return logits_of([log_mean_exp(torch.stack(x)) for x in zip(*each)]) * self.tau
+
+    def _log_probabilities(self, logits: Tensor, mode: str) -> list[Tensor]:
+        return log_probabilities(logits / self.tau, mode, dim=1)
 
 
 @MODELS.register_module()
@@ -120,19 +129,28 @@ def stack_sources(sources: Sequence[Tensor], target: Any) -> Tensor:
     Raises:
         ConfigError: If they differ in shape.
     """
+    return torch.stack(fitted_sources(sources, target))
+
+
+def fitted_sources(sources: Sequence[Tensor], target: Any) -> list[Tensor]:
+    """Return the sources' tensors in float32, maps brought to the target's size.
+
+    Raises:
+        ConfigError: If they differ in shape.
+    """
     if target.dim() == 4:
         sources = [resize_like(s.float(), target) if s.dim() == 4 else s for s in sources]
     if len({source.shape for source in sources}) > 1:
         shapes = ', '.join(str(tuple(source.shape)) for source in sources)
         raise ConfigError(f'combine: the sources differ in shape: {shapes}')
-    return torch.stack([source.float() for source in sources])
+    return [source.float() for source in sources]
 
 
-def log_probabilities(logits: Tensor, mode: str) -> list[Tensor]:
-    """Log-probabilities of stacked logits (n, N, C, ...); with `sigmoid` of yes and of no."""
+def log_probabilities(logits: Tensor, mode: str, dim: int = 2) -> list[Tensor]:
+    """Log-probabilities of logits with the classes at `dim`; with `sigmoid` of yes and of no."""
     if mode == 'sigmoid':
         return [F.logsigmoid(logits), F.logsigmoid(-logits)]
-    return [logits.log_softmax(2)]
+    return [logits.log_softmax(dim)]
 
 
 def logits_of(log_p: Sequence[Tensor]) -> Tensor:

@@ -49,6 +49,12 @@ def kinds_for(word: str, position: int) -> str:
     return {'style': style, 'other': 'FP'[position % 2]}.get(word, word)
 
 
+def kinds_of_peers(type: str) -> str:
+    """Return the kinds that a preset sends between two or more peers; none for unlabeled ones."""
+    word = PRESETS.get(type, ('', ''))[1]
+    return kinds_for(word, 0) + kinds_for(word, 1)
+
+
 def average_of(student: str) -> str:
     """Return the name of the ema member that a preset adds for a student."""
     return f'{student}_ema'
@@ -86,6 +92,7 @@ def sharing_links(
     feature: dict[str, Any] | None = None,
     feature_tap: str = 'feature',
     connector: Any = 'auto',
+    peers: dict[str, Any] | None = None,
     guard: Any = None,
     only_if_better: str | None = None,
     on: str = 'labeled',
@@ -113,6 +120,9 @@ def sharing_links(
         feature: Loss in place of the task's own.
         feature_tap: Tap of feature links.
         connector: Connector of feature links (see `LinkSpec`).
+        peers: Config of a combiner (`dict(type='MeanProbability')`): each student then learns the
+            predictions of its peers by one link from what they make together, instead of one from
+            each. Features still come from each. Default: a link from each peer.
         guard: Guard of every link (see `LinkSpec`).
         only_if_better: Of every link (see `LinkSpec`).
         on: The images that every link of the first twelve presets acts on: `labeled`, `unlabeled`
@@ -152,6 +162,8 @@ def sharing_links(
         cfg['weight'] = _scaled(weight, factor)
         return cfg
 
+    if peers is not None and 'P' not in kinds_of_peers(type):
+        raise ConfigError(f'model.sharing.peers: {type} has no predictions of peers to combine')
     if type in UNLABELED_PRESETS:
         return _unlabeled_links(link, type, students, task, prediction, kd_weight, ml_weight)
     from_teacher, from_peers = PRESETS[type]
@@ -163,12 +175,16 @@ def sharing_links(
     for position, student in enumerate(students):
         for kind in kinds_for(from_teacher, position):
             links.append(link(teacher, student, kind, 'kd', kd_weight))
-        for peer in students:
-            if peer != student:
-                for kind in kinds_for(from_peers, position):
-                    factor = ml_weight / (len(students) - 1)
-                    cfg = link(peer, student, kind, 'ml', factor)
-                    links.append(dict(cfg, source_view='strong'))
+        others = [name for name in students if name != student]
+        kinds = kinds_for(from_peers, position)
+        if peers is not None and 'P' in kinds:
+            cfg = link(others, student, 'P', 'ml', ml_weight)
+            links.append(dict(cfg, source_view='strong', combine=peers))
+            kinds = kinds.replace('P', '')
+        for peer in others:
+            for kind in kinds:
+                cfg = link(peer, student, kind, 'ml', ml_weight / len(others))
+                links.append(dict(cfg, source_view='strong'))
     return links
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmkd.utils.errors import ConfigError
 
@@ -127,8 +128,32 @@ def test_each_member_runs_once_a_step(toolkit):
             calls[name] += 1
 
         model.network(name).backbone.register_forward_hook(count)
+    reads = DeviceReads()
+    forward = model.links.forward
+
+    def watched(*args):
+        with reads:
+            return forward(*args)
+
+    model.links.forward = watched
     losses_of(model, toolkit.make_batch())
     assert calls == dict.fromkeys(model.specs, 1)
+    # Whether all terms are finite and no loss is negative: the only wait for the device.
+    assert len(model.links) == 15 and reads.count == 1
+
+
+class DeviceReads(TorchDispatchMode):
+    """Counts the operations that wait for a device: those that read a value or depend on one."""
+
+    waiting = ('_local_scalar_dense', 'nonzero', 'masked_select', 'is_nonzero', 'unique')
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += any(f'aten.{name}' in str(function) for name in self.waiting)
+        return function(*args, **(kwargs or {}))
 
 
 def save_plain(model, name, path):

@@ -55,6 +55,20 @@ def test_peers_share_the_mutual_weight():
     assert sum(link['target'] == 'a' for link in links) == 3
 
 
+@pytest.mark.parametrize('preset', ['kdml_p', 'kdml_mixed_full'])
+def test_the_mean_of_the_peers_is_one_link_a_student(preset):
+    students = ['a', 'b', 'c', 'd']
+    mean = dict(type='MeanProbability')
+    links = expand(['teacher', *students], type=preset, ml_weight=3.0, peers=mean)
+    combined = [link for link in links if isinstance(link['source'], list)]
+    assert [(link['target'], link['source']) for link in combined] == [
+        (name, [other for other in students if other != name]) for name in students
+    ]
+    assert all(link['combine'] == mean and link['weight'] == 3.0 for link in combined)
+    rest = [link for link in links if link['name'] == 'ml' and link not in combined]
+    assert {link['tap'] for link in rest} == (set() if preset == 'kdml_p' else {'feature'})
+
+
 def test_complement_gives_each_student_both_kinds():
     links = expand(['teacher', 'a', 'b', 'c', 'd'], type='kdml_mixed_complement')
     for student in 'abcd':
@@ -71,6 +85,7 @@ def test_complement_gives_each_student_both_kinds():
         (['teacher', 'a'], dict(type='ml_p'), 'two or more students'),
         (['teacher', 'a', 'b'], dict(type='kdml_mix'), "did you mean 'ml_mixed'"),
         (['teacher', 'a', 'b'], dict(type='kd_p', students=['c']), 'model.sharing.students'),
+        (['a', 'b'], dict(type='ml_f', peers=dict(type='MeanProbability')), 'sharing.peers: ml_f'),
     ],
 )
 def test_wrong_presets(members, options, message):

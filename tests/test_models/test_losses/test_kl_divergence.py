@@ -75,6 +75,19 @@ def test_value_and_gradient_are_the_references(mode, tau, shape, dim):
     np.testing.assert_allclose(target.grad.numpy(), expected, rtol=1e-3, atol=1e-6)
 
 
+def test_the_softmax_of_a_source_is_computed_once_for_all_links():
+    target, source = logits((4, 3))
+    loss, other = KLDivergence(tau=2.0), KLDivergence(tau=1.0)
+    with torch.profiler.profile() as profile:
+        values = [loss(target, source), loss(target + 1, source), other(target, source)]
+        source.mul_(2)  # another source from now on
+        values.append(loss(target, source))
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts['aten::_log_softmax'] == 4 + 3  # of each target, of the sources
+    torch.testing.assert_close(values[0], values[1])
+    assert len({value.item() for value in (values[0], values[2], values[3])}) == 3
+
+
 def test_values_by_hand():
     """Source (3/4, 1/4), target (1/2, 1/2): the divergence is from the source's side."""
     source, target = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2)
