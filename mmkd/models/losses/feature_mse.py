@@ -1,10 +1,9 @@
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
 from mmkd.models.utils.mask import apply_mask, weighted_mean
-from mmkd.models.utils.normalize import EPS, shares_of
+from mmkd.models.utils.normalize import EPS, NormalizedDistance, shares_of
 from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
 from mmkd.utils.checks import choose
@@ -55,8 +54,7 @@ class FeatureMSE(DistillationLoss):
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
             if self.normalize == 'channel':
-                target, source = (F.normalize(x, dim=1, eps=EPS) for x in (target, source))
-                return weighted_mean((target - source).square().sum(1), weight)
+                return weighted_mean(NormalizedDistance.apply(target, source), weight)
             if self.normalize == 'spatial':
                 share = shares_of(target, weight, over_batch=False)
                 target, source = (_spatially(x, share) for x in (target, source))

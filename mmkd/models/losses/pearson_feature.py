@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
-from mmkd.models.utils.mask import total_over_ranks, weight_like
+from mmkd.models.utils.mask import all_count, total_over_ranks, weight_like
 from mmkd.models.utils.normalize import StandardizedDistance
 from mmkd.models.utils.shapes import check_same_shape
 from mmkd.registry import MODELS
@@ -45,4 +45,5 @@ class PearsonFeature(DistillationLoss):
             weight = weight_like(mask, target)
             # Of one rank among several: its part of the joint batch.
             part = weight.sum() / total_over_ranks(weight).clamp(min=torch.finfo(weight.dtype).tiny)
+            weight = None if all_count(weight) else weight
             return part * StandardizedDistance.apply(target, source, weight) / 2

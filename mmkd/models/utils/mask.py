@@ -30,6 +30,8 @@ def apply_mask(
     if mask is None or target.dim() != 4:
         return target, source, None
     weight = weight_like(mask, target)
+    if all_count(weight):
+        return target, source, weight
     counts = weight.unsqueeze(1) > 0
     masked = once(source, ('masked', mask), lambda: torch.where(counts, source, 0))
     return torch.where(counts, target, 0), masked, weight
@@ -44,6 +46,11 @@ def weight_like(mask: Tensor, x: Tensor) -> Tensor:
     """
     size = (x.shape[-2], x.shape[-1])
     return once(mask, ('weight', size), lambda: F.adaptive_avg_pool2d(mask, size).squeeze(1))
+
+
+def all_count(weight: Tensor) -> bool:
+    """Return whether all weights are known to be 1; elsewhere than on a CPU it is not asked for."""
+    return weight.device.type == 'cpu' and once(weight, 'all', lambda: bool((weight == 1).all()))
 
 
 def know_totals(weights: Sequence[Tensor]) -> None:

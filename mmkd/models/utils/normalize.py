@@ -12,8 +12,8 @@ from mmkd.models.utils.once import once
 # Vectors shorter than this are not stretched to length 1: the gradient of a norm grows without
 # bound towards 0.
 EPS = 1e-3
-# Numbers that a CPU works on at once: 1 MB of float32.
-PIECE = 2**18
+# Numbers that a CPU works on at once: 256 KiB of float32.
+PIECE = 2**16
 
 
 def shares_of(x: Tensor, weight: Tensor | None, over_batch: bool) -> Tensor:
@@ -156,6 +156,84 @@ class StandardizedDistance(torch.autograd.Function):
                     out.mul_(part.sqrt())
             grads[index] = found.view(target.shape)
         return (*grads, None)
+
+
+class Lengths(NamedTuple):
+    """How the vector of each position is brought to length 1; all (N, 1, P).
+
+    Attributes:
+        scale: One through the length, or through 1e-3 if that is larger.
+        square: What the square of the length then is: 1, or less for short vectors.
+        varies: 1 where the length is 1e-3 or more, else 0.
+    """
+
+    scale: Tensor
+    square: Tensor
+    varies: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> 'Lengths':
+        """Take the lengths of x (N, C, P)."""
+        square = torch.cat([part.square().sum(1, keepdim=True) for (part,) in pieces(x)])
+        scale = square.clamp(min=EPS**2).rsqrt()
+        return cls(scale, square * scale.square(), (square >= EPS**2).to(x))
+
+
+class NormalizedDistance(torch.autograd.Function):
+    """Squared distance of the vectors of each position after both are brought to length 1.
+
+    Vectors shorter than 1e-3 are divided by that. As `StandardizedDistance` in few passes: with the
+    normalized vectors nt, ns
+
+        dL/dt = 2 scale (nt - ns - nt (nt . (nt - ns)))
+
+    the last term only of vectors of length 1. Nothing but the inputs is kept for it, and a number a
+    position.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, source: Tensor) -> Tensor:
+        """Compare.
+
+        Args:
+            ctx: torch's.
+            target: (N, C, H, W) or (N, C), float32.
+            source: Of the same shape.
+
+        Returns:
+            (N, H, W) or (N,).
+        """
+        t, s = flat(target), flat(source)
+        own, other = Lengths.of(t), once(source, 'lengths', lambda: Lengths.of(s))
+        parts = []
+        for x, y, a, b in pieces(t, s, own.scale, other.scale):
+            difference = (x * a).sub_(y * b)
+            parts.append(difference.square_().sum(1, keepdim=True))
+        distance = torch.cat(parts)
+        ctx.save_for_backward(target, source, distance, *own, *other)
+        return distance.view(target.shape[:1] + target.shape[2:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both sides."""
+        target, source, distance, *lengths = ctx.saved_tensors
+        own, other = Lengths(*lengths[:3]), Lengths(*lengths[3:])
+        t, s = flat(target), flat(source)
+        factor = 2 * grad.reshape(distance.shape)
+        grads: list[Tensor | None] = [None, None]
+        for index, (x, m, y, n) in enumerate(((t, own, s, other), (s, other, t, own))):
+            if not ctx.needs_input_grad[index]:
+                continue
+            along = (m.square + distance - n.square) / 2  # nx . (nx - ny)
+            of_own = factor * m.scale.square() * (1 - m.varies * along)
+            of_other = factor * m.scale * n.scale
+            found = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            for out, own_part, other_part, a, b in pieces(found, x, y, of_own, of_other):
+                torch.mul(own_part, a, out=out)
+                out.sub_(other_part * b)
+            grads[index] = found.view(target.shape)
+        return tuple(grads)
 
 
 def flat(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import special
 
 from mmkd.models.losses import ChannelWise, FeatureMSE, PearsonFeature
@@ -74,10 +75,32 @@ def test_gradients_of_pearson_are_those_of_single_operations(shape, masked):
         assert difference.abs().max() < 2e-4  # where one side hardly varies, else 1e-6
 
 
-def test_pearson_of_one_side_twice_is_exactly_0():
+@pytest.mark.parametrize('shape', [(2, 3, 4, 4), (6, 3)])
+def test_gradients_of_feature_mse_are_those_of_single_operations(shape):
+    sides = maps(shape)
+    sides[0][0] *= 1e-4  # shorter than 1e-3
+    sides[0][1] = 0
+    sides[1][1] *= 1e-5
+    values = []
+    for normalized in (False, True):
+        t, s = (x.double() if normalized else x.clone() for x in sides)
+        t.requires_grad_(), s.requires_grad_()
+        if normalized:
+            difference = F.normalize(t, dim=1, eps=1e-3) - F.normalize(s, dim=1, eps=1e-3)
+            value = difference.square().sum(1).mean()
+        else:
+            value = FeatureMSE()(t, s)
+        value.backward()
+        values.append([value.float(), t.grad.float(), s.grad.float()])
+    for own, other in zip(*values):
+        scale = other.abs().amax() if other.dim() else 1
+        assert (own - other).abs().max() < 1e-5 * scale
+
+
+@pytest.mark.parametrize('loss', [PearsonFeature(), FeatureMSE()])
+def test_one_side_twice_is_exactly_0(loss):
     target, source = maps((2, 3, 4, 4))
-    assert PearsonFeature()(target, target.clone()).item() == 0
-    loss = PearsonFeature()
+    assert loss(target, target.clone()).item() == 0
     values = [loss(target, source) for _ in range(2)]  # the second with the source's moments kept
     source.add_(1 + source.square())
     assert values[0] == values[1] != loss(target, source)
