@@ -1,8 +1,12 @@
+import json
 import os
 import subprocess
 import sys
+import time
 
+import pytest
 import torch
+from light_training import light_config
 
 
 def test_joint_step_against_plain_steps(toolkit, data, tmp_path):
@@ -62,3 +66,41 @@ def test_an_auto_encoder_that_a_hook_would_train_before(toolkit, data, tmp_path)
     )
     cfg.model.sharing, cfg.model.ensemble, cfg.model.links = None, None, [link]
     assert all(seconds > 0 for seconds in step_twice(toolkit, cfg))
+
+
+@pytest.fixture
+def light(tmp_path):
+    """The file of a training's config that takes a second."""
+    light_config(tmp_path / 'work').dump(tmp_path / 'config.py')
+    return str(tmp_path / 'config.py')
+
+
+def test_epochs_by_part(light):
+    from mmkd.apis.epoch import TOTALS, epoch_table, profile_epochs
+
+    found = json.loads(json.dumps(profile_epochs(light, {}, 1, time.perf_counter())))
+    assert (found['steps'], found['epochs'], found['workers']) == (3, 1, 0)
+    for name, needed in (('training', 'steps'), ('validation', 'forwards')):
+        parts = found[name]
+        ratio = parts.pop('ratio')
+        each = [value['wall'] for key, value in parts.items() if key not in TOTALS]
+        assert sum(each) == pytest.approx(parts['total']['wall'])
+        assert min(parts[key]['cpu'] for key in (needed, 'checkpoints', 'alone')) > 0
+        total = parts['total']['cpu'] / parts['alone']['cpu']
+        assert ratio['cpu'] == pytest.approx(total)
+        parts['ratio'] = ratio
+    parts = [value for key, value in found['start'].items() if key != 'total']
+    assert sum(parts) == pytest.approx(found['start']['total'])
+    assert '| **validation / networks alone** |' in epoch_table(found)
+
+
+def test_students_by_form(light):
+    from mmkd.apis.peers import FORMS, measure_students, students_table
+
+    found = measure_students(light, {}, (1, 3), 1, 'cpu')
+    assert list(found[1]) == ['no links'] and list(found[3]) == list(FORMS)
+    assert [line.split()[0] for line in students_table(found).splitlines()] == [
+        'students',
+        '1',
+        '3',
+    ]

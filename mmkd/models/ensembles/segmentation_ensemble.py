@@ -1,4 +1,6 @@
+import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from mmengine.structures import BaseDataElement, PixelData
@@ -47,23 +49,26 @@ class SegmentationEnsemble(Ensemble):
                 'model.ensemble: members with different numbers of output channels: '
                 f'{sorted(channels)}'
             )
+        if channels != {1} and self.fusion == 'probability':
+            each = [score.float().log_softmax(0) for score in scores]
+            return reduce(torch.logaddexp, each) - math.log(len(each))
         stacked = torch.stack([score.float() for score in scores])
         if channels == {1}:
             if self.fusion == 'probability':
                 return stacked.mean(0)
             return stacked.logit(eps=1e-6).mean(0).sigmoid()
-        if self.fusion == 'logits':
-            return stacked.mean(0).log_softmax(0)
-        return stacked.log_softmax(1).logsumexp(0) - torch.tensor(float(len(scores))).log()
+        return stacked.mean(0).log_softmax(0)
 
     def fuse_samples(self, samples: Sequence[BaseDataElement]) -> BaseDataElement:
         """Fuse the members' `seg_logits`, and make `pred_sem_seg` of them."""
         scores = self([sample.seg_logits.data for sample in samples])
         if scores.shape[0] == 1:
             classes = (scores > self.threshold).to(scores)
+        elif scores.shape[0] == 2:
+            classes = (scores[1:] > scores[:1]).long()  # argmax over so few is slow on CPUs
         else:
             classes = scores.argmax(0, keepdim=True)
-        fused = samples[0].clone()
+        fused = samples[0].new()  # its maps are replaced: they need no copies
         fused.set_data(
             dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=classes))
         )
