@@ -45,5 +45,5 @@ class PearsonFeature(DistillationLoss):
             weight = weight_like(mask, target)
             # Of one rank among several: its part of the joint batch.
             part = weight.sum() / total_over_ranks(weight).clamp(min=torch.finfo(weight.dtype).tiny)
-            weight = None if all_count(weight) else weight
-            return part * StandardizedDistance.apply(target, source, weight) / 2
+            counted = None if all_count(weight) else weight
+            return part * StandardizedDistance.apply(target, source, counted) / 2
