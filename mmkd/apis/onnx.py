@@ -209,7 +209,7 @@ def export_onnx(
         milliseconds=dict(
             pytorch=_milliseconds(lambda: _torch_outputs(graph, image), runs),
             **{
-                name: _milliseconds(lambda own=own: own.run(None, feed), runs)
+                name: _milliseconds(partial(own.run, None, feed), runs)
                 for name, own in sessions.items()
             },
         ),

@@ -68,13 +68,13 @@ class MeanProbability(Combiner):
         """
         if not isinstance(sources[0], Tensor):
             return _mean_dense_probability(sources)
-        sources = fitted_sources(sources, target)
-        mode = resolve_mode(self.mode, sources[0].shape[1])
-        with torch.autocast(sources[0].device.type, enabled=False):
+        fitted = fitted_sources(sources, target)
+        mode = resolve_mode(self.mode, fitted[0].shape[1])
+        with torch.autocast(fitted[0].device.type, enabled=False):
             # Of a source among many links' once.
             each = [
                 once(x, ('log_p', self.tau, mode), partial(self._log_probabilities, x, mode))
-                for x in sources
+                for x in fitted
             ]
             return logits_of([log_mean_exp(torch.stack(x)) for x in zip(*each)]) * self.tau
 
