@@ -237,15 +237,17 @@ def test_iterations_pass_over_the_data_anew_each_time(tmp_path):
     assert passes[0] != passes[1] != passes[2]
 
 
-def test_batches_that_the_original_mmengine_begins_early_are_forgotten(tmp_path, monkeypatch):
+def test_the_original_mmengine_begins_no_batches_early(tmp_path, monkeypatch):
     class Early(loops._InfiniteDataloaderIterator):
         def __init__(self, dataloader):
             super().__init__(dataloader)
             self._iterator = iter(dataloader)
 
-    whole = seen_by(make_runner(tmp_path, loop=ITERATIONS))
+    options = dict(sampler=dict(type='InfiniteSampler', shuffle=True))
+    labeled = loader(**options)
+    whole = seen_by(make_runner(tmp_path, loop=ITERATIONS, labeled=labeled))
     monkeypatch.setattr(loops, '_InfiniteDataloaderIterator', Early)
-    labeled = loader(workers=1, persistent=True)
+    labeled = loader(workers=1, persistent=True, **options)
     assert equal(whole, seen_by(make_runner(tmp_path, loop=ITERATIONS, labeled=labeled)))
 
 
