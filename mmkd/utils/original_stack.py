@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from mmengine.runner import loops
 
 _pickle: Any = pickle  # the unpickler in Python has no types
 _serialization: Any = torch.serialization
@@ -49,16 +50,19 @@ def safe_globals(extra: Sequence[Any]) -> Iterator[None]:
         _serialization._weights_only_unpickler = own
 
 
-def forget_early_batches(loop: Any) -> None:
-    """Stop the workers that mmengine started when the loop was built, before its loader is changed.
+@contextmanager
+def no_early_batches() -> Iterator[None]:
+    """Let mmengine's training loop by iterations be built without its iterator over the loader.
 
-    Args:
-        loop: A training loop. Without such workers nothing happens.
+    It would start workers before the loader is wrapped, and use up an `InfiniteSampler`, which
+    gives its indices once. mmkd's loops have streams in its place.
     """
-    early = getattr(loop, 'dataloader_iterator', None)
-    if early is not None:
-        early._iterator = None
-        loop.dataloader._iterator = None  # which persistent workers hang on
+    own = loops._InfiniteDataloaderIterator
+    loops._InfiniteDataloaderIterator = lambda loader: None
+    try:
+        yield
+    finally:
+        loops._InfiniteDataloaderIterator = own
 
 
 class _Unpickler(_pickle._Unpickler):

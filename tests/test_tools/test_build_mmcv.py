@@ -134,3 +134,29 @@ def test_without_a_cache_folder_the_wheel_goes_into_the_environment(tmp_path, mo
     monkeypatch.setenv('XDG_CACHE_HOME', os.devnull)
     assert runpy.run_path(str(SCRIPT))['cache_folder']() == tmp_path / 'mmkd-wheels'
     assert 'cannot be written' in capsys.readouterr().err
+
+
+def test_an_unknown_stack_is_refused(tmp_path):
+    script = SCRIPT.with_name('setup_env.sh')
+    for arguments, message in (
+        (['--stack', 'new'], "error: no stack 'new': onedl or original"),
+        (['--original'], 'usage: bash tools/setup_env.sh [--stack original]'),
+    ):
+        done = subprocess.run(
+            ['bash', str(script), *arguments],
+            capture_output=True,
+            text=True,
+            env={'PATH': os.environ['PATH'], 'MMKD_VENV': str(tmp_path / 'venv')},
+        )
+        assert done.returncode == 2 and done.stderr.strip() == message
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_selected_for_the_original_packages_exists():
+    root = SCRIPT.parents[1]
+    for line in (root / 'tests/original_stack.txt').read_text().splitlines():
+        sign, name, *why = line.split()
+        path, _, test = name.partition('::') if sign != '#' else ('tests', '', '')
+        assert (root / path).exists(), name
+        if sign == '-':
+            assert f'def {test.split("[")[0]}(' in (root / path).read_text() and why, name

@@ -10,7 +10,7 @@ from mmkd.registry import LOOPS
 from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
-from mmkd.utils.original_stack import forget_early_batches
+from mmkd.utils.original_stack import no_early_batches
 
 from .batch_stream import loader_config, training_streams
 from .data_checks import check_data
@@ -37,8 +37,8 @@ class _Resumable:
         if views is not None:
             check_integer(views, 'train_cfg.views')
         self.views = views
-        super().__init__(runner, loader_config(dataloader), **kwargs)  # type: ignore[call-arg]
-        forget_early_batches(self)
+        with no_early_batches():
+            super().__init__(runner, loader_config(dataloader), **kwargs)  # type: ignore[call-arg]
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader, views)
         members = getattr(distiller_of(runner.model), 'members', None)
         online = getattr(members, 'online', None)

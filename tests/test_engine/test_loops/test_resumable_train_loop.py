@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, loops
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -235,6 +235,20 @@ def test_iterations_pass_over_the_data_anew_each_time(tmp_path):
     passes = [indices[:10], indices[10:20], indices[20:30]]
     assert all(sorted(one) == list(range(10)) for one in passes)
     assert passes[0] != passes[1] != passes[2]
+
+
+def test_the_original_mmengine_begins_no_batches_early(tmp_path, monkeypatch):
+    class Early(loops._InfiniteDataloaderIterator):
+        def __init__(self, dataloader):
+            super().__init__(dataloader)
+            self._iterator = iter(dataloader)
+
+    options = dict(sampler=dict(type='InfiniteSampler', shuffle=True))
+    labeled = loader(**options)
+    whole = seen_by(make_runner(tmp_path, loop=ITERATIONS, labeled=labeled))
+    monkeypatch.setattr(loops, '_InfiniteDataloaderIterator', Early)
+    labeled = loader(workers=1, persistent=True, **options)
+    assert equal(whole, seen_by(make_runner(tmp_path, loop=ITERATIONS, labeled=labeled)))
 
 
 def test_the_batches_of_a_run_without_a_seed_are_kept_in_its_checkpoint(tmp_path):
