@@ -55,7 +55,16 @@ setup(
     # Neither family is required: `Requires-Dist: mmengine` would overwrite the fork's files.
     extras_require={
         name: requirements(name)
-        for name in ('onedl', 'openmmlab', 'pretrained', 'onnx', 'report', 'tests', 'docs')
+        for name in (
+            'onedl',
+            'openmmlab',
+            'pretrained',
+            'onnx',
+            'openvino',
+            'report',
+            'tests',
+            'docs',
+        )
     },
     entry_points=dict(console_scripts=['mmkd = mmkd.__main__:main']),
     cmdclass={'build_py': BuildWithMim},

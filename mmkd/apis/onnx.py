@@ -40,10 +40,11 @@ class OnnxReport:
         inputs: Shape of the input, a name where it is free.
         outputs: Shapes of the outputs by name.
         dynamic: What is free: `batch`, `size`.
-        difference: By output the largest difference from PyTorch, over all checked shapes; of boxes
-            relative to the input's longer side.
+        difference: By runtime (`onnxruntime`, `openvino` where it is installed) and output the
+            largest difference from PyTorch, over all checked shapes; of boxes relative to the
+            input's longer side.
         shapes: The checked shapes of the input.
-        milliseconds: p50 and p95 at batch 1 of `pytorch` and `onnxruntime`.
+        milliseconds: p50 and p95 at batch 1 of `pytorch` and the runtimes.
         notes: What a user must know.
     """
 
@@ -51,7 +52,7 @@ class OnnxReport:
     inputs: list[int | str]
     outputs: dict[str, list[int | str]]
     dynamic: list[str]
-    difference: dict[str, float]
+    difference: dict[str, dict[str, float]]
     shapes: list[tuple[int, ...]]
     milliseconds: dict[str, tuple[float, float]]
     notes: list[str]
@@ -66,7 +67,11 @@ class OnnxReport:
             f'input images {self.inputs}, free: {free}',
             *(f'output {name} {shape}' for name, shape in self.outputs.items()),
             f'largest difference from PyTorch over the shapes {self.shapes}:',
-            *(f'  {name} {value:.2e}' for name, value in self.difference.items()),
+            *(
+                f'  {runtime}: {name} {value:.2e}'
+                for runtime, found in self.difference.items()
+                for name, value in found.items()
+            ),
             *(f'note: {note}' for note in self.notes),
         ]
         return '\n'.join([*lines, '', align(rows)])
@@ -86,6 +91,37 @@ def require_onnx() -> Any:
     return onnxruntime
 
 
+def openvino_session(data: bytes) -> OpenVinoSession | None:
+    """Return OpenVINO's network of an ONNX file's content, None where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        return None
+    return OpenVinoSession(openvino, data)
+
+
+class OpenVinoSession:
+    """An ONNX graph on the CPU by OpenVINO, called as an onnxruntime session.
+
+    It computes in float32, as the other two; OpenVINO takes bfloat16 where the CPU has it unless it
+    is told so.
+    """
+
+    def __init__(self, openvino: Any, data: bytes) -> None:
+        options = {
+            'INFERENCE_PRECISION_HINT': 'f32',
+            'INFERENCE_NUM_THREADS': torch.get_num_threads(),
+            'PERFORMANCE_HINT': 'LATENCY',
+        }
+        core = openvino.Core()
+        self._network = core.compile_model(core.read_model(data), 'CPU', options)
+
+    def run(self, names: Sequence[str] | None, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs of these names (None: all)."""
+        found = self._network(dict(feed))
+        return [np.asarray(found[key]) for key in names or self._network.outputs]
+
+
 def export_onnx(
     checkpoint: str | Path,
     out: str | Path,
@@ -97,7 +133,8 @@ def export_onnx(
 ) -> OnnxReport:
     """Export a member, or the ensemble as one graph, and check it with onnxruntime.
 
-    The batch is dynamic, and height and width where the network allows it: that is tried out.
+    OpenVINO reads the same file: where it is installed it is checked and measured, too. The batch
+    is dynamic, and height and width where the network allows it: that is tried out.
 
     Args:
         checkpoint: Of a training, or of an exported member or ensemble.
@@ -130,8 +167,8 @@ def export_onnx(
     else:
         shapes.append(larger)
     session = _session(runtime, data)
-    difference = _difference(graph, session, shapes)
-    for name, value in difference.items():
+    difference = dict(onnxruntime=_difference(graph, session, shapes))
+    for name, value in difference['onnxruntime'].items():
         if not value <= TOLERANCE:
             raise ConfigError(
                 f'{name}: onnxruntime differs from PyTorch by {value:.2e}, more than {TOLERANCE:g}'
@@ -144,6 +181,17 @@ def export_onnx(
         **graph.metadata(),
     )
     data = _with_metadata(data, metadata)
+    sessions = dict(onnxruntime=session)
+    try:
+        other = openvino_session(data)
+        if other is not None:
+            difference['openvino'] = _difference(graph, other, shapes)
+            sessions['openvino'] = other
+    except Exception as error:  # OpenVINO's errors have no common base
+        notes.append(f'OpenVINO cannot run it: {_first_line(error)}')
+    worst = max(difference.get('openvino', {'': 0.0}).values())
+    if not worst <= TOLERANCE:
+        notes.append(f'OpenVINO differs from PyTorch by {worst:.2e}')
     with wrong_paths():
         write_atomically(out, lambda path: Path(path).write_bytes(data))
     image = torch.rand(1, 3, height, width) * 255
@@ -160,7 +208,10 @@ def export_onnx(
         shapes=shapes,
         milliseconds=dict(
             pytorch=_milliseconds(lambda: _torch_outputs(graph, image), runs),
-            onnxruntime=_milliseconds(lambda: session.run(None, feed), runs),
+            **{
+                name: _milliseconds(lambda own=own: own.run(None, feed), runs)
+                for name, own in sessions.items()
+            },
         ),
         notes=notes,
     )

@@ -179,19 +179,25 @@ class SegmentationGraph(Graph):
 class DetectionGraph(Graph):
     """Every position's box and scores, before NMS, of each member.
 
-    `boxes` (N, P, 4), xyxy in pixels of the input, and `scores` (N, P, classes), objectness
-    included; of an ensemble `<member>_boxes` and `<member>_scores`. `onnx_boxes.py` has the steps
-    after it. The temperature is for the scores after them. A box side at a negative distance from
-    its point, which some heads give where nothing is, stands at the point.
+    `boxes` (N, P, 4), xyxy in pixels of the input, and `scores` (N, P, classes). Where the head
+    drops candidates level by level there is also `levels` (N, L), each level's number of positions,
+    and where it does so before it multiplies the classes by centerness or the like, `factors`
+    (N, P), which are part of `scores`. Of an ensemble `<member>_boxes`, ... `onnx_boxes.py` has the
+    steps after it. The temperature is for the scores after them.
     """
 
     def __init__(
         self, networks: Mapping[str, nn.Module], fusion: Any = None, temperature: float = 1.0
     ) -> None:
         super().__init__(networks, fusion, temperature)
-        prefixes = [f'{name}_' for name in networks] if fusion is not None else ['']
-        self.outputs = [f'{prefix}{kind}' for prefix in prefixes for kind in ('boxes', 'scores')]
-        self.positions = {name: {1: 'positions'} for name in self.outputs}
+        self.kinds = {name: self._kinds(network) for name, network in networks.items()}
+        prefix = '{}_' if fusion is not None else ''
+        self.outputs = [
+            f'{prefix.format(name)}{kind}' for name, kinds in self.kinds.items() for kind in kinds
+        ]
+        self.positions = {
+            name: {1: 'positions'} for name in self.outputs if not name.endswith('levels')
+        }
         self.fusion = None if fusion is None else {
             key: getattr(fusion, key)
             for key in ('fusion', 'iou_thr', 'conf_type', 'score_thr', 'max_per_img')
@@ -209,54 +215,109 @@ class DetectionGraph(Graph):
                     f'{name}.{part}: {type(getattr(network, part)).__name__} cannot be exported: '
                     'its boxes or masks depend on another NMS inside the network'
                 )
-        if getattr(network, 'bbox_head', None) is None:
+        head = getattr(network, 'bbox_head', None)
+        if head is None:
             raise ConfigError(f'{name}: {type(network).__name__} has no dense head to export')
-        if isinstance(network.bbox_head, RTMDetInsHead):
+        kind = type(head).__name__
+        if isinstance(head, RTMDetInsHead):
             raise ConfigError(
                 f'{name}.bbox_head: RTMDetInsHead cannot be exported: its masks are made of the '
                 'boxes that are left after NMS'
             )
         try:
-            reader_of(network.bbox_head, f'{name}.bbox_head')
+            reader_of(head, f'{name}.bbox_head')
         except ConfigError as error:
             raise ConfigError(
-                f'{name}.bbox_head: {type(network.bbox_head).__name__} cannot be exported: no '
+                f'{name}.bbox_head: {kind} cannot be exported: no '
                 'prediction reader decodes its boxes (mmkd.tasks.detection.prediction_reader)'
             ) from error
+        own = _own_step(head)
+        if own:
+            raise ConfigError(
+                f'{name}.bbox_head: {kind} cannot be exported: it has a {own} of its own (local '
+                'maxima, votes on boxes, ...), which mmkd.export.onnx_boxes does not repeat'
+            )
+
+    def _kinds(self, network: Any) -> list[str]:
+        """Return what is given of a network."""
+        from mmdet.models.dense_heads import YOLOV3Head, YOLOXHead
+
+        from mmkd.tasks.detection.readers import prediction_reader
+
+        head, kinds = network.bbox_head, ['boxes', 'scores']
+        if isinstance(head, YOLOXHead):
+            return kinds
+        with torch.no_grad():
+            image = next(network.parameters()).new_zeros(1, 3, 128, 128)
+            dense = prediction_reader(head, head(network.extract_feat(image)))
+        if not isinstance(head, YOLOV3Head):  # which takes the best of all levels together
+            kinds.append('levels')
+        return kinds if dense.obj_logits is None else [*kinds, 'factors']
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return boxes and scores of each network, in the order of `outputs`."""
-        from mmkd.tasks.detection.readers import prediction_reader
+        """Return what `outputs` names of each network."""
+        from mmkd.tasks.detection.readers import boxes_as_predicted, prediction_reader
 
         found: list[Tensor] = []
         for name, network in self.networks.items():
             model: Any = network
             output = model.bbox_head(model.extract_feat(self.pixels[name](images)))
-            dense = prediction_reader(model.bbox_head, output)
-            scores = dense.cls_logits.float().sigmoid()
+            with boxes_as_predicted():
+                dense = prediction_reader(model.bbox_head, output)
+            given = dict(boxes=dense.boxes, scores=dense.cls_logits.float().sigmoid())
             if dense.obj_logits is not None:
-                scores = scores * dense.obj_logits.float().sigmoid().unsqueeze(-1)
-            found += [dense.boxes, scores]
+                given['factors'] = dense.obj_logits.float().sigmoid()
+                given['scores'] = given['scores'] * given['factors'].unsqueeze(-1)
+            if 'levels' in self.kinds[name]:
+                given['levels'] = _level_sizes(model.bbox_head, output[0])
+            found += [given[kind] for kind in self.kinds[name]]
         return tuple(found)
 
     def metadata(self) -> dict[str, Any]:
         """Return each member's NMS and the fusion of boxes."""
-        from mmdet.models.dense_heads import YOLOXHead
+        from mmdet.models.dense_heads import TOODHead, YOLOV3Head, YOLOXHead
 
         steps = {}
         for name, network in self.networks.items():
             head: Any = network.get_submodule('bbox_head')
-            cfg = head.test_cfg
-            steps[name] = dict(
+            cfg, coder = head.test_cfg, getattr(head, 'bbox_coder', None)
+            step = dict(
                 score_thr=float(cfg.get('score_thr', 0)),
                 nms=dict(cfg.get('nms') or dict(type='nms', iou_threshold=1.0)),
                 max_per_img=int(cfg.get('max_per_img', -1)),
                 min_size=float(cfg.get('min_bbox_size', -1)),
-                # YOLOX gives each position its best class, and does not cut boxes at the border.
-                best_class=isinstance(head, YOLOXHead),
-                clip=not isinstance(head, YOLOXHead),
+                best_class=False,
+                clip=not isinstance(head, TOODHead | YOLOV3Head)
+                and bool(getattr(coder, 'clip_border', True)),
+                nms_pre=int(cfg.get('nms_pre', -1)),
+                factor_thr=float(cfg.get('conf_thr', -1)) if isinstance(head, YOLOV3Head) else -1,
             )
+            if isinstance(head, YOLOXHead):  # it does not look at the other settings
+                step.update(max_per_img=-1, min_size=-1, best_class=True, clip=False, nms_pre=-1)
+            steps[name] = step
         return dict(nms=steps, fusion=self.fusion)
+
+
+def _own_step(head: Any) -> str:
+    """Name what a head does on its way to boxes that `onnx_boxes.py` does not; '' if nothing."""
+    from mmdet.models.dense_heads import GFLHead, TOODHead, YOLOV3Head, YOLOXHead
+    from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+
+    known = (BaseDenseHead, GFLHead, TOODHead, YOLOV3Head, YOLOXHead)
+    for step in ('predict_by_feat', '_predict_by_feat_single', '_bbox_post_process'):
+        own = getattr(type(head), step, None)
+        if own is not None and all(own is not getattr(cls, step, None) for cls in known):
+            return step
+    return ''
+
+
+def _level_sizes(head: Any, maps: Sequence[Tensor]) -> Tensor:
+    """Return each level's number of positions (N, L), which follows the size of the image."""
+    counts = head.prior_generator.num_base_priors
+    ones = [
+        torch.ones_like(level[:, :count], dtype=torch.float32) for level, count in zip(maps, counts)
+    ]
+    return torch.stack([level.sum((1, 2, 3)) for level in ones], dim=1).long()
 
 
 GRAPHS: dict[str, type[Graph]] = dict(

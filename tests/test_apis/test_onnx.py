@@ -1,5 +1,6 @@
 """Members and ensembles as ONNX, checked against PyTorch by onnxruntime."""
 
+import importlib.util
 import sys
 from types import SimpleNamespace
 
@@ -36,7 +37,9 @@ def run(file, images):
 def test_a_graph_gives_what_the_model_predicts(checkpoints, data, tmp_path, task, name):
     report = export_onnx(checkpoints[task], tmp_path / 'm.onnx', name, runs=2)
     assert report.dynamic == ['batch', 'size'] and len(report.shapes) == 3 and not report.notes
-    assert max(report.difference.values()) < 1e-4
+    runtimes = ['onnxruntime', *(['openvino'] if importlib.util.find_spec('openvino') else [])]
+    assert list(report.difference) == runtimes and [*report.milliseconds][1:] == runtimes
+    assert max(value for one in report.difference.values() for value in one.values()) < 1e-4
     assert all(0 < p50 <= p95 for p50, p95 in report.milliseconds.values())
     assert 'free: batch and size' in str(report) and 'onnxruntime' in str(report)
     inferencer = MemberInferencer(checkpoints[task], members=[name], device='cpu', score_thr=0)

@@ -4,10 +4,13 @@ from types import MethodType
 
 import pytest
 import torch
+from mmdet.models import DetDataPreprocessor
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
+from mmkd.export.onnx_boxes import boxes_of
+from mmkd.export.onnx_graph import DetectionGraph
 from mmkd.tasks.detection.readers import prediction_reader, reader_of
 from mmkd.utils.errors import ConfigError
 
@@ -361,3 +364,45 @@ def test_a_head_without_reader_is_named_with_those_that_have_one(cls):
         reader_of(head, 'links[0].tap')
     with pytest.raises(ConfigError, match=f'{cls} has no reader'):
         prediction_reader(head, None)
+
+
+class Network(torch.nn.Module):
+    """A head's surroundings: features that do not depend on the image."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.bbox_head, self.data_preprocessor = head, DetDataPreprocessor([0.0] * 3, [1.0] * 3)
+
+    def extract_feat(self, images):
+        return [
+            f.float() for f in features(1 if type(self.bbox_head).__name__ == 'YOLOFHead' else 2)
+        ]
+
+
+@pytest.mark.parametrize('kind', sorted(set(HEADS) - {'paa'}))
+def test_boxes_of_an_onnx_graph_are_those_that_the_head_predicts(kind):
+    """With thresholds, a limit of candidates for each level, small boxes left out, and NMS."""
+    head = build(kind).float()
+    if kind == 'ssd':
+        head.loss_cls = None
+    few = dict(nms_pre=7, min_bbox_size=0, max_per_img=9, nms=dict(type='nms', iou_threshold=0.6))
+    head.test_cfg = ConfigDict(few, score_thr=0.1, conf_thr=0.45)
+    graph = DetectionGraph(dict(student1=Network(head)))
+    meta = dict(img_shape=(80, 96), ori_shape=(160, 48), scale_factor=(2.0, 0.5))
+    with torch.no_grad():
+        outputs = dict(zip(graph.outputs, graph(torch.zeros(2, 3, 8, 8))))
+        output = head(graph.networks['student1'].extract_feat(None))
+        predicted = head.predict_by_feat(*output, batch_img_metas=[meta, meta], rescale=True)
+    left = 0
+    for i, expected in enumerate(predicted):
+        found = boxes_of(outputs, graph.metadata(), meta['ori_shape'], meta['scale_factor'], i)
+        torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-4, atol=1e-3)
+        assert found.labels.equal(expected.labels)
+        left += len(found)
+    assert left
+
+
+def test_heads_with_a_way_of_their_own_to_boxes_are_not_exported():
+    with pytest.raises(ConfigError, match='PAAHead cannot be exported: it has a predict_by_feat'):
+        DetectionGraph(dict(student1=Network(build('paa'))))

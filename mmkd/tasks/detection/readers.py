@@ -11,7 +11,9 @@ A project adds one for a head of its own in any module that its config imports:
         return DensePrediction(cls_logits=..., obj_logits=None, boxes=...)
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import singledispatch
 from typing import Any
@@ -46,6 +48,7 @@ from mmkd.utils.errors import ConfigError
 from ..types import TapReader
 from .structures import DensePrediction
 
+AS_PREDICTED = ContextVar('as_predicted', default=False)  # see `boxes_as_predicted`
 CENTERNET_STRIDE = 4  # "output stride of R = 4" (Zhou et al., arXiv 1904.07850, section 3)
 
 
@@ -134,10 +137,25 @@ def boxes_around(points: Tensor, distances: Tensor) -> Tensor:
     """Return boxes (N, P, 4) from distances (N, P, 4) of their sides to points (P, 2), in pixels.
 
     A negative distance (of a head without `exp`) would turn the box inside out, whose GIoU has no
-    lower bound: it counts as 0.
+    lower bound: it counts as 0, but within `boxes_as_predicted`.
     """
-    distances = distances.float().clamp(min=0)
+    distances = distances.float()
+    if not AS_PREDICTED.get():
+        distances = distances.clamp(min=0)
     return distance2bbox(points.expand(distances.shape[0], -1, -1), distances)
+
+
+@contextmanager
+def boxes_as_predicted() -> Iterator[None]:
+    """Let readers give the very boxes that heads predict, some of which may be inside out.
+
+    Heads leave those out by their size; with a side moved to its point they would stay.
+    """
+    token = AS_PREDICTED.set(True)
+    try:
+        yield
+    finally:
+        AS_PREDICTED.reset(token)
 
 
 @prediction_reader.register(YOLOXHead)
