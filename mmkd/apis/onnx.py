@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -181,7 +182,7 @@ def export_onnx(
         **graph.metadata(),
     )
     data = _with_metadata(data, metadata)
-    sessions = dict(onnxruntime=session)
+    sessions: dict[str, Any] = dict(onnxruntime=session)
     try:
         other = openvino_session(data)
         if other is not None:
@@ -209,7 +210,7 @@ def export_onnx(
         milliseconds=dict(
             pytorch=_milliseconds(lambda: _torch_outputs(graph, image), runs),
             **{
-                name: _milliseconds(lambda own=own: own.run(None, feed), runs)
+                name: _milliseconds(partial(own.run, None, feed), runs)
                 for name, own in sessions.items()
             },
         ),
