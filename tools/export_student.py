@@ -18,6 +18,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--config', help="the training config (default: the one in the checkpoint's folder)"
     )
+    parser.add_argument(
+        '--temperature',
+        default='1',
+        metavar='T',
+        help='what the logits are divided by: a number, or a file of calibrate.py (default: 1)',
+    )
     return parser.parse_args()
 
 
@@ -27,7 +33,7 @@ def main() -> None:
 
     from mmkd.apis.exporting import export
 
-    files = export(args.checkpoint, args.member, args.out, args.config)
+    files = export(args.checkpoint, args.member, args.out, args.config, args.temperature)
     print('\n'.join(f'wrote {path}' for path in files))
 
 

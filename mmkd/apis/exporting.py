@@ -65,12 +65,16 @@ def _looks_like_a_config(file: Path) -> bool:
     return any(isinstance(t, ast.Name) and t.id in ('model', '_base_') for t in targets)
 
 
-def export(checkpoint: str, member: str, out: str, config: str | None) -> tuple[Path, Path]:
+def export(
+    checkpoint: str, member: str, out: str, config: str | None, temperature: str = '1'
+) -> tuple[Path, Path]:
     """Export a member, or `ensemble`, of a training's checkpoint as tools/export_student.py does.
 
     Raises:
         ConfigError: For a wrong input; nothing is written then.
     """
+    from mmkd.apis.calibrating import read_temperature  # which needs this module
+
     if Path(out).resolve() == Path(checkpoint).resolve():
         raise ConfigError(f'OUT: {out!r} is the checkpoint itself')
     content = load_file(checkpoint, 'checkpoint')
@@ -84,4 +88,5 @@ def export(checkpoint: str, member: str, out: str, config: str | None) -> tuple[
     state = content.get('state_dict') if isinstance(content, dict) else None
     meta = content.get('meta') if isinstance(content, dict) else None
     dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    return export_member(cfg, state or {}, member, out, dataset_meta, verify=True)
+    divisor = read_temperature(temperature, member)
+    return export_member(cfg, state or {}, member, out, dataset_meta, True, divisor)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -181,7 +182,7 @@ def export_onnx(
         **graph.metadata(),
     )
     data = _with_metadata(data, metadata)
-    sessions = dict(onnxruntime=session)
+    sessions: dict[str, Any] = dict(onnxruntime=session)
     try:
         other = openvino_session(data)
         if other is not None:

@@ -34,6 +34,12 @@ PACKAGES = (
     'mmpretrain',
     'numpy',
 )
+# What `case_score` is by task.
+CASE_SCORES = dict(
+    DetectionTask='F1 of boxes',
+    SegmentationTask='Dice',
+    ClassificationTask='probability of the true class',
+)
 JUDGED = 60  # test images among which the best and the worst are looked for
 # Logged by links beside their terms, see docs/concepts.md.
 GRADIENTS = ("links' share of the gradient", 'share_'), ("links' cosine", 'cosine_')
@@ -130,6 +136,7 @@ def curves(train: Scalars, val: Scalars, names: Sequence[str]) -> list[str]:
     metrics = dict.fromkeys(n.partition('/')[2] for n in val if n.partition('/')[0] in names)
     for metric in metrics:
         groups[metric] = {n: val[f'{n}/{metric}'] for n in names if f'{n}/{metric}' in val}
+    counted = 'epoch' if 'epoch' in train else 'iteration'  # as the training counts validations
     pieces: list[str] = []
     for title, lines in groups.items():
         if not lines:
@@ -137,7 +144,14 @@ def curves(train: Scalars, val: Scalars, names: Sequence[str]) -> list[str]:
         figure = go.Figure()
         for name, points in lines.items():
             figure.add_scatter(x=list(points), y=list(points.values()), name=name)
-        figure.update_layout(title=title, height=380, margin=dict(l=50, r=20, t=50, b=40))
+        figure.update_layout(
+            title=title,
+            height=400,
+            margin=dict(l=50, r=20, t=50, b=40),
+            xaxis_title=counted if title in metrics else 'iteration',
+            showlegend=True,
+            legend=dict(orientation='h', yanchor='top', y=-0.15),  # plots of one width
+        )
         pieces.append(figure.to_html(full_html=False, include_plotlyjs=not pieces))
     return pieces
 
@@ -211,9 +225,14 @@ def _case(model: Any, dataset: Any, index: int, score: float) -> dict[str, Any]:
     pictures = member_pictures(model, dataset, index)
     return dict(
         title=pictures[0].title.removeprefix('ground truth').strip(),
+        kind=CASE_SCORES.get(type(model.task).__name__, 'score'),
         score=f'{score:.2f}',
-        pictures=[dict(name=p.name, title=p.title, data=_embedded(p)) for p in pictures],
+        pictures=[dict(title=_heading(p), data=_embedded(p)) for p in pictures],
     )
+
+
+def _heading(picture: Picture) -> str:
+    return 'ground truth' if picture.title.startswith('ground truth') else picture.title
 
 
 def _embedded(picture: Picture) -> str:

@@ -19,6 +19,7 @@ from mmkd.version import __version__
 
 from .config_text import config_text
 from .plain import member_specs, plain_config
+from .tempered import tempered_state
 
 
 def export_member(
@@ -29,6 +30,7 @@ def export_member(
     dataset_meta: dict[str, Any] | None = None,
     verify: bool = False,
     check_out: bool = True,
+    temperature: float = 1.0,
 ) -> tuple[Path, Path]:
     """Write a member's plain checkpoint and plain config.
 
@@ -42,6 +44,7 @@ def export_member(
         verify: Whether to build the network from the config and compare it with the weights, where
             the two may come from different trainings.
         check_out: Whether to look at what is at `out`; False for a caller whose own export it is.
+        temperature: What the logits are divided by, in the weights themselves.
 
     Returns:
         The two files.
@@ -60,7 +63,16 @@ def export_member(
     config_file = out.with_suffix('.py')
     if check_out:
         _check_free(out, config_file)
+    if temperature != 1:
+        if name == 'ensemble':
+            raise ConfigError(
+                '--temperature: the ensemble cannot take one into its weights: it fuses what its '
+                'members predict; tools/export_onnx.py --temperature can'
+            )
+        state = tempered_state(plain, state, name, temperature)
     meta: dict[str, Any] = dict(mmkd_version=__version__, member=name)
+    if temperature != 1:
+        meta['temperature'] = temperature
     if dataset_meta is not None:
         meta['dataset_meta'] = dict(dataset_meta)
     state = {key: value.detach().cpu().clone() for key, value in state.items()}

@@ -59,10 +59,17 @@ def test_each_member_and_the_ensemble_get_a_temperature(checkpoints, tmp_path, t
             pytest.approx(fitted[name].platt, abs=1e-4) for name in ('student1', 'student2')
         ]
         assert fused.weights == [0.5, 1.0]
-    if task == 'cls':
-        export(str(checkpoints[task]), 'student1', str(tmp_path / 's.pth'), None)
-        alone = calibrate(tmp_path / 's.pth')
-        assert alone == {'student1': fitted['student1']}
+    student, file = fitted['student1'], str(tmp_path / 's.pth')
+    if task == 'det':
+        with pytest.raises(ConfigError, match='YOLOXHead cannot take .* product of two prob'):
+            export(str(checkpoints[task]), 'student1', file, None, '2')
+        return
+    export(str(checkpoints[task]), 'student1', file, None, str(tmp_path / 't.json'))
+    alone = calibrate(file)['student1']  # predicts what was fitted
+    assert alone.count == student.count and abs(student.after - student.before) > 0.01
+    assert alone.before == pytest.approx(student.after, abs=5e-3)  # other pixels of maps
+    with pytest.raises(ConfigError, match='the ensemble cannot take one into its weights'):
+        export(str(checkpoints[task]), 'ensemble', str(tmp_path / 'e.pth'), None, '2')
 
 
 def test_wrong_temperatures(tmp_path):

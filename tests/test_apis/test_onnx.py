@@ -6,6 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -14,15 +17,25 @@ pytest.importorskip('onnx')
 from mmkd.apis.inference.frames import Frames  # noqa: E402
 from mmkd.apis.inference.inferencer import MemberInferencer  # noqa: E402
 from mmkd.apis.onnx import (  # noqa: E402
+    _difference,
     _dynamic_size,
     _exported,
+    _session,
     export_onnx,
     graph_of,
     read_metadata,
 )
+from mmkd.export import inference_model  # noqa: E402
 from mmkd.export.onnx_boxes import boxes_of  # noqa: E402
-from mmkd.export.onnx_graph import ClassificationGraph, DetectionGraph, tempered  # noqa: E402
+from mmkd.export.onnx_graph import (  # noqa: E402
+    ClassificationGraph,
+    DetectionGraph,
+    build_graph,
+    tempered,
+)
 from mmkd.utils.errors import ConfigError  # noqa: E402
+
+DEMOS = sorted((ROOT / 'configs/mmkd').glob('*_demo.py'))
 
 
 def run(file, images):
@@ -75,6 +88,42 @@ def test_a_graph_gives_what_the_model_predicts(checkpoints, data, tmp_path, task
             )
             apart = torch.cdist(rows, others, p=float('inf'))  # equal scores may change places
             assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.01
+
+
+def settle(graph):
+    """Give normalizations the statistics of random images: untrained, outputs explode.
+
+    So do YOLOX's boxes, whose sides are exponentials.
+    """
+    with torch.no_grad():
+        for name, parameter in graph.named_parameters():
+            if 'multi_level_conv_reg' in name:
+                parameter.mul_(0.01)
+    for module in graph.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None
+    with torch.no_grad():
+        graph.train()(torch.rand(4, 3, 64, 64) * 255)
+    graph.eval()
+
+
+@pytest.mark.parametrize('file', DEMOS, ids=lambda file: file.stem)
+def test_every_demo_configs_student_and_ensemble_can_be_exported(file):
+    cfg = Config.fromfile(file)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(inference_model(cfg, ['ensemble'])).eval()
+    members = {name: model.network(name) for name in model.ensemble_members}
+    student = {'student1': members['student1']}
+    for networks, fusion in ((student, None), (members, model.ensemble)):
+        graph = build_graph(model.task, networks, fusion)
+        settle(graph)
+        shape, larger = (2, 3, 64, 64), (1, 3, 96, 64)
+        data, problem = _dynamic_size(graph, onnxruntime, shape, larger)
+        if data is None:  # a SegFormer's attention keeps the size of its traced image
+            assert 'segformer' in file.stem and 'Reshape' in problem
+            data = _exported(graph, shape, free_size=False)
+            found = _difference(graph, _session(onnxruntime, data), [shape])
+            assert list(found) == ['scores'] and found['scores'] < 1e-4
 
 
 def test_a_temperature_is_part_of_the_graph(checkpoints):

@@ -7,6 +7,9 @@ import re
 import subprocess
 import sys
 
+import browser
+import cv2
+import numpy as np
 import pytest
 from wrong_inputs import run_forked
 
@@ -190,6 +193,32 @@ def test_report(toolkit, trained):
         'tools/report.py',
     ):
         assert said in page, said
+
+
+def test_the_report_in_a_browser(toolkit, trained, tmp_path):
+    page = trained / 'work/report/report.html'
+    if not page.is_file():
+        pytest.skip('no page: test_report makes it')
+    with browser.opened(page, tmp_path / 'profile') as driver:
+        assert driver.get_log('browser') == []  # no error, nothing that could not be loaded
+        assert driver.execute_script("return document.querySelectorAll('.main-svg').length") > 2
+        case = driver.find_element('class name', 'case')
+        assert case.find_element('tag name', 'output').text == 'ground truth'
+        slide = "arguments[0].value = 1; arguments[0].dispatchEvent(new Event('input'))"
+        driver.execute_script(slide, case.find_element('tag name', 'input'))
+        shown = [i for i in case.find_elements('tag name', 'img') if i.is_displayed()]
+        assert len(shown) == 1 and shown[0].get_attribute('naturalWidth') != '0'
+        assert case.find_element('tag name', 'output').text == shown[0].get_attribute('alt')
+        assert shown[0].get_attribute('alt').startswith('teacher')
+        driver.set_window_size(500, 900)  # the narrowest that Chromium has
+        width, most = driver.execute_script(
+            'return [document.documentElement.scrollWidth, window.innerWidth]'
+        )
+        assert width <= most
+        picture = cv2.imdecode(
+            np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR
+        )
+    assert picture.std() > 10  # something is seen
 
 
 def test_resume_goes_on_from_the_latest(trained):

@@ -184,11 +184,7 @@ class MemberInferencer(BaseInferencer):
         self, frames: Frames, batch_size: int = 1, smooth: tuple[int, int] | None = None
     ) -> Iterator[Predicted]:
         """Predict on one frame after the other, so that a video of any length fits in memory."""
-        smoothing: dict[str, BoxSmoothing] = {}
-        if smooth is not None:
-            if not frames.is_video:
-                raise ConfigError('smooth: boxes are smoothed over the frames of a video')
-            smoothing = {name: BoxSmoothing(*smooth) for name in self.names}
+        smoothing = self.smoothing(frames, smooth)
         for batch in self._tracked(_chunks(frames, batch_size), frames.total):
             for frame, samples in zip(batch, self.forward(self.prepared(batch))):
                 for name, sample in samples.items():
@@ -196,9 +192,21 @@ class MemberInferencer(BaseInferencer):
                         found = sample.pred_instances
                         found = found[found.scores >= self.score_thr]
                         sample.pred_instances = smoothing[name](found) if smoothing else found
-                    elif smoothing:
-                        raise ConfigError('smooth: only boxes can be smoothed')
                 yield Predicted(frame, samples)
+
+    def smoothing(self, frames: Frames, smooth: tuple[int, int] | None) -> dict[str, BoxSmoothing]:
+        """Return by name what smooths boxes, none without `smooth`.
+
+        Raises:
+            ConfigError: If these frames or this model cannot be smoothed.
+        """
+        if smooth is None:
+            return {}
+        if not frames.is_video:
+            raise ConfigError('smooth: boxes are smoothed over the frames of a video')
+        if type(self.trained.task).__name__ != 'DetectionTask':
+            raise ConfigError('smooth: only boxes can be smoothed')
+        return {name: BoxSmoothing(*smooth) for name in self.names}
 
     def prepared(self, frames: Sequence[Frame]) -> dict[str, Any]:
         """Run the test pipeline on frames and collate them."""

@@ -24,6 +24,7 @@ def infer(args: argparse.Namespace) -> None:
     source = args.input[0] if len(args.input) == 1 else args.input
     frames = Frames(source, args.limit)  # first: a wrong input shows before the model is built
     inferencer = MemberInferencer(args.model, args.config, args.member, args.device, args.score_thr)
+    inferencer.smoothing(frames, args.smooth)  # a wrong option is told before a file is written
     out = Path(args.out)
     with wrong_paths():
         out.mkdir(parents=True, exist_ok=True)
