@@ -89,4 +89,6 @@ def export(
     meta = content.get('meta') if isinstance(content, dict) else None
     dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
     divisor = read_temperature(temperature, member)
-    return export_member(cfg, state or {}, member, out, dataset_meta, True, divisor)
+    return export_member(
+        cfg, state or {}, member, out, dataset_meta, verify=True, temperature=divisor
+    )
