@@ -2045,6 +2045,13 @@ LINES = [
         'plans/none.py',
     ),
     line(
+        'gpu-check-wheels',
+        'gpu_check.sh with a folder of packages that is not there',
+        ('tools/gpu_check.sh', '--wheels', 'none'),
+        '--wheels',
+        "'none'",
+    ),
+    line(
         'dist-train',
         'dist_train.sh without the number of processes',
         ('tools/dist_train.sh', 'det.py'),

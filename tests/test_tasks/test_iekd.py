@@ -450,7 +450,8 @@ def test_the_exported_student_has_none_of_the_links_modules_and_gives_the_same_o
     batch = labelled(classes=2)
     own = runner.model.eval().predict_members(copy.deepcopy(batch), ['student1'])['student1']
     for one, other in zip(own, network.test_step(copy.deepcopy(batch))):
-        assert torch.equal(one.pred_score, other.pred_score)
+        # The member renormalizes the shared images: equal to rounding.
+        torch.testing.assert_close(one.pred_score, other.pred_score)
 
 
 def test_two_processes_agree_on_permutation_and_auto_encoder(data, tmp_path, teacher):

@@ -196,6 +196,7 @@ def test_report(toolkit, trained):
 
 
 def test_the_report_in_a_browser(toolkit, trained, tmp_path):
+    WebDriverWait = pytest.importorskip('selenium.webdriver.support.ui').WebDriverWait
     page = trained / 'work/report/report.html'
     if not page.is_file():
         pytest.skip('no page: test_report makes it')
@@ -211,10 +212,9 @@ def test_the_report_in_a_browser(toolkit, trained, tmp_path):
         assert case.find_element('tag name', 'output').text == shown[0].get_attribute('alt')
         assert shown[0].get_attribute('alt').startswith('teacher')
         driver.set_window_size(500, 900)  # the narrowest that Chromium has
-        width, most = driver.execute_script(
-            'return [document.documentElement.scrollWidth, window.innerWidth]'
-        )
-        assert width <= most
+        # Plots follow the window a moment later.
+        fits = 'return document.documentElement.scrollWidth <= window.innerWidth'
+        WebDriverWait(driver, 30).until(lambda page: page.execute_script(fits))
         picture = cv2.imdecode(
             np.frombuffer(driver.get_screenshot_as_png(), np.uint8), cv2.IMREAD_COLOR
         )

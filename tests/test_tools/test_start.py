@@ -7,6 +7,7 @@ import pytest
 
 TOOLS = [
     'benchmark',
+    'build_mmcv',
     'calibrate',
     'convert_polyp',
     'convert_tiles',
