@@ -25,7 +25,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch, capsys):
     A kernel (nbclient) would bring 25 packages and import them once more for each notebook.
     """
     if path.stem == 'polyps_to_onnx':
-        for package in ('mmseg', 'onnx', 'onnxruntime', 'onnxscript'):
+        for package in ('mmseg', 'onnx', 'onnxruntime'):
             pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(matplotlib, 'use', lambda *args, **kwargs: None)
