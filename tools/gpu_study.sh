@@ -9,7 +9,7 @@
 #   --out       where results, reports and logs are collected (default: work_dirs/gpu_study)
 #   --dry-run   the same way on a machine without GPU: nothing is installed; of each plan one seed is tried for one epoch
 #               (MMKD_TRIAL_OPTIONS has further --cfg-options of a trial)
-#   PLAN        default: docs/studies/gpu_tiny/plan.py docs/studies/gpu_kvasir/plan.py
+#   PLAN        default: docs/studies/gpu_tiny/plan.py docs/studies/tiny20_noise/plan.py docs/studies/gpu_kvasir/plan.py
 #   MMKD_VENV   the environment (default: .venv in this checkout); more in tools/setup_env.sh
 set -euo pipefail
 source "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/setup_env.sh"
@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
 done
 OUT="${OUT%/}"
 cd "$ROOT"
-[ "${#PLANS[@]}" -gt 0 ] || PLANS=(docs/studies/gpu_tiny/plan.py docs/studies/gpu_kvasir/plan.py)
+[ "${#PLANS[@]}" -gt 0 ] || PLANS=(docs/studies/gpu_tiny/plan.py docs/studies/tiny20_noise/plan.py docs/studies/gpu_kvasir/plan.py)
 for plan in "${PLANS[@]}"; do [ -f "$plan" ] || fail "no plan $plan"; done
 mkdir -p "$OUT"
 

@@ -36,7 +36,7 @@ def call(tmp_path):
 def test_a_dry_run_tries_each_plan_and_collects(call, tmp_path):
     done, calls = call('--dry-run')
     assert done.returncode == 0, done.stderr
-    plans = [f'docs/studies/{name}/plan.py' for name in ('gpu_tiny', 'gpu_kvasir')]
+    plans = [f'docs/studies/{name}/plan.py' for name in ('gpu_tiny', 'tiny20_noise', 'gpu_kvasir')]
     options = 'train_cfg.max_epochs=1 train_cfg.val_interval=1 a.b=1 c=2'
     assert calls == [
         line
