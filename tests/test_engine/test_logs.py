@@ -6,6 +6,8 @@ import re
 import pytest
 from mmengine.runner import Runner
 
+from mmkd.engine.log_processors import MemberLogProcessor
+
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 NAMES = ['teacher', 'student1', 'student2', 'ensemble']
 
@@ -187,3 +189,17 @@ def test_metrics_that_are_no_numbers_stand_below_the_table(toolkit):
         '            [0, 4]])',
     ]
     assert torch.equal(tag['student1/confusion_matrix/result'], matrix)
+
+
+def test_a_table_that_is_too_wide_has_a_row_for_each_metric():
+    processor = MemberLogProcessor()
+    few = {'a': {'x': 1.0, 'y': 2.0}, 'b': {'x': 3.0}}
+    assert [line.split() for line in processor._table(few).split('\n')] == [
+        ['member', 'x', 'y'],
+        ['a', '1.0000', '2.0000'],
+        ['b', '3.0000', '-'],
+    ]
+    many = {name: {f'a_long_metric_{i}': float(i) for i in range(20)} for name in 'ab'}
+    head, first, *rest = processor._table(many).split('\n')
+    assert head.split() == ['metric', 'a', 'b'] and len(rest) == 19
+    assert first.split() == ['a_long_metric_0', '0.0000', '0.0000']

@@ -11,6 +11,7 @@ from mmkd.utils.model import distiller_of
 from mmkd.utils.test_sets import gap_tables
 from mmkd.utils.text import align
 
+WIDTH = 160  # characters of a table's line at most
 # What comes first in a line; the rest follows as it is.
 ORDER = ['eta', 'time', 'data_time', 'memory', 'lr', 'loss', 'grad_norm']
 
@@ -20,10 +21,11 @@ class MemberLogProcessor(LogProcessor):
     """mmengine's LogProcessor with a row for each member in place of one long line.
 
     In training: epoch, iteration, remaining time and the joint loss, then each member's learning
-    rate, loss, own terms and links' terms. After an evaluation: members and ensemble by metrics;
-    metrics that are no numbers (class-wise tables, matrices) follow below. Of several sets
-    (`mmkd.SeenUnseenEvaluator`): a table for each figure, members by sets. What goes to files and
-    backends (`scalars.json`, TensorBoard, ...) is mmengine's. Arguments as mmengine's.
+    rate, loss, own terms and links' terms. After an evaluation: members and ensemble by metrics,
+    or metrics by members where a line would be too long; metrics that are no numbers (class-wise
+    tables, matrices) follow below. Of several sets (`mmkd.SeenUnseenEvaluator`): a table for each
+    figure, members by sets. What goes to files and backends (`scalars.json`, TensorBoard, ...) is
+    mmengine's. Arguments as mmengine's.
     """
 
     def __init__(self, window_size: int = 10, **kwargs: Any) -> None:
@@ -83,7 +85,11 @@ class MemberLogProcessor(LogProcessor):
             [name, *(self._cell(key, metrics) for key in columns)]
             for name, metrics in members.items()
         ]
-        return align(rows, '  ')
+        table = align(rows, '  ')
+        if table.index('\n') <= WIDTH:
+            return table
+        rows[0][0] = 'metric'
+        return align(zip(*rows), '  ')
 
     @staticmethod
     def _names(runner: Runner) -> list[str]:
