@@ -13,7 +13,8 @@ model = dict(
             }
         )
     ),
-    sharing=dict(feature_weight=1.0),
+    # As the paper has it: a distance of normalized maps at a fixed weight.
+    sharing=dict(feature=dict(type='FeatureMSE'), feature_weight=1.0),
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),

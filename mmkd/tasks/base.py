@@ -98,7 +98,7 @@ class Task(ABC):
 
     def default_loss(self, tap: str) -> dict | None:
         """Return the config of the loss for a tap (also with `[i]`), None without a default."""
-        return dict(type='FeatureMSE') if tap.split('[')[0] == 'feature' else None
+        return dict(type='PearsonFeature') if tap.split('[')[0] == 'feature' else None
 
     @abstractmethod
     def run_for_taps(

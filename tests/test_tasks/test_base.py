@@ -67,9 +67,8 @@ def test_a_projects_task_is_found_by_its_networks_or_by_name(registered):
 def test_defaults_of_a_task():
     """One level of the features has the features' loss; nothing is masked, mixed or drawn."""
     task = RegressionTask(dict(a=Regressor()))
-    assert (
-        task.default_loss('feature') == task.default_loss('feature[0]') == dict(type='FeatureMSE')
-    )
+    expected = dict(type='PearsonFeature')
+    assert task.default_loss('feature') == task.default_loss('feature[0]') == expected
     assert task.default_loss('prediction') is None and task.default_loss('backbone') is None
     assert task.valid_mask(None) is None and task.mixing is None and task.drawing is None
     with pytest.raises(ConfigError, match='mixers do not know the task RegressionTask'):

@@ -148,7 +148,7 @@ def losses_of(model, batch):
 
 
 def links_of(terms):
-    return {key: value for key, value in terms.items() if '[' in key}
+    return {key: value for key, value in terms.items() if '/loss_' in key and '[' in key}
 
 
 def sharpen(model, factor=30):

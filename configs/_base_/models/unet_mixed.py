@@ -27,9 +27,6 @@ model = dict(
         student1=dict(config=_unet, options=_narrow, seed=1),
         student2=dict(config=_unet, options=_narrow, seed=2),
     ),
-    # At weight 1 features hold narrow networks back (docs/methods/mixed_sharing.md).
-    sharing=dict(
-        type='kdml_mixed_complement', feature_weight=0.1, schedule=dict(type='SigmoidRamp', end=0.3)
-    ),
+    sharing=dict(type='kdml_mixed_complement', schedule=dict(type='SigmoidRamp', end=0.3)),
     ensemble=dict(members=['student1', 'student2']),
 )

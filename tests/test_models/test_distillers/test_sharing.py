@@ -2,7 +2,7 @@ import pytest
 
 from mmkd.models.distillers.sharing import PRESETS, sharing_links
 
-# METHODS.md 2: what goes over T->S1, T->S2, S2->S1, S1->S2
+# arXiv 2212.02931: what goes over T->S1, T->S2, S2->S1, S1->S2
 EXPECTED = {
     'individual': ('', '', '', ''),
     'kd_p': ('P', 'P', '', ''),
@@ -17,6 +17,9 @@ EXPECTED = {
     'kdml_mixed_same': ('P', 'F', 'P', 'F'),
     'kdml_mixed_full': ('P', 'F', 'PF', 'PF'),
 }
+
+
+RULE = dict(type='GradientShare', share=0.3)
 
 
 class Losses:
@@ -69,6 +72,31 @@ def test_the_mean_of_the_peers_is_one_link_a_student(preset):
     assert {link['tap'] for link in rest} == (set() if preset == 'kdml_p' else {'feature'})
 
 
+@pytest.mark.parametrize(
+    'options, prediction, feature',
+    [
+        ({}, 1.0, dict(type='GradientShare', share=0.1)),
+        (dict(weight=2.0), 2.0, dict(type='GradientShare', share=0.2)),
+        (dict(weight=2.0, feature_weight=0.5), 2.0, 1.0),
+        (dict(weight=RULE), RULE, RULE),
+        (dict(weight=RULE, feature_weight=0.5), RULE, dict(RULE, share=0.15)),
+        (dict(feature_weight=RULE, ml_weight=0.5), 0.5, dict(RULE, share=0.15)),
+    ],
+)
+def test_weights_of_predictions_and_features(options, prediction, feature):
+    """Features have a share of the task's gradient, unless a number or a rule is given."""
+    links = expand(['a', 'b'], type='ml_mixed', **options)
+    assert {link['tap']: link['weight'] for link in links} == dict(
+        prediction=prediction, feature=feature
+    )
+
+
+def test_the_temperature_of_the_task_stays_where_none_is_given():
+    losses = {tau: expand(['a', 'b'], type='ml_p', tau=tau)[0]['loss'] for tau in (None, 1.0, 4.0)}
+    assert losses[None] == dict(type='prediction')
+    assert losses[1.0] == dict(type='prediction', tau=1.0) and losses[4.0]['tau'] == 4.0
+
+
 def test_complement_gives_each_student_both_kinds():
     links = expand(['teacher', 'a', 'b', 'c', 'd'], type='kdml_mixed_complement')
     for student in 'abcd':
@@ -86,6 +114,9 @@ def test_complement_gives_each_student_both_kinds():
         (['teacher', 'a', 'b'], dict(type='kdml_mix'), "did you mean 'ml_mixed'"),
         (['teacher', 'a', 'b'], dict(type='kd_p', students=['c']), 'model.sharing.students'),
         (['a', 'b'], dict(type='ml_f', peers=dict(type='MeanProbability')), 'sharing.peers: ml_f'),
+        (['a', 'b'], dict(type='ml_f', weight=RULE, feature_weight=RULE), 'both rules'),
+        (['a', 'b'], dict(type='ml_f', weight=2.0, feature_weight=dict(type='X')), 'no share'),
+        (['a', 'b'], dict(type='ml_f', feature_weight='a'), 'model.sharing.feature_weight'),
     ],
 )
 def test_wrong_presets(members, options, message):
