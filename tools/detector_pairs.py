@@ -1,9 +1,10 @@
 """Try which detectors can teach which: build each pair, take steps, print the table of the docs.
 
-  python tools/detector_pairs.py [--detectors YOLOX DINO ...]
+  python tools/detector_pairs.py [--detectors YOLOX DINO ...] [--steps 0]
 
 The members are small forms of MMDetection's configs, the images noise with two boxes. A step's cost
-is its CPU time over that of the two members' own steps, with one thread.
+is its CPU time over that of the two members' own steps, with one thread. With --steps 0 nothing is
+measured: the table says which form of comparison each pair has.
 """
 
 import argparse
@@ -19,6 +20,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--detectors', nargs='+', metavar='NAME', help='some of them (default: all)'
     )
+    parser.add_argument(
+        '--steps', type=int, default=3, help='measured steps of each pair (default: 3)'
+    )
     return parser.parse_args()
 
 
@@ -30,13 +34,15 @@ def main() -> None:
     from mmdet.utils import register_all_modules
 
     from mmkd.apis.detector_pairs import DETECTORS, table
-    from mmkd.utils.checks import choose
+    from mmkd.utils.checks import check_integer, choose
 
     for name in args.detectors or []:
         choose(name, DETECTORS, '--detectors')
+    check_integer(args.steps, '--steps', least=0)
     torch.set_num_threads(1)
     register_all_modules(init_default_scope=False)
-    print(f'\n{table(args.detectors or list(DETECTORS), lambda line: print(line, flush=True))}')
+    names = args.detectors or list(DETECTORS)
+    print(f'\n{table(names, args.steps, lambda line: print(line, flush=True))}')
 
 
 if __name__ == '__main__':

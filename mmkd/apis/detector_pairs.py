@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from math import nan
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -170,7 +171,7 @@ class Tried(NamedTuple):
     Attributes:
         form: `positions`, `proposals`, `queries` or `boxes`.
         terms: The two links' terms in the first step, by key.
-        seconds: Median CPU time of a step.
+        seconds: Median CPU time of a step; NaN without measured steps.
     """
 
     form: str
@@ -288,36 +289,48 @@ def try_detectors(*names: str, steps: int = 3) -> Tried:
         step(model, data, optimizer)
         seconds.append(time.process_time() - start)
     form = form_of(model) if len(names) > 1 else ''
-    return Tried(form, terms, median(seconds))
+    return Tried(form, terms, median(seconds or [nan]))
 
 
-def table(names: Sequence[str], tell: Callable[[str], Any] = print) -> str:
+def table(names: Sequence[str], steps: int = 3, tell: Callable[[str], Any] = print) -> str:
     """Try all pairs, also of each detector with itself, and return the documentation's table.
 
     Args:
         names: Of `DETECTORS`.
+        steps: Measured steps of each pair; 0 leaves the column of their cost out.
         tell: Called with a line on each pair.
 
     Raises:
         ConfigError: If a pair does not work.
     """
-    alone = {name: try_detectors(name).seconds for name in names}
+    alone = {name: try_detectors(name, steps=steps).seconds for name in names if steps}
     forms: dict[str, dict[str, list[str]]] = {name: {} for name in names}
     costs: dict[str, list[float]] = {name: [] for name in names}
     for one, other in pairs(names):
-        found = try_detectors(one, other)
-        cost = found.seconds / (alone[one] + alone[other])
-        tell(f'{one} and {other}: {found.form}, {cost:.2f}, {found.terms}')
+        found = try_detectors(one, other, steps=steps)
+        told = f'{one} and {other}: {found.form}, {found.terms}'
         for name, partner in {one: other, other: one}.items():
             forms[name].setdefault(found.form, []).append(partner)
-            costs[name].append(cost)
-    rows = ['| detector | compared by | with | step |', '|---|---|---|---|']
+        if steps:
+            cost = found.seconds / (alone[one] + alone[other])
+            told += f', {cost:.2f}'
+            for name in {one, other}:
+                costs[name].append(cost)
+        tell(told)
+    heads = ['detector', 'compared by', 'with', *(['step'] if steps else [])]
+    rows = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
     for name in names:
-        exact = [
-            f'{FORMS[form]} | {"all of them" if partners == list(names) else ", ".join(partners)}'
-            for form, partners in forms[name].items()
-            if form != 'boxes'
+        exact = {form: with_ for form, with_ in forms[name].items() if form != 'boxes'}
+        cells = [
+            name,
+            '; '.join(FORMS[form] for form in exact),
+            '; '.join(
+                'all of them' if with_ == list(names) else ', '.join(with_)
+                for with_ in exact.values()
+            ),
         ]
-        share = f'{median(costs[name]):.2f} ({min(costs[name]):.2f} to {max(costs[name]):.2f})'
-        rows.append(f'| {name} | {"; ".join(exact)} | {share} |')
+        if steps:
+            own = costs[name]
+            cells.append(f'{median(own):.2f} ({min(own):.2f} to {max(own):.2f})')
+        rows.append(f'| {" | ".join(cells)} |')
     return '\n'.join(rows)
