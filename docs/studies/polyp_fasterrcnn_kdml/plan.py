@@ -1,6 +1,6 @@
-# Nothing was tuned: weights, ramp and temperature are the preset's and the config's. Earlier runs of
-# 678 iterations are gone: RoIAlign misread the backbones' channels-last maps, nobody learned. The
-# length was chosen after one run of the control (seed 0), which had learned by then.
+# Nothing was tuned: weights, ramp and temperature are the preset's and the config's. Earlier runs
+# of 678 iterations are gone: RoIAlign misread the backbones' channels-last maps, nobody learned.
+# The length was chosen after one run of the control (seed 0), which had learned by then.
 title = 'Faster R-CNNs on Kvasir-SEG: an online teacher and a peer, or alone'
 config = 'configs/mmkd/studies/polyp_fasterrcnn_kdml.py'
 arms = dict(
