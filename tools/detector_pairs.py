@@ -3,11 +3,12 @@
   python tools/detector_pairs.py [--detectors YOLOX DINO ...] [--steps 0]
 
 The members are small forms of MMDetection's configs, the images noise with two boxes. A step's cost
-is its CPU time over that of the two members' own steps, with one thread. With --steps 0 nothing is
-measured: the table says which form of comparison each pair has.
+is its CPU time over that of the two members' own steps, with one thread. With --steps 0 no
+pair is trained: each detector is built once, and the table says how it is compared with the others.
 """
 
 import argparse
+import functools
 
 from mmkd.apis.command_line import run_tool
 
@@ -33,7 +34,7 @@ def main() -> None:
     import torch
     from mmdet.utils import register_all_modules
 
-    from mmkd.apis.detector_pairs import DETECTORS, table
+    from mmkd.apis.detector_pairs import DETECTORS, forms_table, table
     from mmkd.utils.checks import check_integer, choose
 
     for name in args.detectors or []:
@@ -42,7 +43,9 @@ def main() -> None:
     torch.set_num_threads(1)
     register_all_modules(init_default_scope=False)
     names = args.detectors or list(DETECTORS)
-    print(f'\n{table(names, args.steps, lambda line: print(line, flush=True))}')
+    tell = functools.partial(print, flush=True)
+    found = table(names, args.steps, tell) if args.steps else forms_table(names, tell)
+    print(f'\n{found}')
 
 
 if __name__ == '__main__':
