@@ -1,6 +1,8 @@
 """Small real networks and batches that the tests share."""
 
 import gc
+import importlib
+import inspect
 import itertools
 import os
 import random
@@ -15,6 +17,7 @@ from mmengine.structures import InstanceData
 
 import mmkd  # noqa: F401
 from mmkd.utils.light_imports import light_imports
+from mmkd.utils.memory_format import FUNCTIONS
 
 COUNTER = itertools.count()
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,6 +255,14 @@ def fresh_state():
     np.random.seed(0)
     random.seed(0)
     yield
+
+
+@pytest.fixture
+def plain_operators(monkeypatch):
+    """mmcv's operators as they come, whatever a test before has done to them."""
+    for file, name in FUNCTIONS:
+        function = getattr(importlib.import_module(f'mmcv.ops.{file}'), name)
+        monkeypatch.setattr(function, 'forward', staticmethod(inspect.unwrap(function.forward)))
 
 
 @pytest.fixture

@@ -2032,6 +2032,13 @@ LINES = [
         "'YOLOX'",
     ),
     line(
+        'pairs-steps',
+        'detector_pairs with steps below 0',
+        ('tools/detector_pairs.py', '--steps', '-1'),
+        '--steps',
+        '-1',
+    ),
+    line(
         'gpu-study-minutes',
         'gpu_study.sh without time',
         ('tools/gpu_study.sh', '--minutes', '0'),

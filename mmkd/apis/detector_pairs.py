@@ -256,15 +256,23 @@ def step(model: Any, data: dict[str, list[Any]], optimizer: Any = None) -> dict[
     return {key: value.item() for key, value in terms.items()}
 
 
-def form_of(model: Any) -> str:
-    """Return the form in which the members `a` and `b` are compared."""
-    values = model.read_taps(torch.zeros(1, 3, SIZE, SIZE), None)
-    one, other = (values[name, 'prediction'] for name in 'ab')
+def predictions_of(name: str) -> Any:
+    """Build a detector, and return its prediction of an image as links read it."""
+    return _predictions(build(name, name))[0]
+
+
+def form_of(one: Any, other: Any) -> str:
+    """Return the form in which two detectors' predictions are compared."""
     meta = dict.fromkeys(('img_shape', 'batch_input_shape'), (SIZE, SIZE))
     if not one.aligned(other, [meta]):
         return 'boxes'
     forms = dict(QueryPrediction='queries', ProposalPrediction='proposals')
     return forms.get(type(one).__name__, 'positions')
+
+
+def _predictions(model: Any) -> list[Any]:
+    values = model.read_taps(torch.zeros(1, 3, SIZE, SIZE), None)
+    return [values[name, 'prediction'] for name in model.members.online]
 
 
 def try_detectors(*names: str, steps: int = 3) -> Tried:
@@ -287,25 +295,47 @@ def try_detectors(*names: str, steps: int = 3) -> Tried:
         start = time.process_time()
         step(model, data, optimizer)
         seconds.append(time.process_time() - start)
-    form = form_of(model) if len(names) > 1 else ''
+    form = form_of(*_predictions(model)) if len(names) > 1 else ''
     return Tried(form, terms, median(seconds))
 
 
-def table(names: Sequence[str], tell: Callable[[str], Any] = print) -> str:
+def forms_table(names: Sequence[str], tell: Callable[[str], Any] = print) -> str:
+    """Build each detector once, and return the documentation's table of who is compared how.
+
+    Args:
+        names: Of `DETECTORS`.
+        tell: Called with a line on each pair.
+    """
+    read = {name: predictions_of(name) for name in names}
+    partners: dict[tuple[str, str], list[str]] = {}
+    for one, other in pairs(names):
+        form = form_of(read[one], read[other])
+        tell(f'{one} and {other}: {form}')
+        if form != 'boxes':
+            for name, partner in {one: other, other: one}.items():
+                partners.setdefault((name, form), []).append(partner)
+    rows = dict.fromkeys((', '.join(with_), FORMS[form]) for (_, form), with_ in partners.items())
+    return '\n'.join(
+        ['| with each other | compared by |', '|---|---|', *(f'| {w} | {f} |' for w, f in rows)]
+    )
+
+
+def table(names: Sequence[str], steps: int = 3, tell: Callable[[str], Any] = print) -> str:
     """Try all pairs, also of each detector with itself, and return the documentation's table.
 
     Args:
         names: Of `DETECTORS`.
+        steps: Measured steps of each pair.
         tell: Called with a line on each pair.
 
     Raises:
         ConfigError: If a pair does not work.
     """
-    alone = {name: try_detectors(name).seconds for name in names}
+    alone = {name: try_detectors(name, steps=steps).seconds for name in names}
     forms: dict[str, dict[str, list[str]]] = {name: {} for name in names}
     costs: dict[str, list[float]] = {name: [] for name in names}
     for one, other in pairs(names):
-        found = try_detectors(one, other)
+        found = try_detectors(one, other, steps=steps)
         cost = found.seconds / (alone[one] + alone[other])
         tell(f'{one} and {other}: {found.form}, {cost:.2f}, {found.terms}')
         for name, partner in {one: other, other: one}.items():

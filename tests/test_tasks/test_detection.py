@@ -389,6 +389,17 @@ def test_the_ensembles_boxes_beside_the_members(toolkit, members):
             assert fused.bboxes.min() < -4 and len(fused)
 
 
+def test_a_second_stage_reads_channels_last_maps(toolkit, plain_operators):
+    """It read them as maps of another order, and learned nothing."""
+    model = toolkit.make_distiller(members=dict(a=FASTER), channels_last=True).eval()
+    network, images = model.network('a'), torch.randn(2, 3, 96, 96)
+    maps = network.extract_feat(images.contiguous(memory_format=torch.channels_last))[:4]
+    assert not maps[0].is_contiguous()
+    align = network.roi_head.bbox_roi_extractor
+    boxes = torch.tensor([[0, 4.0, 4, 40, 50], [1, 9, 2, 90, 70]])
+    torch.testing.assert_close(align(maps, boxes), align([m.contiguous() for m in maps], boxes))
+
+
 def test_members_of_other_classes_cannot_be_fused(toolkit):
     members = dict(a=toolkit.yolox(), b=copy.deepcopy(FASTER))
     members['b']['options']['roi_head.bbox_head.num_classes'] = 2

@@ -14,6 +14,7 @@ from mmkd.utils.buffers import KeptBuffers
 from mmkd.utils.checkpoint import digest_of, load_member, only_weights
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.memory_format import let_operators_read_channels_last
 from mmkd.utils.samples import clone_samples
 
 from .checkpointing import turn_on_checkpointing
@@ -149,6 +150,7 @@ class Members(nn.ModuleDict):
                 self.renormalize[name] = conversion
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
+            let_operators_read_channels_last()
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def network(self, name: str) -> nn.Module:

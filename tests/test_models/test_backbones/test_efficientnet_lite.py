@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmcv.ops import RoIAlign
 from mmengine.registry import MODELS
 
 timm = pytest.importorskip('timm')
@@ -58,6 +59,15 @@ def test_channels_last_changes_nothing_but_rounding():
     for a, b in zip(one(x), two(x), strict=True):
         assert b.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_second_stage_reads_channels_last_maps(plain_operators):
+    """Without mmkd's distiller, too: the maps go through a neck to mmcv's RoIAlign as they are."""
+    maps = build(pretrained=False, channels_last=True, out_indices=(2,)).eval()(
+        torch.rand(2, 3, 64, 64)
+    )[0]
+    align, boxes = RoIAlign(7, 1 / 8), torch.tensor([[0, 4.0, 4, 40, 50], [1, 9, 2, 60, 30]])
+    torch.testing.assert_close(align(maps, boxes), align(maps.contiguous(), boxes))
 
 
 def test_weights_are_loaded_once_and_in_order(small_file):
