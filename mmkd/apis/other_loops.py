@@ -89,7 +89,7 @@ class Torchdistill:
         logging.getLogger('torchdistill').setLevel(logging.ERROR)
         options = dict(optimizer)
         kind = options.pop('type')
-        loss = dict(temperature=TAU, alpha=1.0, beta=1.0)
+        loss: dict[str, Any] = dict(temperature=TAU, alpha=1.0, beta=1.0)
         for side in ('student', 'teacher'):
             loss.update({f'{side}_module_path': '.', f'{side}_module_io': 'output'})
         term = dict(criterion=dict(key='KDLoss', kwargs=loss), weight=1.0)
@@ -141,7 +141,9 @@ def build_loops(cfg: Config, device: str) -> dict[str, Callable[[dict[str, Any]]
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / 'teacher.pth')
         torch.save(dict(state_dict=first.state_dict()), file)
-        members = {name: None for name in cfg.model.members if name not in (teacher, student)}
+        members: dict[str, Any] = {
+            name: None for name in cfg.model.members if name not in (teacher, student)
+        }
         members[teacher] = dict(training='frozen', checkpoint=file)
         own = copy.deepcopy(cfg)
         own.merge_from_dict(dict(model=dict(members=members, ensemble=None, links=None)))
@@ -151,7 +153,7 @@ def build_loops(cfg: Config, device: str) -> dict[str, Callable[[dict[str, Any]]
     alone.model.load_state_dict(pair[1].state_dict())
     clip = (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm')
     loops: dict[str, Callable[[dict[str, Any]], Any]] = {'mmkd': joint, WITHOUT_LINK: alone}
-    others: dict[str, type[HandWritten] | type[Torchdistill]] = {'by hand': HandWritten}
+    others: dict[str, Callable[..., Callable[[dict[str, Any]], Any]]] = {'by hand': HandWritten}
     if importlib.util.find_spec('torchdistill') is not None:
         others['torchdistill'] = Torchdistill
     for name, kind in others.items():
@@ -195,7 +197,7 @@ def _in_turn(
     clock = time.process_time if device == 'cpu' else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for index in range(steps + 2):
-        for name in (loops, reversed(loops))[index % 2]:
+        for name in (list(loops), list(loops)[::-1])[index % 2]:
             batch = copy_batch(batches[index % len(batches)])
             start = clock()
             loops[name](batch)
