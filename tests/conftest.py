@@ -213,6 +213,26 @@ def small_config(data, work_dir, **changes):
     return cfg
 
 
+def plain_figures(runner, name):
+    """What the toolbox's own validation of a member's network gives (mmengine's ValLoop)."""
+    evaluator = runner.build_evaluator(runner.cfg.val_evaluator)
+    loader, network = runner.val_loop.dataloader, runner.model.network(name)
+    evaluator.dataset_meta = loader.dataset.metainfo
+    network.eval()
+    with torch.no_grad():
+        for batch in loader:
+            evaluator.process(data_samples=network.val_step(batch), data_batch=batch)
+    return evaluator.evaluate(len(loader.dataset))
+
+
+def check_figures(runner, metrics, names):
+    """Raise unless one validation of all gives each member the toolbox's figures."""
+    for name in names:
+        figures = plain_figures(runner, name)
+        own = {key: value for key, value in metrics.items() if key.split('/')[0] == name}
+        assert own == pytest.approx({f'{name}/{k}': v for k, v in figures.items()}, nan_ok=True)
+
+
 def check_imports(stderr, toolbox):
     """Raise if a process with PYTHONPROFILEIMPORTTIME imported what its config does not need."""
     names = {line.split('|')[-1].strip() for line in stderr.splitlines() if 'import time:' in line}

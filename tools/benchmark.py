@@ -8,7 +8,7 @@ their times are those of the process. With `--epochs` the whole training is meas
 epochs and validations by part, against the same steps and forwards alone. With `--members` the peak
 and time of a step are measured with so many trained members, together and in turns; with
 `--students` what links between more and more students add; with `--processes` the steps of several
-processes.
+processes; with `--others` a step of distillation in mmkd and in other software.
 """
 
 import argparse
@@ -69,6 +69,12 @@ def parse_args() -> argparse.Namespace:
         metavar='K',
         help='measure a step of K copies of the first student, and what links between them add',
     )
+    parser.add_argument(
+        '--others',
+        action='store_true',
+        help='classification: the step of a frozen teacher and a student against a hand-written '
+        "loop's and, if it is installed, torchdistill's",
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures here')
     parser.add_argument('--memory-of', help=argparse.SUPPRESS)
     parser.add_argument('--as-rank', action='store_true', help=argparse.SUPPRESS)
@@ -94,6 +100,11 @@ def measure(args: argparse.Namespace, device: str) -> tuple[Any, str]:
         seconds = compare_time(config, options, args.against, args.steps, device)
         other = ' '.join(map('='.join, args.against.items()))
         return dict(zip(('own', 'against'), seconds)), compared(seconds, (config, other))
+    if args.others:
+        from mmkd.apis.other_loops import compare_loops, loops_table
+
+        loops = compare_loops(config, options, args.steps, device)
+        return loops, loops_table(loops)
     if args.epochs:
         from mmkd.apis.epoch import epoch_table, profile_epochs
 

@@ -131,16 +131,18 @@ def measure_time(
     """Alternate the joint step and each member's plain step on the same batches.
 
     Returns:
-        Median seconds: `joint`, and by member.
+        Median seconds: `joint`, and by member; on a CPU those of the process, which other processes
+        on the machine hardly change.
     """
     cfg = prepare(config_file, options)
     batches = cached_batches(cfg, min(steps, 8))
     subjects = {'joint': Step(cfg, device)}
     subjects.update({name: Step(plain_config(cfg, name), device) for name in online_members(cfg)})
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    clock = time.process_time if device == 'cpu' else time.perf_counter
     for index in range(steps + 2):
         for name, step in subjects.items():
-            spent = step(copy_batch(batches[index % len(batches)]))
+            spent = step(copy_batch(batches[index % len(batches)]), clock)
             if index >= 2:  # the first ones allocate
                 seconds[name].append(spent)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +20,13 @@ from mmengine.runner import Runner
 
 from mmkd.apis.benchmark import copy_batch, prepare
 from mmkd.apis.training import build_runner
+from mmkd.export import readable
 from mmkd.utils.model import distiller_of
 
 # Batches that are kept to take the same steps and forwards without the rest.
 KEPT = 8
 # What is no part of the others' sum.
-TOTALS = {'total', 'alone', 'workers'}
+TOTALS = {'total', 'alone', 'plain', 'workers'}
 
 
 class Spent(NamedTuple):
@@ -156,7 +158,9 @@ class EpochProfile(Hook):
         self._keep_batches(runner.model)
         clock.watch(runner.model, 'train_step', 'steps')
         validation: Any = runner.val_loop
-        validation.dataloader = TimedLoader(validation.dataloader, clock, self.val_batches)
+        self.val_loader = validation.dataloader
+        validation.dataloader = TimedLoader(self.val_loader, clock, self.val_batches)
+        self.plain = {name: self._plain_evaluator(runner) for name in self._networks(runner)}
         clock.watch(model, 'predict_members', 'forwards')
         for evaluator in validation.evaluators.values():
             clock.watch(evaluator, 'process', 'metrics')
@@ -166,6 +170,16 @@ class EpochProfile(Hook):
                 if name.startswith(('before_', 'after_')):
                     clock.watch(hook, name, _part_of(hook))
         runner.register_hook(self)
+
+    @staticmethod
+    def _networks(runner: Runner) -> list[str]:
+        loop: Any = runner.val_loop
+        return [name for name in loop.names if name in distiller_of(runner.model).specs]
+
+    def _plain_evaluator(self, runner: Runner) -> Any:
+        evaluator = runner.build_evaluator(copy.deepcopy(runner.cfg.val_evaluator))
+        evaluator.dataset_meta = self.val_loader.dataset.metainfo
+        return evaluator
 
     def _watch_stream(self, stream: Any) -> None:
         epoch = stream.epoch
@@ -210,19 +224,28 @@ class EpochProfile(Hook):
         """Start a validation."""
         self._begin()
 
+    @torch.no_grad()
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:
-        """End a validation; predict with each network alone, as it would without mmkd."""
+        """End a validation; predict with each network alone, then validate each without mmkd."""
         found = self._end()
         model: Any = distiller_of(runner.model)
-        networks = [model.network(name) for name in runner.val_loop.names if name in model.specs]
+        networks = {name: model.network(name) for name in self.plain}
 
-        @torch.no_grad()
-        def predict(batch: Any) -> None:
-            for network in networks:
-                network.val_step(copy_batch(batch))
-
-        found['alone'] = _alone(predict, self.val_batches, len(runner.val_loop.dataloader))
+        found['alone'] = Spent()
+        for network in networks.values():
+            spent = _alone(network.val_step, self.val_batches, len(self.val_loader))
+            found['alone'] = found['alone'].plus(spent)
+        began = Spent.now()
+        for name, evaluator in self.plain.items():
+            self._validate(networks[name], evaluator)
+        found['plain'] = Spent.now().plus(began, -1)
         self.validations.append(found)
+
+    def _validate(self, network: Any, evaluator: Any) -> None:
+        """Validate a network as mmengine's ValLoop does, which would call the hooks, too."""
+        for batch in self.val_loader:
+            evaluator.process(data_samples=network.val_step(batch), data_batch=batch)
+        evaluator.evaluate(len(self.val_loader.dataset))
 
 
 def _part_of(hook: Hook) -> str:
@@ -260,7 +283,9 @@ def profile_epochs(
         `start`: seconds from the begin to the first step, by part. `training` and `validation`:
         medians over the epochs of the seconds (wall, CPU) by part, of `total`, of the `workers`
         that load data, and of `alone`: as many steps, or predictions of each network, without
-        loader, hooks and metrics. `ratio` of total and alone.
+        loader, hooks and metrics; of `plain`: each network's validation as the toolbox does it,
+        one after another. `ratio` of total and alone; `evaluation`, what is no checkpoint, by
+        alone; `plain_ratio`, the same by plain.
     """
     imported = time.perf_counter()
     cfg = prepare(config_file, options)
@@ -268,7 +293,7 @@ def profile_epochs(
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir, cfg.launcher = folder, 'none'
         read = time.perf_counter()
-        runner = build_runner(cfg)
+        runner = build_runner(readable(cfg))  # as tools/train.py
         profile = EpochProfile(Clock())
         profile.install(runner)
         built = time.perf_counter()
@@ -299,10 +324,31 @@ def profile_epochs(
         rest = parts['total']
         for key in keys.keys() - TOTALS:
             rest = rest.plus(parts[key], -1)
-        ratios = [[a / b for a, b in zip(row['total'], row['alone'])] for row in each]
         found[name] = {key: part._asdict() for key, part in dict(parts, other=rest).items()}
-        found[name]['ratio'] = Spent(*map(statistics.median, zip(*ratios)))._asdict()
+        whole = [row['total'] for row in each]
+        found[name]['ratio'] = _ratio(whole, [row['alone'] for row in each])
+        if name == 'validation':
+            measured = [row['total'].plus(row.get('checkpoints', Spent()), -1) for row in each]
+            found[name]['evaluation'] = _ratio(measured, [row['alone'] for row in each])
+            found[name]['plain_ratio'] = _ratio(measured, [row['plain'] for row in each])
     return found
+
+
+def _ratio(numerators: Sequence[Spent], denominators: Sequence[Spent]) -> dict[str, float]:
+    each = [[a / b for a, b in zip(*pair)] for pair in zip(numerators, denominators)]
+    return Spent(*map(statistics.median, zip(*each)))._asdict()
+
+
+# Rows at the end of a table.
+ENDS = dict(
+    total='**{}**',
+    alone='{}: networks alone',
+    ratio='**{} / networks alone**',
+    evaluation='{} without checkpoints / networks alone',
+    plain='{}: plain ones, one after another',
+    plain_ratio='{} without checkpoints / plain ones',
+    workers='{}: processes that load',
+)
 
 
 def epoch_table(found: Mapping[str, Any]) -> str:
@@ -311,17 +357,11 @@ def epoch_table(found: Mapping[str, Any]) -> str:
     lines += [f'| start: {key} | {value:.2f} | |' for key, value in found['start'].items()]
     for name in ('training', 'validation'):
         parts = dict(found[name])
-        ends = [(key, parts.pop(key)) for key in ('total', 'alone', 'ratio', 'workers')]
+        ends = {key: parts.pop(key) for key in ENDS if key in parts}
         rows = sorted(parts.items(), key=lambda item: -item[1]['cpu'])
         lines += [f'| {name}: {k} | {v["wall"]:.2f} | {v["cpu"]:.2f} |' for k, v in rows]
-        names = dict(
-            total=f'**{name}**',
-            alone=f'{name}: networks alone',
-            ratio=f'**{name} / networks alone**',
-            workers=f'{name}: processes that load',
-        )
-        for key, value in ends:
-            digits = 3 if key == 'ratio' else 2
+        for key, value in ends.items():
+            digits = 2 if key in TOTALS else 3
             wall = '' if key == 'workers' else f'{value["wall"]:.{digits}f}'
-            lines.append(f'| {names[key]} | {wall} | {value["cpu"]:.{digits}f} |')
+            lines.append(f'| {ENDS[key].format(name)} | {wall} | {value["cpu"]:.{digits}f} |')
     return '\n'.join(lines)

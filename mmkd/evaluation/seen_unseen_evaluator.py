@@ -19,6 +19,7 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.test_sets import GAP, NUMBER, SEEN, SET, UNSEEN
 
 from .evaluator_config import evaluator_config_of
+from .label_areas import count_quickly
 
 
 @EVALUATOR.register_module()
@@ -107,6 +108,7 @@ class SeenUnseenEvaluator(Evaluator):
             own['ann_file'] = info['ann_file']
         metric = METRICS.build(own)
         metric.dataset_meta = self._dataset_meta
+        count_quickly(metric)
         return metric
 
     def process(self, data_samples: Sequence[Any], data_batch: Any | None = None) -> None:

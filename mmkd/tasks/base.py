@@ -134,6 +134,12 @@ class Task(ABC):
         """Whether a network gives predictions to measure; a feature extractor does not."""
         return True
 
+    def predict(
+        self, network: Network, inputs: Tensor, data_samples: Sequence[BaseDataElement]
+    ) -> list[Any]:
+        """Return the data samples with a network's predictions, which are its own."""
+        return network(inputs, data_samples, mode='predict')
+
     def num_classes(self, network: Network) -> int | None:
         """Return how many classes a network tells apart, None if it does not say."""
         return None

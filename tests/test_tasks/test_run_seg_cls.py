@@ -170,6 +170,18 @@ def check_metrics(entries, kind):
 
 
 @pytest.mark.parametrize('kind', TRAINED)
+def test_members_have_the_figures_of_a_plain_validation(runs, kind, tmp_path):
+    cfg = again(runs(kind), tmp_path)
+    cfg.load_from = str(runs(kind) / 'work/epoch_2.pth')
+    cfg.custom_hooks, cfg.default_hooks.checkpoint = [], dict(type='CheckpointHook')
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    metrics = runner.val()
+    conftest.check_figures(runner, metrics, MEMBERS)
+    assert set(metrics) >= {f'ensemble/{key}' for key in METRICS[kind]}
+
+
+@pytest.mark.parametrize('kind', TRAINED)
 def test_training_logs_measures_and_saves(runs, kind):
     work = runs(kind) / 'work'
     entries = scalars(work)

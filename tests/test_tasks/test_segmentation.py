@@ -1,5 +1,6 @@
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -1027,3 +1028,16 @@ def test_logits_for_taps_are_not_resized_to_the_image(toolkit, monkeypatch):
     model.task.run_for_taps(
         network.eval(), torch.rand(1, 3, 64, 64), None, ['decode_head.conv_seg']
     )
+
+
+def test_the_classes_of_scores_are_found_quickly_and_are_the_same():
+    from mmkd.tasks.segmentation.argmax import QuickArgmax
+
+    scores = torch.randn(3, 20, 30).round()  # ties, whose first counts
+    scores[0, 0, 0] = scores[1:, 1, 1] = math.nan
+    with QuickArgmax():
+        found = scores.argmax(dim=0, keepdim=True), scores.argmax(dim=0), scores.argmax(1)
+        whole = scores[:, 2:].argmax()
+    for one, other in zip(found, (scores.argmax(0, keepdim=True), scores.argmax(0))):
+        assert one.dtype == torch.long and torch.equal(one, other)
+    assert torch.equal(found[2], scores.argmax(1)) and whole == scores[:, 2:].argmax()

@@ -83,15 +83,21 @@ def test_epochs_by_part(light):
     for name, needed in (('training', 'steps'), ('validation', 'forwards')):
         parts = found[name]
         ratio = parts.pop('ratio')
-        each = [value['wall'] for key, value in parts.items() if key not in TOTALS]
+        left_out = {*TOTALS, 'evaluation', 'plain_ratio'}
+        each = [value['wall'] for key, value in parts.items() if key not in left_out]
         assert sum(each) == pytest.approx(parts['total']['wall'])
         assert min(parts[key]['cpu'] for key in (needed, 'checkpoints', 'alone')) > 0
         total = parts['total']['cpu'] / parts['alone']['cpu']
         assert ratio['cpu'] == pytest.approx(total)
         parts['ratio'] = ratio
+        if name == 'validation':
+            measured = parts['total']['cpu'] - parts['checkpoints']['cpu']
+            assert parts['plain_ratio']['cpu'] == pytest.approx(measured / parts['plain']['cpu'])
     parts = [value for key, value in found['start'].items() if key != 'total']
     assert sum(parts) == pytest.approx(found['start']['total'])
-    assert '| **validation / networks alone** |' in epoch_table(found)
+    table = epoch_table(found)
+    assert '| **validation / networks alone** |' in table
+    assert '| validation without checkpoints / plain ones |' in table
 
 
 def test_students_by_form(light):
@@ -104,3 +110,33 @@ def test_students_by_form(light):
         '1',
         '3',
     ]
+
+
+def test_other_software_does_the_same_work(light):
+    """One frozen teacher and a student: the same weights after two steps."""
+    from mmkd.apis.benchmark import cached_batches, copy_batch, prepare
+    from mmkd.apis.other_loops import WITHOUT_LINK, build_loops
+
+    cfg = prepare(light, {})
+    loops = build_loops(cfg, 'cpu')
+    assert {'mmkd', WITHOUT_LINK, 'by hand'} <= set(loops)
+    for batch in cached_batches(cfg, 2):
+        for loop in loops.values():
+            loop(copy_batch(batch))
+    own = loops.pop('mmkd').model.network('student1').state_dict()
+    alone = loops.pop(WITHOUT_LINK).model.state_dict()
+    for loop in loops.values():
+        for key, value in loop.student.state_dict().items():
+            torch.testing.assert_close(value, own[key], rtol=1e-4, atol=1e-5)
+    assert any(not torch.allclose(value, own[key], rtol=1e-3) for key, value in alone.items())
+
+
+def test_times_of_other_software(light):
+    from mmkd.apis.other_loops import compare_loops, loops_table
+    from mmkd.utils.errors import ConfigError
+
+    found = compare_loops(light, {}, 1, 'cpu')
+    assert all(len(values) == 1 and values[0] > 0 for values in found.values())
+    assert loops_table(found).splitlines()[1].startswith('mmkd ')
+    with pytest.raises(ConfigError, match='--others: expected a config of classifiers'):
+        compare_loops(light, {'default_scope': 'mmdet'}, 1, 'cpu')

@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData, PixelData
 
-from mmkd.utils.samples import clone_samples
+from mmkd.utils.samples import clone_samples, shallow_copy
 
 
 def detection_sample():
@@ -59,6 +59,25 @@ def test_a_copy_is_of_the_same_kind_and_content():
     assert type(clone.gt_instances.masks) is type(sample.gt_instances.masks)
     assert clone.metainfo.keys() == sample.metainfo.keys()
     assert clone_samples([]) == []
+
+
+def test_of_meta_information_only_what_can_change_is_copied():
+    sample = detection_sample()
+    points = ([1, 2], 'path')
+    sample.set_metainfo(dict(shape=(8, 8), points=points))
+    for copied in (*clone_samples([sample]), shallow_copy(sample)):
+        assert copied.metainfo['shape'] is sample.metainfo['shape']
+        copied.points[0].append(3)
+        copied.scale_factor[:] = 5
+        assert sample.points == points and sample.scale_factor.tolist() == [1, 1]
+
+
+def test_a_shallow_copy_shares_the_data_until_another_is_set():
+    sample = detection_sample()
+    copied = shallow_copy(sample)
+    assert type(copied) is type(sample) and copied.gt_instances is sample.gt_instances
+    copied.gt_instances = InstanceData(bboxes=torch.zeros(1, 4))
+    assert len(sample.gt_instances) == 2
 
 
 @pytest.mark.parametrize('kind', ['segmentation', 'classification'])

@@ -12,6 +12,7 @@ from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
 from mmkd.evaluation.evaluator_config import evaluator_config_of
+from mmkd.evaluation.label_areas import count_quickly
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import share_buffers
@@ -109,6 +110,8 @@ class _MemberLoop:
         self.dataloader.generator = torch.Generator()
         check_data(runner, self.dataloader.dataset, f'{self.mode}_dataloader', self.names)
         for one in self.evaluators.values():
+            for metric in one.metrics:
+                count_quickly(metric)
             one.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
 
     def run(self) -> dict[str, Any]:

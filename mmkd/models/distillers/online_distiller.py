@@ -412,12 +412,11 @@ class OnlineDistiller(BaseModel):
             if name in names or name in fused:
                 samples = clone_samples(data_samples)
                 images = self.members.inputs_of(name, inputs, samples)
-                found = self.network(name)(images, samples, mode='predict')
+                found = self.task.predict(self.network(name), images, samples)
                 elsewhere = self.specs[name].device is not None
                 results[name] = [each.to(inputs.device) for each in found] if elsewhere else found
         if fused:
-            rows = zip(*(results[name] for name in fused))
-            results['ensemble'] = [self.ensemble.fuse_samples(list(row)) for row in rows]
+            results['ensemble'] = self.ensemble.fuse_batch([results[name] for name in fused])
         return {name: results[name] for name in names}
 
     @torch.no_grad()

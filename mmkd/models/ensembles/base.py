@@ -28,3 +28,14 @@ class Ensemble(nn.Module, ABC):
         Returns:
             The first sample's ground truth and metainfo with the fused prediction.
         """
+
+    def fuse_batch(self, samples: Sequence[Sequence[BaseDataElement]]) -> list[BaseDataElement]:
+        """Fuse the members' predictions of a batch, image by image if it is not overridden.
+
+        Args:
+            samples: Of each member, one per image. Not changed.
+
+        Returns:
+            One per image.
+        """
+        return [self.fuse_samples(row) for row in zip(*samples)]

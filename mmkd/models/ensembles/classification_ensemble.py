@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
@@ -6,6 +7,7 @@ from torch import Tensor
 
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_integer, check_number, choose
+from mmkd.utils.samples import shallow_copy
 
 from .base import Ensemble
 
@@ -40,21 +42,28 @@ class ClassificationEnsemble(Ensemble):
         self.thr, self.topk = (0.5 if thr is None and topk is None else thr), topk
 
     def forward(self, scores: Sequence[Tensor]) -> Tensor:
-        """Fuse one image's probabilities (classes,), one per member, to one (classes,)."""
+        """Fuse probabilities (..., classes), one tensor per member, to one of that shape."""
         stacked = torch.stack([score.float() for score in scores])
         if self.fusion == 'probability':
             return stacked.mean(0)
         if self.multi_label:
             return stacked.logit(eps=1e-6).mean(0).sigmoid()
-        return stacked.clamp(min=torch.finfo(torch.float32).tiny).log().mean(0).softmax(0)
+        return stacked.clamp(min=torch.finfo(torch.float32).tiny).log().mean(0).softmax(-1)
 
     def fuse_samples(self, samples: Sequence[BaseDataElement]) -> BaseDataElement:
-        """Fuse the members' `pred_score`, and choose the labels of the fused one."""
-        score = self([sample.pred_score for sample in samples])
+        """Fuse the members' `pred_score` of one image, and choose the labels of the fused one."""
+        return self.fuse_batch([[sample] for sample in samples])[0]
+
+    def fuse_batch(self, samples: Sequence[Sequence[Any]]) -> list[BaseDataElement]:
+        """Fuse the members' scores of all images at once."""
+        scores = self([torch.stack([one.pred_score for one in own]) for own in samples])
         if not self.multi_label:
-            label = score.argmax(0, keepdim=True)
+            labels = list(scores.argmax(-1, keepdim=True))
         elif self.thr is not None:
-            label = torch.where(score >= self.thr)[0]
+            labels = [torch.where(score >= self.thr)[0] for score in scores]
         else:
-            label = score.topk(self.topk)[1]
-        return samples[0].clone().set_pred_score(score).set_pred_label(label)
+            labels = list(scores.topk(self.topk)[1])
+        return [
+            shallow_copy(sample).set_pred_score(score).set_pred_label(label)
+            for sample, score, label in zip(samples[0], scores, labels)
+        ]

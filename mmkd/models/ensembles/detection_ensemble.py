@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.samples import shallow_copy
 
 from .base import Ensemble
 
@@ -141,16 +143,16 @@ class DetectionEnsemble(Ensemble):
 
     def _usable(self, prediction: InstanceData) -> InstanceData:
         """Leave out boxes with a low score or without area, which the library warns of."""
-        prediction = prediction.detach()
         boxes = prediction.bboxes
         keep = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)
-        return prediction[keep & (prediction.scores.float() > self.score_thr)]
+        keep &= prediction.scores.float() > self.score_thr
+        return prediction if keep.all() else prediction[keep]
 
     def _fused(self, members: Sequence[InstanceData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         from ensemble_boxes import nms, weighted_boxes_fusion  # imports numba and pandas
 
-        boxes = [p.bboxes.cpu().double().numpy().clip(-FAR, FAR) for p in members]
-        scores = [p.scores.cpu().double().numpy() for p in members]
+        boxes = [p.bboxes.detach().cpu().double().numpy().clip(-FAR, FAR) for p in members]
+        scores = [p.scores.detach().cpu().double().numpy() for p in members]
         labels = [p.labels.cpu().numpy() for p in members]
         # The library takes coordinates in [0, 1] and cuts what lies outside: scale by the boxes'
         # own extent, which leaves their IoUs as they are.
@@ -196,7 +198,7 @@ class DetectionEnsemble(Ensemble):
 
     def fuse_samples(self, samples: Sequence[BaseDataElement]) -> BaseDataElement:
         """Fuse the members' `pred_instances`."""
-        fused = samples[0].clone()
+        fused: Any = shallow_copy(samples[0])
         fused.pred_instances = self([sample.pred_instances for sample in samples])
         return fused
 

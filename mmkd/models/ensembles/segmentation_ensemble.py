@@ -9,6 +9,7 @@ from torch import Tensor
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.samples import shallow_copy
 
 from .base import Ensemble
 
@@ -67,8 +68,8 @@ class SegmentationEnsemble(Ensemble):
         elif scores.shape[0] == 2:
             classes = (scores[1:] > scores[:1]).long()  # argmax over so few is slow on CPUs
         else:
-            classes = scores.argmax(0, keepdim=True)
-        fused = samples[0].new()  # its maps are replaced: they need no copies
+            classes = scores.max(0, keepdim=True).indices
+        fused = shallow_copy(samples[0])
         fused.set_data(
             dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=classes))
         )

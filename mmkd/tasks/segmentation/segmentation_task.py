@@ -20,6 +20,7 @@ from mmkd.utils.errors import ConfigError
 
 from ..base import Task
 from ..types import Network, TapReader
+from .argmax import QuickArgmax
 from .drawing import SegmentationDrawing
 from .mixing import SegmentationMixing
 
@@ -113,6 +114,13 @@ class SegmentationTask(Task):
         if self.ignore_index is None:
             return torch.ones_like(labels, dtype=torch.float32)
         return labels.ne(self.ignore_index).float()
+
+    @override
+    def predict(
+        self, network: Network, inputs: Tensor, data_samples: Sequence[BaseDataElement]
+    ) -> list[Any]:
+        with QuickArgmax():
+            return super().predict(network, inputs, data_samples)
 
     @override
     def num_classes(self, network: Network) -> int | None:

@@ -1,14 +1,18 @@
-"""Evaluation of members that predict nothing."""
+"""Evaluation of members against the toolbox's own, and of those that predict nothing."""
 
 from mmengine.runner import Runner
 
 
-def evaluated(cfg):
+def evaluator_of(cfg):
     cfg.custom_hooks = []
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook')  # there is no best of an evaluation
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
-    return runner.val()
+    return runner
+
+
+def evaluated(cfg):
+    return evaluator_of(cfg).val()
 
 
 def test_no_detection_of_any_member_beside_a_metric_that_has_figures(toolkit, data, tmp_path):
@@ -23,3 +27,13 @@ def test_no_detection_of_any_member_beside_a_metric_that_has_figures(toolkit, da
         assert metrics[f'{member}/coco/bbox_mAP'] == metrics[f'{member}/polyp/recall'] == 0
     cfg.val_evaluator, cfg.experiment_name = coco, f'{cfg.experiment_name}_alone'
     assert evaluated(cfg) == {}
+
+
+def test_members_have_the_figures_of_a_plain_validation(toolkit, data, tmp_path):
+    cfg = toolkit.small_config(data, tmp_path)
+    coco = cfg.val_evaluator.to_dict()
+    cfg.val_evaluator = [coco, dict(type='mmkd.PolypDetMetric', ann_file=coco['ann_file'])]
+    runner = evaluator_of(cfg)
+    metrics = runner.val()
+    toolkit.check_figures(runner, metrics, ('teacher', 'student1', 'student2'))
+    assert metrics['student1/polyp/best_f1'] > 0 and 'ensemble/coco/bbox_mAP' in metrics
