@@ -212,7 +212,6 @@ def test_a_camera_is_predicted_on_until_ctrl_c(checkpoints, images, tmp_path):
     pictures = [read_image(path) for path in sorted(images.iterdir())[:4]]
     tool = [sys.executable, conftest.ROOT / 'tools/infer.py', checkpoints['det']]
     options = ['--out', 'out', '--score-thr', '0', '--member', 'student1', '--device', 'cpu']
-    csv_file = tmp_path / 'out/student1.csv'
     with camera.stream(pictures, endless=True) as (address, sent):
         process = subprocess.Popen(
             [*tool, f'camera:{address}', *options, '--latency', '3'],
@@ -226,7 +225,7 @@ def test_a_camera_is_predicted_on_until_ctrl_c(checkpoints, images, tmp_path):
             time.sleep(0.1)
             written = sum(path.stat().st_size for path in (tmp_path / 'out').glob('overlay.*'))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert process.returncode == 0, err[-3000:]
     assert 'stopped: what was predicted so far is written' in out and 'batch 1' not in out
     count = int(re.search(r'(\d+) frames predicted', out).group(1))
@@ -235,7 +234,7 @@ def test_a_camera_is_predicted_on_until_ctrl_c(checkpoints, images, tmp_path):
     assert abs(len(frames) - count) <= 1 and frames[0].image.shape == (64, 64, 3)
     content = json.loads((tmp_path / 'out/student1.json').read_text())
     assert content['images'][0]['file_name'].startswith('camera_000000')
-    assert csv_file.is_file() and content['annotations']
+    assert content['annotations'] and (tmp_path / 'out/student1.csv').is_file()
 
 
 def test_a_config_without_class_names_or_loading_step(checkpoints):
