@@ -226,6 +226,18 @@ def test_results_of_a_metafile_are_those_of_its_page(path):
                 assert value in figures, f'{model["Name"]}: {metric} {value}'
 
 
+def test_half_of_the_80_columns_of_mim_search_is_left_for_values():
+    """One table of all models: a long name of a result would cut every value away."""
+    results = [
+        result
+        for path in METAFILES
+        for model in yaml.safe_load(path.read_text())['Models']
+        for result in model.get('Results', [])
+    ]
+    names = [f'{result["Dataset"]}/{metric}' for result in results for metric in result['Metrics']]
+    assert max(map(len, names)) + 2 <= 40
+
+
 def test_the_citation_has_the_version():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert citation['version'] == assigned('mmkd/version.py', '__version__')

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 
 import pytest
 from mmengine.runner import Runner
@@ -24,8 +25,21 @@ def trained(data, tmp_path_factory):
         data, work, **{'optim_wrapper.members': dict(teacher=dict(optimizer=dict(lr=5e-4)))}
     )
     cfg.experiment_name = 'logs'
+    cfg.visualizer.vis_backends += [
+        dict(type=name)
+        for package, name in (
+            ('tensorboard', 'TensorboardVisBackend'),
+            ('wandb', 'mmkd.WandbVisBackend'),
+        )
+        if find_spec(package)
+    ]
+    cfg.custom_hooks.append(dict(type='mmkd.MemberVisualizationHook', indices=[0, 3]))
+    monkeypatch = pytest.MonkeyPatch()
+    for key, value in dict(MODE='offline', SILENT='true', DATA_DIR=work, CACHE_DIR=work).items():
+        monkeypatch.setenv(f'WANDB_{key}', str(value))
     runner = Runner.from_cfg(cfg)
     runner.train()
+    monkeypatch.undo()
     lines = (work / runner.timestamp / f'{runner.timestamp}.log').read_text().splitlines()
     scalars = [
         json.loads(line)
@@ -101,19 +115,137 @@ def test_the_end_sums_up(trained):
         assert path == ('-' if name == 'ensemble' else str(work / 'best_members' / f'{name}.pth'))
 
 
-def test_tensorboard_groups_by_member(toolkit, tmp_path):
-    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    from mmengine.visualization import TensorboardVisBackend
+def test_a_validation_has_times_of_its_own(trained):
+    vals = [s for s in trained[2] if 'loss' not in s]
+    assert len(vals) == 2
+    for val in vals:
+        assert {'val/time', 'val/data_time'} <= set(val) and not {'time', 'data_time'} & set(val)
 
-    backend = TensorboardVisBackend(save_dir=str(tmp_path))
-    backend.add_scalars(
-        {'student1/loss_kd[teacher:prediction]': 0.5, 'student1/loss_cls': 1.0}, step=3
+
+def by_step(scalars):
+    """`{name: [(step, value), ...]}` of the lines of scalars.json."""
+    found = {}
+    for record in scalars:
+        for name, value in record.items():
+            if name != 'step':
+                found.setdefault(name, []).append((record['step'], value))
+    return found
+
+
+def test_tensorboard_has_all_scalars_and_pictures(trained):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    work, _, scalars = trained
+    (folder,) = work.glob('*/vis_data')
+    events = accumulator.EventAccumulator(str(folder), size_guidance={'images': 0}).Reload()
+    expected = by_step(scalars)
+    assert 'student1/loss_kd[teacher:prediction]' in expected
+    assert {f'{name}/coco/bbox_mAP' for name in NAMES} <= set(expected)
+    assert set(events.Tags()['scalars']) == set(expected)
+    for name, points in expected.items():
+        assert [(e.step, e.value) for e in events.Scalars(name)] == [
+            (step, pytest.approx(value, rel=1e-4, abs=1e-6)) for step, value in points
+        ]
+    assert {tag: [e.step for e in events.Images(tag)] for tag in events.Tags()['images']} == {
+        'members_0': [1, 2],
+        'members_3': [1, 2],
+    }
+
+
+def test_wandb_has_all_scalars_and_pictures_at_the_same_steps(trained):
+    pytest.importorskip('wandb')
+    work, _, scalars = trained
+    (file,) = work.glob('*/vis_data/wandb/offline-run-*/run-*.wandb')
+    metrics, scalar_points, pictures = set(), {}, {}
+    for record in wandb_records(file):
+        if record.HasField('metric'):
+            metrics.add((record.metric.glob_name, record.metric.step_metric))
+        if not record.HasField('history'):
+            continue
+        row = {
+            '/'.join(item.nested_key) or item.key: json.loads(item.value_json)
+            for item in record.history.item
+        }
+        for name, value in row.items():
+            picture, _, part = name.partition('/')
+            if picture.startswith('members_'):  # its path, its size, ...
+                if part == 'path':
+                    pictures.setdefault(picture, []).append(row['step'])
+                    assert (file.parent / 'files' / value).is_file()
+            elif not name.startswith('_') and name != 'step':
+                scalar_points.setdefault(name, []).append((row['step'], value))
+    assert metrics == {('*', 'step')}
+    assert pictures == {'members_0': [1, 2], 'members_3': [1, 2]}
+    expected = by_step(scalars)
+    assert set(scalar_points) == set(expected)
+    for name, points in expected.items():
+        assert scalar_points[name] == [(s, pytest.approx(v, rel=1e-6)) for s, v in points]
+
+
+def wandb_records(file):
+    """The records of W&B's file: LevelDB's log format behind a head of seven bytes."""
+    from wandb.proto import wandb_internal_pb2 as messages
+
+    data, at, whole = file.read_bytes(), 7, b''
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # the rest of a block that holds no head
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(data[at + 4 : at + 6], 'little'), data[at + 6]
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield messages.Record.FromString(whole)
+            whole = b''
+
+
+class Recorder:
+    """Stands in for the wandb module."""
+
+    def __init__(self):
+        self.logged, self.metrics, self.code, self.config, self.run = [], [], [], {}, self
+
+    def init(self, **kwargs):
+        self.settings = kwargs
+
+    def define_metric(self, name, **kwargs):
+        self.metrics.append((name, kwargs))
+
+    def log(self, values, commit):
+        self.logged.append(values)
+
+    def log_code(self, name):
+        self.code.append(name)
+
+    def Image(self, image):
+        return image.shape
+
+
+@pytest.mark.parametrize('name', [None, 'code'])
+def test_wandb_gets_steps_and_the_code_only_if_it_has_a_name(tmp_path, monkeypatch, name):
+    import sys
+    import types
+
+    import numpy as np
+    from mmengine.config import Config
+    from mmengine.registry import VISBACKENDS
+
+    wandb, seen = Recorder(), {}
+    wandb.config = types.SimpleNamespace(update=lambda values, **_: seen.update(values))
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
+    backend = VISBACKENDS.build(
+        dict(type='mmkd.WandbVisBackend', save_dir=str(tmp_path), log_code_name=name)
     )
-    backend.close()
-    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
-    tags = events.Tags()['scalars']
-    assert len(tags) == 2 and all(tag.startswith('student1/') for tag in tags)
-    assert events.Scalars(next(tag for tag in tags if 'kd' in tag))[0].value == 0.5
+    backend.add_config(Config(dict(lr=0.1)))
+    backend.add_scalars({'student1/loss': 2.0}, step=7)
+    backend.add_scalar('student1/lr', 0.1, 8)
+    backend.add_image('members_0', np.zeros((4, 6, 3), np.uint8), step=1)
+    assert wandb.logged == [
+        {'student1/loss': 2.0, 'step': 7},
+        {'student1/lr': 0.1, 'step': 8},
+        {'members_0': (4, 6, 3), 'step': 1},
+    ]
+    assert wandb.metrics == [('*', dict(step_metric='step'))]
+    assert seen == {'lr': 0.1} and wandb.code == ([] if name is None else [name])
 
 
 def test_mlflow_gets_names_that_it_takes(toolkit, tmp_path, monkeypatch):

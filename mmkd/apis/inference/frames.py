@@ -18,10 +18,11 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import IMAGE_SUFFIXES, decode_image, image_problem
 
 VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
-CAMERA = re.compile(r'camera:(\d+)')
+# `camera:0`, or the address of a stream, e.g. `camera:rtsp://10.0.0.7/live`.
+CAMERA = re.compile(r'camera:(\d+|[a-z]+://\S+)')
 # FFmpeg would print around the one message; it reads this before its first video.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-# A path, `camera:0`, a BGR image (H, W, 3), or several of them.
+# A path, a camera, a BGR image (H, W, 3), or several of them.
 Source: TypeAlias = 'str | Path | np.ndarray | Sequence[str | Path | np.ndarray]'
 
 
@@ -46,7 +47,8 @@ class Frames:
 
     Args:
         source: Path of an image, a folder, a text file with a path per line, or a video;
-            `camera:0`; a BGR image as an array; or a list of images.
+            `camera:0` or `camera:ADDRESS` of a stream (rtsp, http, ...); a BGR image as an array;
+            or a list of images.
         limit: The most frames to give. Default: all; a camera's until it is stopped by Ctrl-C.
 
     Attributes:
@@ -63,6 +65,7 @@ class Frames:
         self.fps: float | None = None
         self.total: int | None = None
         self.video: str | int | None = None
+        self.live = False
         self.stem = ''
         self.images: list[tuple[str, Path | np.ndarray]] = []
         if isinstance(source, np.ndarray):
@@ -79,12 +82,18 @@ class Frames:
     def _open(self, source: str) -> None:
         camera, path = CAMERA.fullmatch(source), Path(source)
         if camera:
-            self.video, self.stem = int(camera.group(1)), f'camera{camera.group(1)}'
+            name = camera.group(1)
+            self.live = True
+            self.video, self.stem = (
+                (int(name), f'camera{name}') if name.isdigit() else (name, 'camera')
+            )
         elif path.is_dir():
             self.images = _of_folder(path)
             return
         elif not path.is_file():
-            hint = " (a camera is named 'camera:0')" if source.isdigit() else ''
+            hint = ''
+            if source.isdigit() or '://' in source:
+                hint = f" (a camera is named 'camera:{source}')"
             raise ConfigError(f'INPUT: no image, folder, list or video {source!r}{hint}')
         elif path.suffix.lower() == '.txt':
             self.images = _of_text(path)
@@ -94,11 +103,12 @@ class Frames:
             return
         else:
             self.video, self.stem = source, path.stem
-        with _capture(self.video) as video:
+        # Opened again for the frames: while the model is loaded a camera's pictures would pile up.
+        with _capture(self.video, self.live) as video:
             fps, count = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)
         # Some containers and most cameras do not know; 25 makes an overlay that can be looked at.
         self.fps = float(fps) if np.isfinite(fps) and 1 <= fps <= 1000 else 25.0
-        self.total = int(count) if isinstance(self.video, str) and 0 < count < 1e9 else None
+        self.total = int(count) if not self.live and 0 < count < 1e9 else None
 
     @property
     def is_video(self) -> bool:
@@ -136,14 +146,16 @@ class Frames:
 
     def _of_video(self, source: str | int) -> Iterator[Frame]:
         number = 0
-        with _capture(source) as video:
+        with _capture(source, self.live) as video:
             while True:
                 ok, image = video.read()
                 if not ok:
                     break
                 yield Frame(f'{self.stem}_{number:06d}', image)
                 number += 1
-        if self.total is not None and number < self.total:
+        if self.live:
+            warnings.warn(f'the camera gave no more pictures after {number}')
+        elif self.total is not None and number < self.total:
             warnings.warn(
                 f'{source}: the file says {self.total} frames, {number} could be read: it may be '
                 'cut off'
@@ -151,7 +163,7 @@ class Frames:
 
 
 @contextmanager
-def _capture(source: str | int) -> Iterator[cv2.VideoCapture]:
+def _capture(source: str | int, live: bool) -> Iterator[cv2.VideoCapture]:
     """Open a video or camera and see to it that a first frame comes."""
     # What OpenCV prints of a file it cannot read would stand around the one message.
     level = cv2.getLogLevel()
@@ -159,8 +171,8 @@ def _capture(source: str | int) -> Iterator[cv2.VideoCapture]:
     try:
         video = cv2.VideoCapture(source)
         if not video.isOpened() or not video.grab():
-            raise ConfigError(_unreadable(source, video))
-        if isinstance(source, str):  # from the first frame on
+            raise ConfigError(_unreadable(source, live, video))
+        if not live:  # from the first frame on
             video.release()
             video = cv2.VideoCapture(source)
     finally:
@@ -171,8 +183,8 @@ def _capture(source: str | int) -> Iterator[cv2.VideoCapture]:
         video.release()
 
 
-def _unreadable(source: str | int, video: cv2.VideoCapture) -> str:
-    if isinstance(source, int):
+def _unreadable(source: str | int, live: bool, video: cv2.VideoCapture) -> str:
+    if live:
         return f"INPUT: 'camera:{source}': there is no camera {source}, or it gives no picture"
     codec = int(video.get(cv2.CAP_PROP_FOURCC)) if video.isOpened() else 0
     named = codec.to_bytes(4, 'little').decode('ascii', 'replace').strip('\0 ') if codec else ''

@@ -31,7 +31,7 @@ def infer(args: argparse.Namespace) -> None:
     classes = inferencer.metainfo['classes']
     writers = [ResultWriter(out, name, classes) for name in inferencer.names]
     drawer = None if args.no_draw else FrameWriter(out, frames.fps if frames.is_video else None)
-    count, start = 0, time.perf_counter()
+    count, start, stopped = 0, time.perf_counter(), False
     try:
         for predicted in inferencer.stream(frames, args.batch_size, args.smooth):
             for writer in writers:
@@ -40,6 +40,7 @@ def infer(args: argparse.Namespace) -> None:
                 drawer.add(predicted, inferencer.draw(predicted))
             count += 1
     except KeyboardInterrupt:  # how a camera is stopped
+        stopped = True
         print('stopped: what was predicted so far is written')
     finally:
         seconds = time.perf_counter() - start
@@ -48,7 +49,7 @@ def infer(args: argparse.Namespace) -> None:
     done = 'predicted, drawn and written' if drawer is not None else 'predicted and written'
     print(f'{count} frames {done} in {seconds:.1f} s: {count / seconds:.1f} a second')
     print('\n'.join(f'wrote {path}' for path in files))
-    if args.latency:
+    if args.latency and not stopped:
         measured = inferencer.latency(islice(Frames(source), args.latency))
         print(f'\n{latency_table(measured)}')
 

@@ -25,7 +25,8 @@ class MemberLogProcessor(LogProcessor):
     or metrics by members where a line would be too long; metrics that are no numbers (class-wise
     tables, matrices) follow below. Of several sets (`mmkd.SeenUnseenEvaluator`): a table for each
     figure, members by sets. What goes to files and backends (`scalars.json`, TensorBoard, ...) is
-    mmengine's. Arguments as mmengine's.
+    mmengine's, but that a validation's times are `val/time` and `val/data_time`: as `time` they
+    would stand, by epochs, in the curve of the training's, by iterations. Arguments as mmengine's.
     """
 
     def __init__(self, window_size: int = 10, **kwargs: Any) -> None:
@@ -65,18 +66,19 @@ class MemberLogProcessor(LogProcessor):
     ) -> tuple[dict[str, Any], str]:
         """Return the scalars for the backends and the text, as mmengine's."""
         tag, text = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
+        named = {_own(key, mode): value for key, value in tag.items()}
         names = self._names(runner)
         other = self._collect_non_scalars(runner, mode)
         numbers = {key: value for key, value in tag.items() if key not in other}
         members, rest = self._split(numbers, [*names, 'ensemble'], mode)
         if not names or not members:
-            return tag, text
+            return named, text
         by_member = gap_tables(members) or self._table(members)
         tables = [
             f'  {self._remove_prefix(key, f"{mode}/")}:\n{_indented(value)}'
             for key, value in other.items()
         ]
-        return tag, '\n'.join([self._header(text, rest), by_member, *tables])
+        return named, '\n'.join([self._header(text, rest), by_member, *tables])
 
     def _table(self, members: dict[str, dict[str, Any]]) -> str:
         columns = list(dict.fromkeys(key for metrics in members.values() for key in metrics))
@@ -133,6 +135,11 @@ class MemberLogProcessor(LogProcessor):
 
 def _ordered(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=lambda key: ORDER.index(key) if key in ORDER else len(ORDER))
+
+
+def _own(key: str, mode: str) -> str:
+    """Return a scalar's name that the training has not."""
+    return f'val/{key}' if mode == 'val' and key in ('time', 'data_time') else key
 
 
 def _indented(value: Any) -> str:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 T = TypeVar('T')
+# torch 2.3 made it public; before, dynamo knows the private one.
+_is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
 
 
 def once(tensor: Tensor, key: Hashable, make: Callable[[], T]) -> T:
@@ -20,7 +22,7 @@ def once(tensor: Tensor, key: Hashable, make: Callable[[], T]) -> T:
         key: What the result is, with all else that it depends on.
         make: Computes it.
     """
-    if tensor.requires_grad or torch.compiler.is_compiling():
+    if tensor.requires_grad or _is_compiling():
         return make()
     kept = tensor.__dict__.setdefault('_mmkd_once', {})
     key = key, tensor._version

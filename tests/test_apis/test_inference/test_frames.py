@@ -2,6 +2,7 @@
 
 import shutil
 
+import camera
 import cv2
 import numpy as np
 import pytest
@@ -69,6 +70,8 @@ def test_videos_are_read_frame_by_frame_and_again(tmp_path):
     'make, source, expected',
     [
         (None, 'camera:97', "'camera:97': there is no camera 97"),
+        (None, 'camera:http://127.0.0.1:1/', 'there is no camera http://127.0.0.1:1/, or it gives'),
+        (None, 'rtsp://127.0.0.1:1/', "a camera is named 'camera:rtsp://127.0.0.1:1/'"),
         (None, 'nowhere', "no image, folder, list or video '.*nowhere'$"),
         (None, '0', "a camera is named 'camera:0'"),
         (lambda d: (d / 'empty').mkdir(), 'empty', 'a folder without images'),
@@ -89,7 +92,7 @@ def test_videos_are_read_frame_by_frame_and_again(tmp_path):
 def test_what_cannot_be_read_is_told_in_one_message(tmp_path, capfd, make, source, expected):
     if make is not None:
         make(tmp_path)
-    if '.' in source or make is not None:
+    if ':' not in source and ('.' in source or make is not None):
         source = str(tmp_path / source)
     with pytest.raises(ConfigError, match=expected):
         list(Frames(source))
@@ -103,6 +106,19 @@ def test_a_video_that_is_cut_off(tmp_path):
     frames = Frames(tmp_path / 'cut.avi')
     with pytest.warns(UserWarning, match='the file says 40 frames'):
         assert 0 < len(list(frames)) < 40
+
+
+def test_a_camera_is_read_until_it_gives_no_more():
+    images = [np.full((24, 32, 3), 40 * i, np.uint8) for i in range(5)]
+    with camera.stream(images) as (address, _):
+        frames = Frames(f'camera:{address}')
+        assert (frames.total, frames.is_video) == (None, True) and 1 <= frames.fps <= 1000
+        with pytest.warns(UserWarning, match='the camera gave no more pictures after 4'):
+            found = list(frames)
+        assert [frame.name for frame in found] == [f'camera_{i:06d}' for i in range(4)]
+        # The first one showed that there is a camera.
+        assert [round(frame.image.mean() / 40) for frame in found] == [1, 2, 3, 4]
+        assert names(f'camera:{address}', limit=2) == ['camera_000000', 'camera_000001']
 
 
 def test_the_order_does_not_depend_on_the_file_system(folder):

@@ -3,11 +3,15 @@
 import csv
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from argparse import Namespace
 
+import camera
 import conftest
 import cv2
 import numpy as np
@@ -202,6 +206,35 @@ def test_a_video_becomes_an_overlay_video(checkpoints, images, tmp_path):
     with pytest.raises(ConfigError, match='INPUT: no image, folder, list or video'):
         run('epoch_1.pth', tmp_path / 'none', tmp_path / 'nothing')
     assert not (tmp_path / 'nothing').exists()
+
+
+def test_a_camera_is_predicted_on_until_ctrl_c(checkpoints, images, tmp_path):
+    pictures = [read_image(path) for path in sorted(images.iterdir())[:4]]
+    tool = [sys.executable, conftest.ROOT / 'tools/infer.py', checkpoints['det']]
+    options = ['--out', 'out', '--score-thr', '0', '--member', 'student1', '--device', 'cpu']
+    with camera.stream(pictures, endless=True) as (address, sent):
+        process = subprocess.Popen(
+            [*tool, f'camera:{address}', *options, '--latency', '3'],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        written = 0
+        while process.poll() is None and written < 10_000:  # the overlay, whatever its codec
+            time.sleep(0.1)
+            written = sum(path.stat().st_size for path in (tmp_path / 'out').glob('overlay.*'))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 0, err[-3000:]
+    assert 'stopped: what was predicted so far is written' in out and 'batch 1' not in out
+    count = int(re.search(r'(\d+) frames predicted', out).group(1))
+    assert 0 < count <= len(sent)
+    frames = list(Frames(next((tmp_path / 'out').glob('overlay.*'))))
+    assert abs(len(frames) - count) <= 1 and frames[0].image.shape == (64, 64, 3)
+    content = json.loads((tmp_path / 'out/student1.json').read_text())
+    assert content['images'][0]['file_name'].startswith('camera_000000')
+    assert content['annotations'] and (tmp_path / 'out/student1.csv').is_file()
 
 
 def test_a_config_without_class_names_or_loading_step(checkpoints):
