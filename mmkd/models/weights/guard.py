@@ -1,5 +1,5 @@
 from mmkd.registry import MODELS
-from mmkd.utils.checks import check_number, choose
+from mmkd.utils.checks import check_integer, check_number, choose
 
 from .base import WeightRule
 
@@ -13,27 +13,38 @@ class NegativeTransferGuard(WeightRule):
     back when they agree again. `project` removes in every step the part of the link's gradient
     that points against the task's (PCGrad, Yu et al., arXiv 2001.06782, eq. 1; here at each tapped
     tensor and for the link alone); it needs the task's gradient at the tap in every step. `log`
-    only measures.
+    only measures. A training begins with `first` measurements in a row; until then a link that may
+    be muted is.
 
     Args:
         mode: `mute`, `project` or `log`. Default: `mute`.
-        threshold: The cosine below which a link is muted. Default: 0.
+        threshold: The cosine below which a link is muted. Default: 0.05, mmkd's choice: the mean
+            cosine of a link from noise scatters around 0, and lets it through now and then at 0.
         interval: See `WeightRule`.
         momentum: See `WeightRule`.
+        first: Number of measurements in a row at the begin. Default: 10, mmkd's choice.
     """
 
     def __init__(
         self,
         mode: str = 'mute',
-        threshold: float = 0.0,
+        threshold: float = 0.05,
         interval: int = 20,
         momentum: float = 0.9,
+        first: int = 10,
     ) -> None:
         super().__init__(interval, momentum)
         self.mode = choose(mode, ('mute', 'project', 'log'), 'mode')
         check_number(threshold, 'threshold', -1, 1)
-        self.threshold = threshold
+        check_integer(first, 'first')
+        self.threshold, self.first = threshold, first
+
+    def due(self, iteration: int) -> bool:
+        """Return whether a measurement is due in this iteration (from 0)."""
+        return self.measurements < self.first or super().due(iteration)
 
     def factor(self) -> float:
         """Return 0 for a muted link, else 1."""
-        return 0.0 if self.mode == 'mute' and self.cosine < self.threshold else 1.0
+        if self.mode != 'mute':
+            return 1.0
+        return float(self.measurements >= self.first and self.cosine >= self.threshold)

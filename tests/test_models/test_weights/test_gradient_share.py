@@ -210,7 +210,7 @@ def task_gradient(model, batch):
 
 
 def test_a_link_against_the_task_is_muted_and_comes_back(toolkit):
-    model = guarded(toolkit, dict(mode='mute', interval=1, momentum=0.0))
+    model = guarded(toolkit, dict(mode='mute', interval=1, momentum=0.0, first=1))
     (link,) = model.links
     batch = toolkit.make_batch()
     link.loss.direction = -task_gradient(model, batch)
@@ -249,6 +249,19 @@ def test_a_guard_logs_the_cosine_only(toolkit):
     assert guard.factor() == 1 and guard.cosine == -1
     with pytest.raises(ConfigError, match="mode: unknown name 'mut'; did you mean 'mute'"):
         NegativeTransferGuard('mut')
+
+
+def test_a_guard_listens_before_it_lets_a_link_through():
+    """It measures ten steps in a row; then the mean cosine must be above that of noise."""
+    guard = NegativeTransferGuard(interval=4)
+    for iteration in range(9):
+        assert guard.due(iteration) and guard.factor() == 0
+        guard.update(Measurement(1.0, 1.0, 0.06))
+    guard.update(Measurement(1.0, 1.0, 0.06))
+    assert guard.factor() == 1 and [guard.due(i) for i in (10, 11, 12)] == [False, False, True]
+    for _ in range(5):
+        guard.update(Measurement(1.0, 1.0, 0.0))
+    assert 0 < guard.cosine < 0.05 and guard.factor() == 0
 
 
 def test_links_rest_while_their_source_is_not_better(toolkit):
