@@ -27,6 +27,8 @@ from mmkd.engine.parallel import MemberDistributedDataParallel  # noqa: E402
 GN = dict(type='GN', num_groups=2, requires_grad=True)
 CONNECTOR = dict(type='ConvConnector', norm_cfg=GN)
 RAMP = dict(type='Until', end=0.6)  # the links fall silent before the last step
+# Each process standardizes its own batch, as batch norm does: no step of the joined batch.
+PLAIN = dict(feature=dict(type='FeatureMSE'), feature_weight=1.0)
 STEPS, BATCH = 3, 8
 
 
@@ -44,7 +46,7 @@ def detection(sharing):
             student1=member(toolkit.NARROW, 1),
             student2=member(toolkit.NARROW, 2),
         ),
-        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP),
+        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP, **PLAIN),
         data_preprocessor=dict(toolkit.PLAIN),
     )
 
@@ -77,7 +79,7 @@ def segmentation(sharing):
 
     return dict(
         members=dict(teacher=member(8, 10), student1=member(4, 1), student2=member(4, 2)),
-        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP),
+        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP, **PLAIN),
         data_preprocessor=seg_preprocessor(),
     )
 
@@ -105,7 +107,7 @@ def classification(sharing):
 
     return dict(
         members=dict(teacher=member(8, 10), student1=member(4, 1), student2=member(4, 2)),
-        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP),
+        sharing=dict(type=sharing, connector=CONNECTOR, schedule=RAMP, **PLAIN),
         data_preprocessor=cls_preprocessor(),
     )
 
