@@ -66,7 +66,7 @@ class ClassificationTask(Task):
         if tap == 'prediction':
             if self.multi_label:
                 return dict(type='KLDivergence', mode='sigmoid')
-            return dict(type='KLDivergence', tau=TAU)
+            return dict(type='KLDivergence', mode='softmax', tau=TAU)
         return super().default_loss(tap)
 
     @override

@@ -154,6 +154,8 @@ model = dict(
             seed=0)),
     sharing=dict(
         schedule=dict(end=0.3, type='SigmoidRamp'),
+        feature=dict(type='FeatureMSE'),
+        feature_weight=1.0,
         tau=2.0,
         type='kdml_mixed_full'),
     type='mmkd.OnlineDistiller')
