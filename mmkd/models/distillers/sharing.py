@@ -169,14 +169,13 @@ def sharing_links(
         if kind == 'F':
             cfg.update(tap=feature_tap, loss=feature or task.default_loss('feature'))
             cfg['connector'] = connector
-            cfg['weight'] = _scaled(_scaled(weight, feature_weight), factor)
-            return cfg
-        if kind == 'P':
+        elif kind == 'P':
             loss = prediction or task.default_loss('prediction')
             if prediction is None and tau is not None:
                 loss = dict(loss, tau=tau)
             cfg.update(tap='prediction', loss=loss)
-        cfg['weight'] = _scaled(weight, factor)
+        own = _scaled(weight, feature_weight) if kind == 'F' else weight
+        cfg['weight'] = _scaled(own, factor)
         return cfg
 
     if peers is not None and 'P' not in kinds_of_peers(type):
