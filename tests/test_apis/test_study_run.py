@@ -191,6 +191,8 @@ def start_and_hang(study):
     plan = study.write(*HANG)()
     pid = os.fork()
     if pid == 0:
+        # A background job of a shell script, as these tests may be, starts with SIGINT ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             run_study(plan, ['peers'], [0], say=silent)
         except SystemExit as stop:
