@@ -326,7 +326,6 @@ def main():
         gradients_are_all_that_is_reduced()
     if rank == 0:
         torch.save(results, sys.argv[1])
-    dist.destroy_process_group()
 
 
 if __name__ == '__main__':

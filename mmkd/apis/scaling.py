@@ -89,7 +89,7 @@ def measure_rank(config_file: str, options: Mapping[str, Any], steps: int) -> di
 
 def run_as_rank(config_file: str, options: Mapping[str, Any], steps: int) -> None:
     """Join the torchrun's processes, measure, and print rank 0's figures as JSON."""
-    from mmkd.utils.distributed import init_cpu_distributed
+    from mmkd.utils.distributed import init_cpu_distributed, leave_distributed
 
     if not init_cpu_distributed('pytorch'):
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
@@ -97,7 +97,7 @@ def run_as_rank(config_file: str, options: Mapping[str, Any], steps: int) -> Non
     found = measure_rank(config_file, options, steps)
     if dist.get_rank() == 0:
         print(json.dumps(found))
-    dist.destroy_process_group()
+    leave_distributed()
 
 
 def weak_scaling(command: Sequence[str], counts: Sequence[int]) -> dict[int, dict[str, float]]:

@@ -1,3 +1,5 @@
+import atexit
+import gc
 import os
 import subprocess
 from collections.abc import Mapping
@@ -56,7 +58,21 @@ def init_cpu_distributed(launcher: str) -> bool:
             'tool with torchrun (tools/dist_train.sh does)'
         )
     dist.init_process_group('gloo')
+    atexit.register(leave_distributed)
     return True
+
+
+def leave_distributed() -> None:
+    """End the process group, if there is one, and its threads with it.
+
+    Gloo's threads that outlive Python's end can abort the process (pytorch/pytorch #190489). They
+    end with the last reference to the group, so what holds one, such as a DDP model in a cycle of
+    references, goes first.
+    """
+    gc.collect()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    gc.collect()
 
 
 def _name_ranks(launcher: str) -> None:

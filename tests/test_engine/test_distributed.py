@@ -135,6 +135,28 @@ def test_training_by_processes_that_mpi_would_start(tmp_path):
     assert '[2/2]' in outputs[0] and '[4/4]' not in outputs[0]  # 12 images over 2 ranks of 3
 
 
+SHOW_THREADS = """
+import atexit, pathlib, runpy, sys
+def show():  # registered first, so called last
+    threads = pathlib.Path('/proc/self/task').glob('*/comm')
+    print('threads', *[name.read_text().strip() for name in threads])
+atexit.register(show)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_no_thread_of_gloo_is_left_when_python_ends(tmp_path):
+    """It could abort the process after a training that went well."""
+    tool = tmp_path / 'show_threads.py'
+    tool.write_text(SHOW_THREADS)
+    outputs = started_by_mpi([str(tool), *one_epoch(tmp_path, 'mpi')], 'openmpi', 29583)
+    for output in outputs:
+        shown = next(line for line in output.splitlines() if line.startswith('threads'))
+        assert 'gloo' not in shown, shown
+
+
 def test_processes_of_another_mpi_find_each_other():
     program = (
         'from mmkd.utils.distributed import init_cpu_distributed as start; start("mpi");'

@@ -219,13 +219,15 @@ def test_a_camera_is_predicted_on_until_ctrl_c(checkpoints, images, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
+            # A background job of a shell script, as these tests may be, starts with it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         # The overlay is begun with the first frame; how soon its file grows depends on the codec.
         while process.poll() is None and not list((tmp_path / 'out').glob('overlay.*')):
             time.sleep(0.1)
         time.sleep(2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err[-3000:]
     assert 'stopped: what was predicted so far is written' in out and 'batch 1' not in out
     count = int(re.search(r'(\d+) frames predicted', out).group(1))

@@ -22,7 +22,7 @@ def gather(value):
     return gathered
 
 
-if __name__ == '__main__':
+def main():
     from mmkd.utils.distributed import init_cpu_distributed
 
     DefaultScope.get_instance('worker', scope_name='mmpretrain')
@@ -35,7 +35,7 @@ if __name__ == '__main__':
         data_preprocessor=dict(mixing.CLS, _scope_='mmpretrain'),
         mixer=dict(type='MetaMixer', global_prob=0.9),
     )
-    drawn, partners, call = [], [], model.mixer.draw
+    drawn, call = [], model.mixer.draw
     model.mixer.draw = lambda: drawn.append(call()) or drawn[-1]
     wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
     wrapper = toolkit.optim_wrapper(wrapped)
@@ -51,4 +51,7 @@ if __name__ == '__main__':
     one, two = gather({name: p.double().sum().item() for name, p in model.named_parameters()})
     assert one == two, 'ranks differ'
     assert not torch.equal(start, model.state_dict()['members.student1.head.fc.weight'])
-    dist.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()
