@@ -320,6 +320,17 @@ def test_an_rpn_runs_once_more_for_all_links_of_a_step(toolkit):
     assert runs == dict(a=2, b=2)
 
 
+def test_rpns_learn_from_each_other_whether_anchors_hold_objects(toolkit):
+    """Not the boxes of anchors: nearly all lie where the source is sure of nothing."""
+    members = dict(a=dict(FASTER, seed=1), b=dict(FASTER, seed=2))
+    model = toolkit.make_distiller(members=members, links=[dict(source='a', target='b')])
+    losses_of(model, toolkit.make_batch(size=96))['b/loss_kd[a:prediction]'].backward()
+    rpn = model.network('b').rpn_head
+    assert rpn.rpn_cls.weight.grad.abs().sum() > 0
+    assert not rpn.rpn_reg.weight.grad.any()
+    assert all(p.grad is None for p in model.network('a').parameters())
+
+
 def test_the_draws_of_a_second_truth_do_not_move_the_random_stream(toolkit):
     """A second stage draws the boxes that it learns from."""
     loss = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)

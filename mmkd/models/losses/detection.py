@@ -29,7 +29,7 @@ class DetectionLoss(DenseDetectionLoss):
     | target and source | form |
     |---|---|
     | dense heads with as many positions | position by position |
-    | two-stage detectors | both second stages on the target's proposals; RPNs anchor by anchor |
+    | two-stage detectors | both second stages on the target's proposals; RPNs' objectness |
     | transformers | queries, paired by Hungarian assignment |
     | any others, several sources without `combine` | boxes as a second truth |
 

@@ -33,9 +33,10 @@ class ProposalPrediction(DetectorPrediction):
     """A two-stage detector's features, and the network that makes boxes of them.
 
     Two members' second stages are compared on common ground: both score and refine the target's
-    proposals, each on its own features, and draw masks in them where both do; their RPNs are
-    compared anchor by anchor where both have the same. Proposals are as many of an image, the best,
-    as the target's own second stage learns from, 256 at most (mmkd's choice).
+    proposals, each on its own features, and draw masks in them where both do; their RPNs compare
+    objectness anchor by anchor where both have the same anchors, and no boxes: of their weight nine
+    tenths would lie at anchors of which the source is not sure. Proposals are as many of an image,
+    the best, as the target's own second stage learns from, 256 at most (mmkd's choice).
 
     Args:
         features: The levels of the neck, (N, C_l, H_l, W_l).
@@ -91,9 +92,10 @@ class ProposalPrediction(DetectorPrediction):
     def proposals(self, image_metas: Sequence[dict[str, Any]]) -> list[InstanceData]:
         """Return the RPN's best boxes of each image, without gradient."""
         metas = list(image_metas)
+        outputs = self._rpn_outputs  # kept with their graph: the RPN link learns through them
         with torch.no_grad():
             found = self.network.rpn_head.predict_by_feat(
-                *self._rpn_outputs, batch_img_metas=metas, cfg=self.network.test_cfg.rpn
+                *outputs, batch_img_metas=metas, cfg=self.network.test_cfg.rpn
             )
         most = _sampled(self.network.train_cfg)
         # At least one, the image: ranks wait for each other's sums over proposals.
@@ -196,6 +198,8 @@ class ProposalPrediction(DetectorPrediction):
         if self.classes is None:
             anchors, others = self.rpn(), source.rpn()
             if anchors is not None and others is not None:
+                # An empty box teaches nothing.
+                others = replace(others, boxes=torch.zeros_like(others.boxes))
                 pairs += anchors.aligned(others, image_metas)
         return pairs
 
