@@ -56,7 +56,8 @@ model = dict(
         teacher=dict(seed=None, options=dict(_delete_=True, **_teacher)),
         student1=dict(seed=None, options=dict(_delete_=True, **_student)),
         student2=dict(seed=None, options=dict(_delete_=True, **_student)),
-    )
+    ),
+    sharing=dict(weight=1.0),
 )
 
 _size = (128, 128)
