@@ -167,7 +167,9 @@ def fetch(requirement: str, folder: Path) -> Path:
     if done.returncode or not archives:
         fail(f'no source package of {requirement}:\n{(done.stdout + done.stderr)[-1500:]}')
     with tarfile.open(archives[0]) as archive:
-        archive.extractall(folder, filter='data')
+        # Python before 3.10.12 and 3.11.4 has no filters.
+        archive.extraction_filter = getattr(tarfile, 'data_filter', None)
+        archive.extractall(folder)
     return next(path.parent for path in folder.glob('*/setup.py'))
 
 

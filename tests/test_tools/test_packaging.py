@@ -82,7 +82,8 @@ def test_the_source_distribution_can_be_built_from(checkout, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     (source,) = tmp_path.glob('mmkd-*.tar.gz')
     with tarfile.open(source) as archive:
-        archive.extractall(tmp_path / 'source', filter='data')
+        archive.extraction_filter = getattr(tarfile, 'data_filter', None)
+        archive.extractall(tmp_path / 'source')
     (folder,) = (tmp_path / 'source').iterdir()
     with zipfile.ZipFile(build_wheel(folder, tmp_path)) as archive:
         names = set(archive.namelist())
