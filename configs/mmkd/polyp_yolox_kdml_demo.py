@@ -63,7 +63,7 @@ auto_scale_lr = dict(base_batch_size=8)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
     dict(
-        type='CosineAnnealingLR', T_max=4, eta_min=1e-4, by_epoch=True, convert_to_iter_based=True
+        type='CosineAnnealingLR', T_max=4, eta_min=5e-5, by_epoch=True, convert_to_iter_based=True
     ),
 ]
 # Too short for YOLOX's last phase.
