@@ -72,7 +72,6 @@ def leave_distributed() -> None:
     gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
-    gc.collect()
 
 
 def _name_ranks(launcher: str) -> None:
