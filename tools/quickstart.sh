@@ -20,7 +20,7 @@ say "Making the synthetic polyp set data/synthetic_polyps (10 seconds, nothing i
 run "making the synthetic set" "Is data/synthetic_polyps another set? Remove it, or see: $PY tools/make_synthetic.py --help" \
     "$PY" tools/make_synthetic.py
 
-say "Training a teacher and two students: $CONFIG (about 2 minutes on 2 cores; log: $RUN_LOG)"
+say "Training a teacher and two students: $CONFIG (about 4 minutes on 2 cores; log: $RUN_LOG)"
 # The stage lines of the log are shown as they come; the whole goes to the file.
 "$PY" tools/train.py "$CONFIG" --work-dir "$WORK_DIR" >"$RUN_LOG" 2>&1 &
 TRAIN=$!

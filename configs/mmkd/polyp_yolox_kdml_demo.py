@@ -1,4 +1,4 @@
-# KDML on the built-in synthetic set: learns to find polyps in about two minutes on two CPU cores.
+# KDML on the built-in synthetic set: learns to find polyps in about four minutes on two CPU cores.
 # Data: python tools/make_synthetic.py
 _base_ = './polyp_yolox_kdml_cpu.py'
 data_root = 'data/synthetic_polyps/'
