@@ -98,7 +98,7 @@ def sharing_links(
     peers: dict[str, Any] | None = None,
     guard: Any = None,
     only_if_better: str | None = None,
-    on: str = 'labeled',
+    on: str | None = None,
     ema_momentum: float = 0.01,
     task: Any = None,
 ) -> list[dict[str, Any]]:
@@ -133,9 +133,9 @@ def sharing_links(
             each. Features still come from each. Default: a link from each peer.
         guard: Guard of every link (see `LinkSpec`).
         only_if_better: Of every link (see `LinkSpec`).
-        on: The images that every link of the first twelve presets acts on: `labeled`, `unlabeled`
-            or `both`. Of unlabeled ones the teacher sees the weak view, peers the same strong view
-            as their target.
+        on: The images that every link acts on: `labeled`, `unlabeled` or `both`. Of unlabeled ones
+            the teacher and averages see the weak view, peers the same strong view as their target.
+            Default: `labeled` for the first twelve presets, `unlabeled` for the others.
         ema_momentum: See `sharing_members`.
         task: The members' task, which has the default losses.
 
@@ -144,6 +144,8 @@ def sharing_links(
             student, or two weights that are both rules.
     """
     choose(type, [*PRESETS, *UNLABELED_PRESETS], 'model.sharing.type')
+    if on is None:
+        on = 'unlabeled' if type in UNLABELED_PRESETS else 'labeled'
     if feature_weight is None:
         feature_weight = 1.0 if isinstance(weight, dict) else FEATURE_WEIGHT
     factors = dict(
@@ -234,7 +236,7 @@ def _unlabeled_links(
     loss = prediction or task.default_loss('prediction')
     if prediction is None and loss['type'] == 'KLDivergence':
         loss = dict(type='PseudoLabel')
-    return [{**cfg, 'tap': 'prediction', 'on': 'unlabeled', 'loss': loss} for cfg in links]
+    return [{**cfg, 'tap': 'prediction', 'loss': loss} for cfg in links]
 
 
 def _scaled(weight: float | dict[str, Any], factor: float | dict[str, Any]) -> Any:

@@ -150,6 +150,21 @@ def test_presets(toolkit, preset, terms, weak, strong):
     assert touched(model) == ['student1']
 
 
+@pytest.mark.parametrize(
+    'on, terms', [(None, ['ema_unlabeled']), ('both', ['ema', 'ema_unlabeled']), ('labeled', ['ema'])]
+)
+def test_a_preset_for_unlabeled_images_acts_where_it_is_told(toolkit, on, terms):
+    model = make(toolkit, sharing=dict(type='mean_teacher', on=on))
+    losses = losses_of(model, make_batch())
+    own = sorted(key for key in losses if key.startswith('student1/') and '[' in key)
+    assert own == [f'student1/loss_{term}[student1_ema:prediction]' for term in terms]
+
+
+def test_nobody_learns_from_oneself_on_labeled_images(toolkit):
+    with pytest.raises(ConfigError, match="source and target are both 'student1'"):
+        make(toolkit, sharing=dict(type='fixmatch', on='both'))
+
+
 def test_averages_are_members_and_measured_but_not_in_the_ensemble(toolkit):
     model = make(toolkit, sharing='peers_ema')
     assert model.ensemble_members == ['student1', 'student2']
