@@ -2,6 +2,7 @@
 
 - `torch.load(weights_only=True)` before torch 2.7 knows no numpy, no set and none of mmengine's
   classes, and has no `safe_globals` that takes names for them.
+- torch before 2.4 asks for the autocast of CPUs by a function of its own.
 - mmengine 0.10.7 begins to load data when a training loop by iterations is built; its fork begins
   with the first iteration.
 """
@@ -48,6 +49,15 @@ def safe_globals(extra: Sequence[Any]) -> Iterator[None]:
         yield
     finally:
         _serialization._weights_only_unpickler = own
+
+
+def autocast_enabled(device_type: str) -> bool:
+    """Return whether operators of a device (`cpu`, `cuda`) run under autocast."""
+    try:
+        return torch.is_autocast_enabled(device_type)
+    except TypeError:
+        cpu = device_type == 'cpu'
+        return torch.is_autocast_cpu_enabled() if cpu else torch.is_autocast_enabled()
 
 
 @contextmanager

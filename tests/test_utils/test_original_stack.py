@@ -9,7 +9,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from mmkd.utils.checkpoint import SAFE_GLOBALS
-from mmkd.utils.original_stack import safe_globals
+from mmkd.utils.original_stack import autocast_enabled, safe_globals
 
 
 class Reduces:
@@ -72,3 +72,16 @@ def test_torchs_own_loader_is_back_afterwards():
     with pytest.raises(pickle.UnpicklingError):
         load(Reduces(os.mkdir, ('made',)))
     assert torch.serialization._weights_only_unpickler is own
+
+
+def test_autocast_is_asked_for_a_device(monkeypatch):
+    def both():
+        return autocast_enabled('cpu'), autocast_enabled('cuda')
+
+    assert both() == (False, False)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert both() == (True, False)
+    # As before torch 2.4.
+    monkeypatch.setattr(torch, 'is_autocast_enabled', lambda: False)
+    monkeypatch.setattr(torch, 'is_autocast_cpu_enabled', lambda: True)
+    assert both() == (True, False)

@@ -8,6 +8,7 @@ from mmkd.models.connectors.base import Connector
 from mmkd.models.utils.resize import resize_like
 from mmkd.registry import MODELS
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.original_stack import autocast_enabled
 
 
 @MODELS.register_module()
@@ -70,7 +71,7 @@ class ConvConnector(Connector):
             and in_channels**2 <= 32 * out_channels  # else the covariance costs more than it saves
             and x.numel() > x.shape[1]  # torch refuses one value per channel
             and x.dtype == torch.float32
-            and not torch.is_autocast_enabled(x.device.type)
+            and not autocast_enabled(x.device.type)
         )
 
     def _folded(self, x: Tensor) -> Tensor:
