@@ -151,7 +151,8 @@ def test_presets(toolkit, preset, terms, weak, strong):
 
 
 @pytest.mark.parametrize(
-    'on, terms', [(None, ['ema_unlabeled']), ('both', ['ema', 'ema_unlabeled']), ('labeled', ['ema'])]
+    'on, terms',
+    [(None, ['ema_unlabeled']), ('both', ['ema', 'ema_unlabeled']), ('labeled', ['ema'])],
 )
 def test_a_preset_for_unlabeled_images_acts_where_it_is_told(toolkit, on, terms):
     model = make(toolkit, sharing=dict(type='mean_teacher', on=on))
