@@ -1,6 +1,9 @@
+# Tuned on configs/mmkd/studies/kvasir_unlabeled_tune.py with seed 101: 200 epochs, after which
+# students alone stand at 76.6 (82 with all labels); 45 were too few. Half the labels, and running
+# statistics of the unlabeled images, were tried as well and not taken.
 title = 'Kvasir-SEG, 10 % labels: peers and averages on the unlabeled images'
 config = 'configs/mmkd/studies/kvasir_unlabeled.py'
-_epochs = 120  # of 11 iterations: with 45 the students do not fit their 90 labels yet
+_epochs = 200  # of 11 iterations
 changes = {
     'train_cfg.max_epochs': _epochs,
     'train_cfg.val_interval': _epochs,
@@ -34,7 +37,7 @@ comparisons = [
     dict(arm='mean_teacher', text="One's own average on unlabeled images."),
 ]
 test = 't'
-budget = dict(text='about seven hours on two CPU cores', max_minutes=120)
+budget = dict(text='about three hours on two CPU cores', max_minutes=120)
 hypotheses = """
 The two students and their averages agree more often than they err, so their predictions on 810
 unlabeled images raise the polyp Dice of students with 90 labels by 5 points or more, and the peer
