@@ -128,7 +128,8 @@ def plain_config(cfg: Config, name: str) -> Config:
     specs = member_specs(cfg)
     choose(name, [*specs, 'ensemble'], 'member')
     plain = copy.deepcopy(cfg)
-    for key in LEFT_OUT:
+    # A leading underscore marks a config's own variables, which nothing reads.
+    for key in [*LEFT_OUT, *(key for key in plain if key.startswith('_'))]:
         plain.pop(key, None)
     plain.load_from, plain.resume = None, False
     if name == 'ensemble':

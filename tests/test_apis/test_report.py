@@ -32,6 +32,8 @@ def test_one_figure_under_two_names_is_one_column():
     metrics = {f'a/{name}': np.float64(1) for name in ('mDice', 'mFscore', 'mIoU')}
     assert list(table_columns(metrics, ['a'])) == ['mIoU', 'mDice']
     assert list(table_columns({'a/mFscore': 0.5}, ['a'])) == ['mFscore']
+    polyp = {'a/mDice': 0.5, 'a/polyp/dice': 0.4, 'a/polyp/best_f1': 0.3}
+    assert table_columns(polyp, ['a']) == {'polyp/dice': 'polyp Dice', 'mDice': 'mDice'}
     assert list(table_columns({'a/own': 0.5, 'a/text': 'x'}, ['a'])) == ['own']
 
 

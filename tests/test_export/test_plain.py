@@ -159,6 +159,12 @@ def test_wrapped_data_sets_are_unwrapped(cfg):
     assert exported == plain_config(cfg, 'student1').train_dataloader.dataset
 
 
+def test_a_configs_own_variables_are_left_out(cfg):
+    cfg._held_out = dict(type='mmkd.LabeledSubset', count=10)  # a wrapper without its data set
+    plain = plain_config(cfg, 'student1')
+    assert '_held_out' not in plain and 'mmkd' not in config_text(plain)
+
+
 def test_what_has_no_plain_counterpart_is_refused(cfg):
     cfg.model.members.student1 = dict(config=dict(type='YOLOX', neck=dict(type='mmkd.FeatureMSE')))
     with pytest.raises(ConfigError, match="still need mmkd: .'mmkd.FeatureMSE'"):
