@@ -1,9 +1,11 @@
 import copy
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -120,6 +122,7 @@ class _MemberLoop:
         self.runner.call_hook(f'before_{self.mode}_epoch')
         self.runner.model.eval()
         share_buffers(self.runner.model)  # what is measured is what a checkpoint holds
+        self.agreements: list[float] = []
         for idx, data_batch in enumerate(self.dataloader):
             self.run_iter(idx, data_batch)
         results = {}
@@ -140,6 +143,11 @@ class _MemberLoop:
                     level=30,
                 )
                 result.update(dict.fromkeys(missing, 0.0))
+        # Of all processes; a task that does not measure it has none.
+        agreed = torch.tensor([sum(self.agreements), len(self.agreements)], dtype=torch.float64)
+        all_reduce(agreed)
+        if keys and agreed[1]:
+            results['ensemble']['agreement'] = 100 * float(agreed[0] / agreed[1])
         metrics = {
             f'{name}/{key}': value
             for name, result in results.items()
@@ -157,12 +165,23 @@ class _MemberLoop:
             predictions = self.predict(data_batch)
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=predictions[name], data_batch=data_batch)
+        self._compare(predictions)
         self.runner.call_hook(
             f'after_{self.mode}_iter',
             batch_idx=idx,
             data_batch=data_batch,
             outputs=predictions[self.names[-1]],
         )
+
+    def _compare(self, predictions: dict[str, list[Any]]) -> None:
+        """Note how far the ensemble's members agree on each image of a batch."""
+        distiller = distiller_of(self.runner.model)
+        members = [predictions[n] for n in distiller.ensemble_members if n in predictions]
+        if 'ensemble' not in predictions:
+            return
+        for one, other in itertools.combinations(members, 2):
+            found = [distiller.ensemble.agreement(*pair) for pair in zip(one, other)]
+            self.agreements += [value for value in found if value is not None]
 
     def predict(self, data_batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Return predictions by name; under test-time augmentation the toolbox's model merges."""
@@ -195,8 +214,9 @@ class _MemberLoop:
 class MemberValLoop(_MemberLoop, ValLoop):
     """Validation of every member and the ensemble in one pass, with the config's own evaluator.
 
-    Metrics are prefixed: `student1/coco/bbox_mAP`, `ensemble/coco/bbox_mAP`. Hooks see the last
-    one's predictions (the ensemble's, if evaluated) as the outputs.
+    Metrics are prefixed: `student1/coco/bbox_mAP`, `ensemble/coco/bbox_mAP`. `ensemble/agreement`
+    says how far its members agree, in percent (`Ensemble.agreement`). Hooks see the last one's
+    predictions (the ensemble's, if evaluated) as the outputs.
 
     Args:
         runner: The Runner.

@@ -39,3 +39,18 @@ class Ensemble(nn.Module, ABC):
             One per image.
         """
         return [self.fuse_samples(row) for row in zip(*samples)]
+
+    def agreement(self, one: BaseDataElement, other: BaseDataElement) -> float | None:
+        """Say how far two members' predictions of one image are the same.
+
+        Validation gives the mean over images and pairs of members, in percent, as
+        `ensemble/agreement`: members that always agree are no better together.
+
+        Args:
+            one: With a member's prediction.
+            other: With another's.
+
+        Returns:
+            From 0 to 1; None where it is not measured, the default.
+        """
+        return None

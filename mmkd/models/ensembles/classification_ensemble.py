@@ -67,3 +67,8 @@ class ClassificationEnsemble(Ensemble):
             shallow_copy(sample).set_pred_score(score).set_pred_label(label)
             for sample, score, label in zip(samples[0], scores, labels)
         ]
+
+    def agreement(self, one: Any, other: Any) -> float:
+        """Of the labels that either chooses, the share that both do: 1 or 0 for a single label."""
+        first, second = (set(sample.pred_label.tolist()) for sample in (one, other))
+        return len(first & second) / len(first | second) if first | second else 1.0

@@ -18,6 +18,7 @@ from .base import Ensemble
 CONF_TYPES = ('max', 'avg', 'box_and_model_avg', 'absent_model_aware_avg')
 
 
+SURE = 0.3  # the score from which on members' boxes are compared, as pictures draw them
 FAR = 1e5  # pixels: beyond it boxes are cut, or one that exploded would blur all others
 
 
@@ -129,6 +130,25 @@ class DetectionEnsemble(Ensemble):
                 level=logging.WARNING,
             )
         return fused
+
+    def agreement(self, one: BaseDataElement, other: BaseDataElement) -> float:
+        """Of both members' boxes with a score of 0.3 or more, the share that the other has, too.
+
+        It has a box where one of its own of that class has an IoU of 0.5 or more. 1 where neither
+        has boxes.
+        """
+        from mmdet.structures.bbox import bbox_overlaps
+
+        first, second = (
+            found[found.scores >= SURE]
+            for found in (_with_boxes(sample.pred_instances) for sample in (one, other))
+        )
+        total = len(first) + len(second)
+        if not len(first) or not len(second):
+            return float(not total)
+        same = first.labels[:, None] == second.labels
+        met = same & (bbox_overlaps(first.bboxes.float(), second.bboxes.float()) >= 0.5)
+        return float(met.any(0).sum() + met.any(1).sum()) / total
 
     def _calibrated(self, predictions: Iterable[InstanceData]) -> list[InstanceData]:
         if self.calibration is None:

@@ -74,3 +74,12 @@ class SegmentationEnsemble(Ensemble):
             dict(seg_logits=PixelData(data=scores), pred_sem_seg=PixelData(data=classes))
         )
         return fused
+
+    def agreement(self, one: BaseDataElement, other: BaseDataElement) -> float:
+        """The two maps' IoU, the mean over the classes that either has."""
+        first, second = (sample.pred_sem_seg.data.flatten().long() for sample in (one, other))
+        classes = int(torch.maximum(first.max(), second.max())) + 1
+        pairs = torch.bincount(first * classes + second, minlength=classes**2)
+        table = pairs.view(classes, classes).double()
+        both, either = table.diagonal(), table.sum(0) + table.sum(1) - table.diagonal()
+        return float((both / either)[either > 0].mean())

@@ -25,6 +25,7 @@ def test_no_detection_of_any_member_beside_a_metric_that_has_figures(toolkit, da
     metrics = evaluated(cfg)
     for member in ('teacher', 'student1', 'student2', 'ensemble'):
         assert metrics[f'{member}/coco/bbox_mAP'] == metrics[f'{member}/polyp/recall'] == 0
+    assert metrics['ensemble/agreement'] == 100  # on no boxes
     cfg.val_evaluator, cfg.experiment_name = coco, f'{cfg.experiment_name}_alone'
     assert evaluated(cfg) == {}
 
@@ -37,3 +38,23 @@ def test_members_have_the_figures_of_a_plain_validation(toolkit, data, tmp_path)
     metrics = runner.val()
     toolkit.check_figures(runner, metrics, ('teacher', 'student1', 'student2'))
     assert metrics['student1/polyp/best_f1'] > 0 and 'ensemble/coco/bbox_mAP' in metrics
+
+
+def test_agreement_is_that_of_the_ensembles_members(toolkit, data, tmp_path, monkeypatch):
+    """Of each pair and image once; of one network twice it is whole."""
+    cfg = toolkit.small_config(data, tmp_path)
+    runner = evaluator_of(cfg)
+    model, seen = runner.model, []
+    assert model.ensemble_members == ['student1', 'student2']
+
+    def agreement(one, other):
+        seen.append((one.img_id, other.img_id))
+        return 0.25 if len(seen) == 1 else 1.0
+
+    monkeypatch.setattr(model.ensemble, 'agreement', agreement)
+    metrics = runner.val()
+    images = len(runner.val_dataloader.dataset)
+    assert len(seen) == images and all(one == other for one, other in seen)
+    assert metrics['ensemble/agreement'] == 100 * (images - 0.75) / images
+    monkeypatch.setattr(model.ensemble, 'agreement', lambda one, other: None)
+    assert 'ensemble/agreement' not in runner.val()
