@@ -9,6 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmkd.models.utils.once import once
 from mmkd.utils.checks import LARGEST, check_number
 from mmkd.utils.errors import ConfigError
 
@@ -149,6 +150,8 @@ class Renormalize:
         self.shift = ((mean_s - mean_o) / std_o).float()
         # mmengine and mmdet; mmseg up to 1.2.
         self.pad_value = float(_attribute(own, ('pad_value', 'pad_val'), 0))
+        numbers = torch.cat([self.scale, self.shift]).flatten().tolist()
+        self.key = 'renormalized', self.swap, self.pad_value, *numbers
 
     @property
     def is_identity(self) -> bool:
@@ -156,11 +159,19 @@ class Renormalize:
         return not self.swap and bool((self.scale == 1).all() and (self.shift == 0).all())
 
     def __call__(self, inputs: Tensor, data_samples: list[Any] | None) -> Tensor:
-        """Convert images (N, 3, H, W); outside a sample's `img_shape` they are padding."""
+        """Convert images (N, 3, H, W); outside a sample's `img_shape` they are padding.
+
+        Members that take the same images share them: they are made once of one `inputs`.
+        """
+        return once(inputs, self.key, lambda: self._converted(inputs, data_samples))
+
+    def _converted(self, inputs: Tensor, data_samples: list[Any] | None) -> Tensor:
         self.scale, self.shift = self.scale.to(inputs.device), self.shift.to(inputs.device)
         images = (inputs.flip(1) if self.swap else inputs) * self.scale + self.shift
+        size = images.shape[-2:]
         for image, sample in zip(images, data_samples or []):
             h, w = sample.img_shape[:2]
-            image[:, h:] = self.pad_value
-            image[:, :, w:] = self.pad_value
+            if (h, w) != size:
+                image[:, h:] = self.pad_value
+                image[:, :, w:] = self.pad_value
         return images

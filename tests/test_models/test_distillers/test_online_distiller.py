@@ -276,23 +276,22 @@ def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
         pad_value=7,
         batch_augments=None,
     )
-    model = toolkit.make_distiller(
-        members=dict(
-            a=toolkit.yolox(), b=toolkit.yolox(options=dict(toolkit.NARROW, data_preprocessor=own))
-        )
-    )
+    same = toolkit.yolox(options=dict(toolkit.NARROW, data_preprocessor=own))
+    other = toolkit.yolox(options=dict(toolkit.NARROW, data_preprocessor=dict(own, pad_value=9)))
+    model = toolkit.make_distiller(members=dict(a=toolkit.yolox(), b=same, c=same, d=other))
     batch = toolkit.make_batch(size=56)  # padded to 64
     seen = {}
-    for name in 'ab':
+    for name in 'abcd':
         model.network(name).backbone.register_forward_pre_hook(
             lambda m, args, name=name: seen.update({name: args[0]})
         )
     losses_of(model, batch)
-    for name in 'ab':
-        alone = model.network(name).data_preprocessor if name == 'b' else model.data_preprocessor
+    for name in 'abcd':
+        alone = model.network(name).data_preprocessor if name != 'a' else model.data_preprocessor
         torch.testing.assert_close(
             seen[name], alone(copy.deepcopy(batch), True)['inputs'], rtol=1e-5, atol=1e-5
         )
+    assert seen['b'].data_ptr() == seen['c'].data_ptr()  # made once
 
 
 def test_a_member_without_preprocessing_of_its_own_sees_the_shared_images(toolkit):
