@@ -1,11 +1,11 @@
 import copy
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -13,6 +13,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader
 
+from mmkd.evaluation.agreement import Agreement
 from mmkd.evaluation.evaluator_config import evaluator_config_of
 from mmkd.evaluation.label_areas import count_quickly
 from mmkd.registry import LOOPS
@@ -122,7 +123,7 @@ class _MemberLoop:
         self.runner.call_hook(f'before_{self.mode}_epoch')
         self.runner.model.eval()
         share_buffers(self.runner.model)  # what is measured is what a checkpoint holds
-        self.agreements: list[float] = []
+        self.agreement = Agreement()
         for idx, data_batch in enumerate(self.dataloader):
             self.run_iter(idx, data_batch)
         results = {}
@@ -143,11 +144,8 @@ class _MemberLoop:
                     level=30,
                 )
                 result.update(dict.fromkeys(missing, 0.0))
-        # Of all processes; a task that does not measure it has none.
-        agreed = torch.tensor([sum(self.agreements), len(self.agreements)], dtype=torch.float64)
-        all_reduce(agreed)
-        if keys and agreed[1]:
-            results['ensemble']['agreement'] = 100 * float(agreed[0] / agreed[1])
+        if keys and self.agreement.results:
+            results['ensemble'].update(self.agreement.evaluate(size))
         metrics = {
             f'{name}/{key}': value
             for name, result in results.items()
@@ -165,7 +163,8 @@ class _MemberLoop:
             predictions = self.predict(data_batch)
         for name, evaluator in self.evaluators.items():
             evaluator.process(data_samples=predictions[name], data_batch=data_batch)
-        self._compare(predictions)
+        if 'ensemble' in predictions:
+            self._compare(predictions, data_batch)
         self.runner.call_hook(
             f'after_{self.mode}_iter',
             batch_idx=idx,
@@ -173,15 +172,14 @@ class _MemberLoop:
             outputs=predictions[self.names[-1]],
         )
 
-    def _compare(self, predictions: dict[str, list[Any]]) -> None:
+    def _compare(self, predictions: dict[str, list[Any]], data_batch: dict[str, Any]) -> None:
         """Note how far the ensemble's members agree on each image of a batch."""
         distiller = distiller_of(self.runner.model)
         members = [predictions[n] for n in distiller.ensemble_members if n in predictions]
-        if 'ensemble' not in predictions:
-            return
-        for one, other in itertools.combinations(members, 2):
-            found = [distiller.ensemble.agreement(*pair) for pair in zip(one, other)]
-            self.agreements += [value for value in found if value is not None]
+        pairs = itertools.combinations(members, 2)
+        found = [[distiller.ensemble.agreement(*both) for both in zip(*pair)] for pair in pairs]
+        images = [statistics.fmean(each) for each in zip(*found) if None not in each]
+        self.agreement.process(data_batch, images)
 
     def predict(self, data_batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Return predictions by name; under test-time augmentation the toolbox's model merges."""

@@ -18,7 +18,6 @@ from .base import Ensemble
 CONF_TYPES = ('max', 'avg', 'box_and_model_avg', 'absent_model_aware_avg')
 
 
-SURE = 0.3  # the score from which on members' boxes are compared, as pictures draw them
 FAR = 1e5  # pixels: beyond it boxes are cut, or one that exploded would blur all others
 
 
@@ -139,8 +138,10 @@ class DetectionEnsemble(Ensemble):
         """
         from mmdet.structures.bbox import bbox_overlaps
 
+        from mmkd.tasks.detection.drawing import DRAWN_SCORE
+
         first, second = (
-            found[found.scores >= SURE]
+            found[found.scores >= DRAWN_SCORE]
             for found in (_with_boxes(sample.pred_instances) for sample in (one, other))
         )
         total = len(first) + len(second)

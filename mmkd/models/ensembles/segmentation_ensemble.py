@@ -6,6 +6,7 @@ import torch
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
+from mmkd.evaluation.label_areas import label_areas
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
@@ -77,9 +78,7 @@ class SegmentationEnsemble(Ensemble):
 
     def agreement(self, one: BaseDataElement, other: BaseDataElement) -> float:
         """The two maps' IoU, the mean over the classes that either has."""
-        first, second = (sample.pred_sem_seg.data.flatten().long() for sample in (one, other))
+        first, second = (sample.pred_sem_seg.data for sample in (one, other))
         classes = int(torch.maximum(first.max(), second.max())) + 1
-        pairs = torch.bincount(first * classes + second, minlength=classes**2)
-        table = pairs.view(classes, classes).double()
-        both, either = table.diagonal(), table.sum(0) + table.sum(1) - table.diagonal()
+        both, either, _, _ = label_areas(first, second, classes, ignore_index=-1)
         return float((both / either)[either > 0].mean())

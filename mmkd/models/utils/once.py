@@ -1,4 +1,4 @@
-"""What several links derive of one source, computed once."""
+"""What several links or members derive of one tensor, computed once."""
 
 from collections.abc import Callable, Hashable
 from typing import TypeVar
@@ -12,17 +12,18 @@ _is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is
 
 
 def once(tensor: Tensor, key: Hashable, make: Callable[[], T]) -> T:
-    """Return `make()`, computed once a step for all links that ask it of the same tensor.
+    """Return `make()`, computed once a step for all that ask it of the same tensor.
 
     The result lives as long as the tensor, which is a step for what a tap reads. Nothing is kept of
-    a tensor that a gradient flows through, nor of one that was changed in place since.
+    a tensor that a gradient flows through, nor of one that was changed in place since; of one that
+    was made in inference mode, which does not tell, neither.
 
     Args:
-        tensor: What the result is derived of: a detached source.
+        tensor: What the result is derived of: a detached source, or images.
         key: What the result is, with all else that it depends on.
         make: Computes it.
     """
-    if tensor.requires_grad or _is_compiling():
+    if tensor.requires_grad or tensor.is_inference() or _is_compiling():
         return make()
     kept = tensor.__dict__.setdefault('_mmkd_once', {})
     key = key, tensor._version

@@ -292,6 +292,9 @@ def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
             seen[name], alone(copy.deepcopy(batch), True)['inputs'], rtol=1e-5, atol=1e-5
         )
     assert seen['b'].data_ptr() == seen['c'].data_ptr()  # made once
+    with torch.inference_mode():  # whose tensors do not tell of changes
+        losses_of(model, batch)
+    torch.testing.assert_close(seen['b'], seen['c'])
 
 
 def test_a_member_without_preprocessing_of_its_own_sees_the_shared_images(toolkit):

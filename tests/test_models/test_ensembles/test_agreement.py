@@ -35,6 +35,7 @@ def test_of_labels(one, other, expected):
 )
 @pytest.mark.parametrize('dtype', [torch.long, torch.float])  # one channel gives floats
 def test_of_maps(one, other, expected, dtype):
+    pytest.importorskip('mmseg')
     samples = [
         BaseDataElement(pred_sem_seg=PixelData(data=torch.tensor([labels], dtype=dtype)))
         for labels in (one, other)
