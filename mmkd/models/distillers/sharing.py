@@ -19,6 +19,8 @@ from typing import Any
 from mmkd.utils.checks import check_different, check_number, choose
 from mmkd.utils.errors import ConfigError
 
+from .link_spec import BATCHES
+
 # Features of networks that are both in training hold each other back at a fixed weight.
 FEATURE_WEIGHT = dict(type='GradientShare', share=0.1)
 
@@ -146,6 +148,7 @@ def sharing_links(
     choose(type, [*PRESETS, *UNLABELED_PRESETS], 'model.sharing.type')
     if on is None:
         on = 'unlabeled' if type in UNLABELED_PRESETS else 'labeled'
+    choose(on, (*BATCHES, 'both'), 'model.sharing.on')
     if feature_weight is None:
         feature_weight = 1.0 if isinstance(weight, dict) else FEATURE_WEIGHT
     factors = dict(

@@ -161,6 +161,12 @@ def test_a_preset_for_unlabeled_images_acts_where_it_is_told(toolkit, on, terms)
     assert own == [f'student1/loss_{term}[student1_ema:prediction]' for term in terms]
 
 
+@pytest.mark.parametrize('preset', ['individual', 'ml_p', 'cps'])
+def test_a_wrong_kind_of_images_is_refused_even_without_links(toolkit, preset):
+    with pytest.raises(ConfigError, match="model.sharing.on: .*did you mean 'unlabeled'"):
+        make(toolkit, sharing=dict(type=preset, on='unlabelled'))
+
+
 def test_nobody_learns_from_oneself_on_labeled_images(toolkit):
     with pytest.raises(ConfigError, match="source and target are both 'student1'"):
         make(toolkit, sharing=dict(type='fixmatch', on='both'))
