@@ -8,11 +8,12 @@ import torch
 from mmkd.evaluation import PolypSegMetric
 from mmkd.evaluation.foreground_maps import (
     counts_by_threshold,
+    hausdorff_95,
     overlap_curves,
     stretched,
     weighted_f,
 )
-from mmkd.evaluation.polyp_seg_metric import OF_MAP
+from mmkd.evaluation.polyp_seg_metric import MEASURES, OF_MAP
 from mmkd.utils.errors import ConfigError
 
 
@@ -80,8 +81,8 @@ def test_measures():
             PolypSegMetric(measures=wrong)
 
 
-# Maps and masks of 28 x 36 pixels, and what PySODMetrics 1.6.2 says of each and of all
-# (make_foreground_maps.py).
+# Maps and masks of 28 x 36 pixels, and what PySODMetrics 1.6.2 says of each and of all, and
+# MedPy 0.5.2 of the contours at 0.5 (make_foreground_maps.py).
 STORED = np.load(Path(__file__).with_name('foreground_maps.npz'))
 EXPECTED = json.loads(Path(__file__).with_name('foreground_maps.json').read_text())
 NAMES = STORED['names'].tolist()
@@ -120,3 +121,39 @@ def test_the_map_of_an_image_without_polyp():
     hits, false = counts_by_threshold(np.full((2, 2), 0.5), mask)  # constant: it is not stretched
     dice, iou = overlap_curves(hits, false, 0)
     assert dice[:128].all() and not dice[128:].any() and (dice == iou).all()
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if 'hd95' in EXPECTED[n]])
+def test_the_distance_of_contours_equals_the_reference(name):
+    measured = measure(*stored_samples([name]), measures=['hd95'])
+    assert measured == {'polyp/hd95': pytest.approx(EXPECTED[name]['hd95'], abs=1e-5)}
+
+
+def test_the_distance_of_contours_of_empty_masks():
+    nothing, something = [[0, 0, 0]] * 4, [[0, 1, 0]] * 4
+    for truth, predicted, expected in [
+        (nothing, nothing, 0),
+        (something, nothing, 5),  # the diagonal of 4 x 3 pixels
+        (nothing, something, 5),
+        (something, something, 0),
+    ]:
+        found = measure(sample(truth, classes=predicted), measures=['hd95', 'dice'])
+        assert found['polyp/hd95'] == expected
+    missed, found = sample(something, classes=nothing), sample(something, classes=something)
+    assert measure(missed, found, measures=['hd95']) == {'polyp/hd95': 2.5}
+
+
+def test_the_distance_of_contours_counts_those_of_both_masks():
+    """One far speck moves the percentile where it is more than a twentieth of all contours."""
+    mask = np.zeros((20, 60), bool)
+    mask[5:8, 2:5] = True  # eight pixels of contour
+    predicted = mask.copy()
+    predicted[6, 50] = True
+    # Of 17 distances one is 46, the others 0: the percentile lies at 0.95 * 16 = 15.2 of 16.
+    assert hausdorff_95(predicted, mask) == pytest.approx(0.2 * 46)
+    assert hausdorff_95(mask, predicted) == pytest.approx(0.2 * 46)
+
+
+def test_all_measures_at_once():
+    measured = measure(*stored_samples(['good', 'shifted']), measures='all')
+    assert {key.removeprefix('polyp/') for key in measured} == set(MEASURES)
