@@ -12,8 +12,13 @@ What it does with the outputs of one image, for those who write it in another la
    Without `levels` all positions are one.
 4. Where `min_size` is 0 or more, leave out boxes whose width or height is not above it.
 5. NMS among boxes of one class with `nms.iou_threshold`; the `max_per_img` best stay.
-6. Of an ensemble: weighted boxes fusion, or NMS, of the members' boxes as `fusion` says
-   (`DetectionEnsemble`, the library ensemble-boxes).
+6. Of an ensemble: `fusion` has the arguments of `DetectionEnsemble`. Its `weights` and
+   `calibration`, null or one of each member, are in the order of the members in `nms`. With a
+   `calibration` (a, b) each score s of the member becomes sigmoid(a log(s / (1 - s)) + b), with s
+   between 1e-6 and 1 - 1e-6. Boxes without area, or whose score is not above `score_thr`, are left
+   out. Then weighted boxes fusion, or NMS, of the members' boxes (the library ensemble-boxes), with
+   their `weights`; for NMS each score is multiplied by weight / largest weight. The `max_per_img`
+   best stay (all, where it is -1). One member's boxes stay as they are.
 7. A temperature T other than 1 turns each score s into sigmoid(log(s / (1 - s)) / T).
 
 These are the steps of mmdet's own heads. Of candidates with the very same score at the limit of

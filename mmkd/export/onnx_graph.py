@@ -7,6 +7,7 @@ file's channel order (BGR); each network's normalization is part of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -14,6 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkd.models.distillers.preprocessing import pixel_statistics, swaps_channels
+from mmkd.models.ensembles import (
+    ClassificationEnsemble,
+    DetectionEnsemble,
+    Ensemble,
+    SegmentationEnsemble,
+)
 from mmkd.registry import TASKS
 from mmkd.tasks import Task
 from mmkd.utils.errors import ConfigError
@@ -198,10 +205,8 @@ class DetectionGraph(Graph):
         self.positions = {
             name: {1: 'positions'} for name in self.outputs if not name.endswith('levels')
         }
-        self.fusion = None if fusion is None else {
-            key: getattr(fusion, key)
-            for key in ('fusion', 'iou_thr', 'conf_type', 'score_thr', 'max_per_img')
-        }  # fmt: skip
+        keys = [*signature(DetectionEnsemble.__init__).parameters][1:]
+        self.fusion = None if fusion is None else {key: getattr(fusion, key) for key in keys}
 
     def check(self, name: str, network: Any) -> None:
         """Refuse what is not a dense head with a prediction reader."""
@@ -325,6 +330,12 @@ GRAPHS: dict[str, type[Graph]] = dict(
     segmentation=SegmentationGraph,
     detection=DetectionGraph,
 )
+# What the graphs do of each task; an ensemble of another class may fuse in any other way.
+ENSEMBLES: dict[str, type[Ensemble]] = dict(
+    classification=ClassificationEnsemble,
+    segmentation=SegmentationEnsemble,
+    detection=DetectionEnsemble,
+)
 
 
 def build_graph(
@@ -333,11 +344,16 @@ def build_graph(
     """Return the graph of networks of a task.
 
     Raises:
-        ConfigError: If one of them cannot be exported: which module, and why.
+        ConfigError: If one of them, or the ensemble, cannot be exported: which module, and why.
     """
     kind = next((name for name, cls in TASKS.module_dict.items() if type(task) is cls), '')
     if kind not in GRAPHS:
         raise ConfigError(
             f'{type(task).__name__}: no graph for this task, only {", ".join(GRAPHS)}'
+        )
+    if fusion is not None and type(fusion) is not ENSEMBLES[kind]:
+        raise ConfigError(
+            f'model.ensemble.type: {type(fusion).__name__} cannot be exported: the graph fuses as '
+            f'{ENSEMBLES[kind].__name__} does; export its members one by one'
         )
     return GRAPHS[kind](networks, fusion, temperature).eval()

@@ -1,6 +1,7 @@
 """Members and ensembles as ONNX, checked against PyTorch by onnxruntime."""
 
 import importlib.util
+import json
 import sys
 from types import SimpleNamespace
 
@@ -33,6 +34,7 @@ from mmkd.export.onnx_graph import (  # noqa: E402
     build_graph,
     tempered,
 )
+from mmkd.models.ensembles import SegmentationEnsemble  # noqa: E402
 from mmkd.utils.errors import ConfigError  # noqa: E402
 
 DEMOS = sorted((ROOT / 'configs/mmkd').glob('*_demo.py'))
@@ -82,12 +84,52 @@ def test_a_graph_gives_what_the_model_predicts(checkpoints, data, tmp_path, task
             found = boxes_of(outputs, metadata, sample.ori_shape, sample.scale_factor, i)
             expected = sample.pred_instances
             assert len(found) == len(expected) > 1
-            rows, others = (
-                torch.cat([x.bboxes, x.scores[:, None], x.labels[:, None]], 1)
-                for x in (found, expected)
-            )
-            apart = torch.cdist(rows, others, p=float('inf'))  # equal scores may change places
-            assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.01
+            assert_same_boxes(found, expected)
+
+
+def assert_same_boxes(found, expected):
+    rows, others = (
+        torch.cat([x.bboxes, x.scores[:, None], x.labels[:, None]], 1) for x in (found, expected)
+    )
+    apart = torch.cdist(rows, others, p=float('inf'))  # equal scores may change places
+    assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.01
+
+
+@pytest.mark.parametrize('fusion', ['wbf', 'nms'])
+def test_an_ensembles_weights_and_calibration_are_in_the_steps(checkpoints, data, fusion):
+    cfg = Config.fromfile(checkpoints['det'].parent / 'config.py')
+    init_default_scope(cfg.default_scope)
+    cfg.model.ensemble.update(
+        fusion=fusion,
+        weights=dict(student1=0.3, student2=1.0),
+        calibration=dict(student1=(2.0, -1.0), student2=(0.5, 0.5)),
+    )
+    inferencer = MemberInferencer(
+        checkpoints['det'], cfg, members=['ensemble'], device='cpu', score_thr=0
+    )
+    batch = inferencer.prepared(list(Frames(data / 'images/val', limit=2)))
+    graph = graph_of(inferencer)
+    with torch.no_grad():
+        values = graph(torch.stack(list(batch['inputs'])).float())
+    outputs = {name: value.numpy() for name, value in zip(graph.outputs, values)}
+    metadata = json.loads(json.dumps(graph.metadata()))
+    assert metadata['fusion']['weights'] == [0.3, 1.0]
+    assert metadata['fusion']['calibration'] == [[2.0, -1.0], [0.5, 0.5]]
+    for i, samples in enumerate(inferencer.forward(batch)):
+        sample = samples['ensemble']
+        found = boxes_of(outputs, metadata, sample.ori_shape, sample.scale_factor, i)
+        assert len(found) == len(sample.pred_instances) > 1
+        assert_same_boxes(found, sample.pred_instances)
+
+
+def test_an_ensemble_that_fuses_in_another_way_is_refused(checkpoints):
+    class Highest(SegmentationEnsemble):
+        pass
+
+    inferencer = MemberInferencer(checkpoints['seg'], members=['ensemble'], device='cpu')
+    inferencer.model.ensemble = Highest()
+    with pytest.raises(ConfigError, match=r'model\.ensemble\.type: Highest cannot be exported'):
+        graph_of(inferencer)
 
 
 def settle(graph):
