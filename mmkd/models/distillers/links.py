@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmkd.models.utils.mask import know_totals
 from mmkd.models.weights.base import Measurement, tap_gradient
 from mmkd.tasks.base import Task
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
 
 from .context import LinkContext
@@ -102,6 +102,7 @@ class Links(nn.Module):
                 raise ConfigError(
                     f'model.links: two links have the term {term!r}; give one of them a `name`'
                 )
+        self._check_cap()
         if any(spec.only_if_better is not None for spec in specs):
             self.register_buffer('worse', torch.zeros(len(specs), dtype=torch.bool))
 
@@ -117,6 +118,16 @@ class Links(nn.Module):
         for name in spec.sources:
             yield name, spec.source_tap, 'source'
         yield spec.target, spec.target_tap, 'target'
+
+    def _check_cap(self) -> None:
+        if self.max_share is None:
+            return
+        check_number(self.max_share, 'model.max_share', 1e-6)
+        if not any(hasattr(link.rule, 'share') for link in self):
+            raise ConfigError(
+                f'model.max_share: {self.max_share} caps links whose weight is a GradientShare; '
+                "there is none: give links weight=dict(type='GradientShare')"
+            )
 
     def _check(self, spec: LinkSpec) -> None:
         specs = self.members.specs

@@ -24,7 +24,9 @@ class WeightRule(nn.Module):
 
     Every `interval` iterations the link measures its own gradient and the task's where the link
     enters the target (one extra backward pass down to the tapped tensor), equal on all ranks, and
-    calls `update`. The running means are in a buffer, hence in checkpoints.
+    calls `update`. The running means are in a buffer, hence in checkpoints. Those of the norms are
+    geometric: gradients fall by orders of magnitude in a training, and a plain mean would keep to
+    the old, large ones. A batch without gradient does not move them.
 
     Args:
         interval: Iterations between measurements.
@@ -55,12 +57,12 @@ class WeightRule(nn.Module):
 
     @property
     def task_norm(self) -> float:
-        """Running mean of the norm of the task's gradient at the tap."""
+        """Running geometric mean of the norm of the task's gradient at the tap."""
         return self._means[1]
 
     @property
     def link_norm(self) -> float:
-        """Running mean of the norm of the link's gradient at the tap, at factor 1."""
+        """The same of the link's gradient, at factor 1."""
         return self._means[2]
 
     @property
@@ -74,12 +76,15 @@ class WeightRule(nn.Module):
 
     def update(self, found: Measurement) -> None:
         """Take a measurement into the running means."""
-        count = self._means[0]
+        count, task, link, cosine = self._means
         keep = min(self.momentum, count / (count + 1))
-        new = (found.task_norm, found.link_norm, found.cosine or 0.0)
-        means = [keep * old + (1 - keep) * value for old, value in zip(self._means[1:], new)]
-        self._means = [count + 1, *means]
-        self.means.copy_(torch.tensor(self._means))
+        if found.task_norm > 0 and found.link_norm > 0:
+            task = found.task_norm ** (1 - keep) * (task or found.task_norm) ** keep
+            link = found.link_norm ** (1 - keep) * (link or found.link_norm) ** keep
+        cosine = keep * cosine + (1 - keep) * (found.cosine or 0.0)
+        means = torch.tensor([count + 1, task, link, cosine])
+        self._means = means.tolist()  # rounded as in the buffer: a resumed run goes on alike
+        self.means.copy_(means)
 
     def factor(self) -> float:
         """Return the factor of the link's terms."""

@@ -1,11 +1,15 @@
 """Weights that set themselves, the guard, and what a link logs of its gradients."""
 
+import collections
 import copy
 import math
+import statistics
 
+import distributed_worker
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
 
 from mmkd.models.losses import DistillationLoss
 from mmkd.models.weights import GradientShare, NegativeTransferGuard
@@ -17,6 +21,17 @@ from mmkd.utils.errors import ConfigError
 
 def losses_of(model, batch):
     return model(**model.data_preprocessor(copy.deepcopy(batch), True), mode='loss')
+
+
+def split_terms(terms, target='student1'):
+    """The target's own loss, and its links' terms by name."""
+    own, of_links = 0.0, {}
+    for key, value in terms.items():
+        if key.startswith(f'{target}/loss') and '[' in key:
+            of_links[key] = value
+        elif key.startswith(f'{target}/loss'):
+            own = own + (value if isinstance(value, torch.Tensor) else sum(value))
+    return own, of_links
 
 
 def test_norms_and_cosine_of_gradients():
@@ -39,19 +54,27 @@ def test_norms_of_two_batches_are_compared_per_image():
     assert found.task_norm == pytest.approx(found.link_norm)
 
 
-def test_running_means_start_as_plain_means_and_are_in_the_state():
+def test_running_means_are_of_ratios_and_in_the_state():
+    """Norms are averaged by their logarithms, the first measurements evenly; cosines plainly."""
     rule = GradientShare(share=0.5, momentum=0.9)
     assert rule.factor() == 0
-    for norm in (1.0, 3.0):
-        rule.update(Measurement(norm, 2.0, 0.5))
-    assert (rule.task_norm, rule.link_norm, rule.cosine) == (2.0, 2.0, 0.5)
-    assert rule.factor() == 0.5
+    for norm, cosine in ((1.0, 0.2), (9.0, 0.6)):
+        rule.update(Measurement(norm, 2.0, cosine))
+    assert (rule.task_norm, rule.link_norm) == pytest.approx((3.0, 2.0))
+    assert rule.cosine == pytest.approx(0.4) and rule.factor() == pytest.approx(0.75)
     twin = GradientShare(share=0.5)
     twin.load_state_dict(rule.state_dict())
-    assert twin.factor() == 0.5 and twin.measurements == 2
+    assert twin.factor() == rule.factor() and twin.measurements == 2  # to the last bit
     for _ in range(100):
         rule.update(Measurement(8.0, 2.0, 0.5))
     assert rule.task_norm == pytest.approx(8.0, rel=1e-3)
+
+
+def test_a_batch_without_gradient_does_not_move_the_norms():
+    rule = GradientShare(share=0.1)
+    for task, link in ((1.0, 2.0), (1.0, 0.0), (0.0, 2.0)):
+        rule.update(Measurement(task, link, 0.0))
+    assert rule.factor() == pytest.approx(0.05) and rule.measurements == 3
 
 
 def test_limits_and_links_without_gradient():
@@ -122,11 +145,7 @@ def test_the_share_is_held_for_eight_losses_of_different_scales(toolkit):
     terms = losses_of(model, batch)
     hook.remove()
     level = kept[0][1]
-    own = sum(
-        v if isinstance(v, torch.Tensor) else sum(v)
-        for k, v in terms.items()
-        if k.startswith('student1/loss') and '[' not in k
-    )
+    own, _ = split_terms(terms)
     (task,) = torch.autograd.grad(own, level, retain_graph=True)
     for i in range(len(links)):
         term = terms[f'student1/loss_l{i}[teacher:neck[1]]']
@@ -136,6 +155,53 @@ def test_the_share_is_held_for_eight_losses_of_different_scales(toolkit):
         assert logged.item() == pytest.approx(0.1, rel=0.2)
 
 
+def test_the_share_follows_a_training(toolkit):
+    """With the defaults, over 120 steps in which the task's gradient falls to a tenth."""
+    pytest.importorskip('mmpretrain.models')
+    torch.manual_seed(0)
+    cfg = distributed_worker.classification('individual')
+    del cfg['sharing'], cfg['members']['student2']
+    links = [
+        dict(
+            source='teacher',
+            target='student1',
+            tap='backbone.layer4',
+            connector='ConvConnector',
+            loss=kind,
+            weight=dict(type='GradientShare', share=0.1),
+            name=f'l{i}',
+        )
+        for i, kind in enumerate(LOSSES)
+    ]
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = toolkit.make_distiller(**cfg, links=links, ensemble=dict(members=['student1']))
+        optim_wrapper = toolkit.optim_wrapper(
+            model, optimizer=dict(type='SGD', lr=0.02, momentum=0.9)
+        )
+    batches = [distributed_worker.classification_batch(16, seed=i) for i in range(20)]
+    kept, norms, shares = [], [], collections.defaultdict(list)
+    tapped = model.network('student1').backbone.layer4
+    tapped.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    for iteration in range(120):
+        MessageHub.get_current_instance().update_info('iter', iteration)
+        kept.clear()
+        terms = losses_of(model, batches[iteration % 20])
+        if iteration % 5 == 3 and iteration > 20:  # never in an iteration that measures
+            own, of_links = split_terms(terms)
+            (task,) = torch.autograd.grad(own, kept[0], retain_graph=True)
+            norms.append(task.norm().item())
+            for key, term in of_links.items():
+                (link,) = torch.autograd.grad(term, kept[0], retain_graph=True)
+                shares[key].append((link.norm() / task.norm()).item())
+        optim_wrapper.update_params(model.parse_losses(terms)[0])
+    assert min(norms) < max(norms) / 10  # else there is nothing to follow
+    assert len(shares) == len(links)
+    for key, found in shares.items():
+        # A measurement is 20 steps old at most, in which the gradient falls by two fifths.
+        assert statistics.geometric_mean(found) == pytest.approx(0.1, rel=0.3), key
+        assert statistics.geometric_mean(found[-8:]) == pytest.approx(0.1, rel=0.3), key
+
+
 def test_the_shares_of_one_target_are_capped_together(toolkit):
     weight = dict(type='GradientShare', share=0.3, interval=1, momentum=0.0)
     sharing = dict(type='kdml_mixed_full', weight=weight)
@@ -143,6 +209,18 @@ def test_the_shares_of_one_target_are_capped_together(toolkit):
     terms = losses_of(model, toolkit.make_batch())
     shares = [v.item() for k, v in terms.items() if k.startswith('student1/share')]
     assert len(shares) == 3 and sum(shares) == pytest.approx(0.3, rel=1e-3)
+
+
+@pytest.mark.parametrize('value', [-1, 0, '0.3', True])
+def test_a_cap_is_a_number_above_0(toolkit, value):
+    weight = dict(type='GradientShare')
+    with pytest.raises(ConfigError, match='max_share: expected a number >= 1e-06'):
+        toolkit.make_distiller(sharing=dict(type='kd_p', weight=weight), max_share=value)
+
+
+def test_a_cap_without_a_share_is_refused(toolkit):
+    with pytest.raises(ConfigError, match='max_share: 0.3 caps links whose weight is a'):
+        toolkit.make_distiller(sharing='kd_p', max_share=0.3)
 
 
 def test_measurements_leave_gradients_as_they_are(toolkit):
@@ -201,11 +279,7 @@ def task_gradient(model, batch):
     hook = model.network('student1').neck.register_forward_hook(lambda m, a, out: kept.append(out))
     terms = losses_of(model, batch)
     hook.remove()
-    own = sum(
-        v if isinstance(v, torch.Tensor) else sum(v)
-        for k, v in terms.items()
-        if k.startswith('student1/loss') and '[' not in k
-    )
+    own, _ = split_terms(terms)
     return torch.autograd.grad(own, kept[0][0])[0]
 
 
