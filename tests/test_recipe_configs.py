@@ -22,7 +22,7 @@ def test_the_first_stage_trains_who_teaches_in_the_second(name, tmp_path):
     stage = Pretraining.of(cfg)
     first = stage.cfg.model
     assert list(first.members) == stage.members and 'unlabeled_dataloader' not in stage.cfg
-    assert first.get('sharing') == (dict(type='ml_p') if 'one_' in name else None)
+    assert not first.get('sharing') and not first.get('links')
     assert stage.cfg.default_hooks.checkpoint.save_best.startswith('ensemble/')
     if name.endswith('_cpu'):
         return  # its demo has the same networks
@@ -41,5 +41,12 @@ def test_the_first_stage_trains_who_teaches_in_the_second(name, tmp_path):
         assert others.complement and not labeled.get('complement')
         assert all(labeled[key] == others[key] for key in ('share', 'seed'))
         assert not any('Annotations' in step.type for step in others.dataset.pipeline)
+    elif 'second_' in name:
+        assert links == {(('first1', 'first2'), f'student{i}', 'both') for i in (1, 2)}
+        assert model.evaluated == ['first1', 'first2', 'student1', 'student2', 'ensemble']
+        assert cfg.model.ensemble.members == ['student1', 'student2']
+        members = model.members.networks().values()  # each starts from other weights
+        sums = {sum(float(p.sum()) for p in member.parameters()) for member in members}
+        assert len(sums) == 4
     else:
         assert links == {(('teacher',), f'student{i}', 'labeled') for i in (1, 2)}

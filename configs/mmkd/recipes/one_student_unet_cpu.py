@@ -1,5 +1,5 @@
-# In stages, by one command, on Kvasir-SEG for two CPU cores: two peers first, with labels for half
-# of the images; then their frozen ensemble teaches one student on all images.
+# In stages, by one command, on Kvasir-SEG for two CPU cores: two students alone first, with labels
+# for half of the images; then their frozen ensemble teaches one more on all images.
 _base_ = '../polyp_unet_mixed_cpu.py'
 _peer = _base_.model.members.student1
 _images = _base_.train_dataloader.dataset
@@ -8,7 +8,7 @@ _unlabeled_pipeline = [  # the weak view; label maps are not read
     for step in _base_.train_pipeline
     if step['type'] not in ('LoadAnnotations', 'PhotoMetricDistortion')
 ]
-pretrain = dict(members=['student1', 'student2'], options={'model.sharing': dict(type='ml_p')})
+pretrain = dict(members=['student1', 'student2'])
 model = dict(
     members=dict(teacher=None, student=dict(config=_peer.config, options=_peer.options, seed=3)),
     sharing=None,

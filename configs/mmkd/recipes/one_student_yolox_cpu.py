@@ -1,6 +1,6 @@
-# In stages, by one command, on Kvasir-SEG for two CPU cores: two peers first, with labels for half
-# of the images; then their frozen ensemble, the mean at each position of the dense heads, teaches
-# one student on all images.
+# In stages, by one command, on Kvasir-SEG for two CPU cores: two students alone first, with labels
+# for half of the images; then their frozen ensemble, the mean at each position of the dense heads,
+# teaches one more on all images.
 _base_ = '../polyp_yolox_kdml_cpu.py'
 _peer = _base_.model.members.student1
 _images = _base_.train_dataloader.dataset
@@ -9,7 +9,7 @@ _unlabeled_pipeline = [  # the weak view; boxes are not read
     for step in _base_.train_pipeline
     if step['type'] not in ('LoadAnnotations', 'YOLOXHSVRandomAug')
 ]
-pretrain = dict(members=['student1', 'student2'], options={'model.sharing': dict(type='ml_p')})
+pretrain = dict(members=['student1', 'student2'])
 model = dict(
     members=dict(teacher=None, student=dict(config=_peer.config, options=_peer.options, seed=3)),
     sharing=None,
