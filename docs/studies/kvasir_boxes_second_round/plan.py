@@ -1,5 +1,5 @@
-# Tried once before, with seed 101 and 100 held-out training images: AP50 of the first round 73.0 and
-# 74.7, of its ensemble 72.7; of the second round 75.1 and 74.9, of its ensemble 76.4.
+# Tried once before, with seed 101 and 100 held-out training images: AP50 of the first round 73.0
+# and 74.7, of its ensemble 72.7; of the second round 75.1 and 74.9, of its ensemble 76.4.
 title = "Polyp boxes, 10 % of Kvasir-SEG's labels: an ensemble into two new students, on all images"
 config = 'configs/mmkd/studies/kvasir_boxes_second_round.py'
 _alone = {
@@ -43,7 +43,7 @@ comparisons = [
 test = 't'
 budget = dict(text='four hours on one CPU core', max_minutes=90)
 hypotheses = """
-As in docs/studies/tiny20_second_round, here for detectors: the mean of two frozen detectors, position
-by position, says on all images more than the 90 labels do. Two new detectors gain a point of AP50 and
-so does their ensemble, without any other label.
+As in docs/studies/tiny20_second_round, here for detectors: the mean of two frozen detectors,
+position by position, says on all images more than the 90 labels do. Two new detectors gain a point
+of AP50 and so does their ensemble, without any other label.
 """
