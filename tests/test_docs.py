@@ -217,8 +217,9 @@ def test_every_config_has_a_metafile_entry():
 def test_results_of_a_metafile_are_those_of_its_page(path):
     meta = yaml.safe_load(path.read_text())
     (collection,) = meta['Collections']
-    page = (ROOT / collection['README']).read_text() + (ROOT / 'docs/quickstart.md').read_text()
-    figures = {float(number) for number in re.findall(r'\d+\.\d+', page)}
+    pages = collection['README'], 'docs/methods/earlier.md', 'docs/quickstart.md'
+    text = ' '.join((ROOT / page).read_text() for page in pages)
+    figures = {float(number) for number in re.findall(r'\d+\.\d+', text)}
     for model in meta['Models']:
         assert model['In Collection'] == collection['Name']
         for result in model.get('Results', []):

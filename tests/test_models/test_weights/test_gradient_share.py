@@ -197,6 +197,7 @@ def test_the_share_follows_a_training(toolkit):
     assert min(norms) < max(norms) / 10  # else there is nothing to follow
     assert len(shares) == len(links)
     for key, found in shares.items():
+        print(f'{key}: {statistics.mean(found):.3f}, the last: {statistics.mean(found[-8:]):.3f}')
         # A measurement is 20 steps old at most, in which the gradient falls by two fifths.
         assert statistics.geometric_mean(found) == pytest.approx(0.1, rel=0.3), key
         assert statistics.geometric_mean(found[-8:]) == pytest.approx(0.1, rel=0.3), key
