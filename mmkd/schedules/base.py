@@ -1,3 +1,6 @@
+import inspect
+from typing import Any
+
 from mmkd.utils.checks import check_number
 from mmkd.utils.errors import ConfigError
 
@@ -5,8 +8,10 @@ from mmkd.utils.errors import ConfigError
 class Schedule:
     """A pure function of training progress: the factor of a link's weight.
 
-    Call it with the share of training done, in [0, 1] (values outside are clamped); it returns a
-    float >= 0. A subclass implements `value` and is registered in `mmkd.registry.SCHEDULES`.
+    Call it with the share of training done, in [0, 1] (values outside are clamped), and the whole
+    number of iterations; it returns a float >= 0. A subclass implements `value` and is registered
+    in `mmkd.registry.SCHEDULES`. If its `value` names `max_iters`, it gets that number, too: None
+    where there is no training (`tools/benchmark.py`, a model by itself).
 
     Example:
         >>> @SCHEDULES.register_module()
@@ -17,9 +22,16 @@ class Schedule:
         0.25
     """
 
-    def __call__(self, progress: float) -> float:
-        """Return the value at `progress`, clamped to [0, 1]."""
-        return float(self.value(min(max(progress, 0.0), 1.0)))
+    _names_max_iters = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._names_max_iters = 'max_iters' in inspect.signature(cls.value).parameters
+
+    def __call__(self, progress: float, max_iters: int | None = None) -> float:
+        """Return the value at `progress`, clamped to [0, 1], of `max_iters` iterations."""
+        given: dict[str, Any] = dict(max_iters=max_iters) if self._names_max_iters else {}
+        return float(self.value(min(max(progress, 0.0), 1.0), **given))
 
     def value(self, progress: float) -> float:
         """Return the value at `progress` in [0, 1]."""

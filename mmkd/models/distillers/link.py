@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
 from mmkd.models.connectors.base import WithTerms
@@ -298,9 +298,19 @@ class Link(nn.Module):
         return [self.spec.on_batch(term, batch) for term in self.terms]
 
     def base_factor(self, progress: float) -> float:
-        """Return what weight (1 for a rule) and schedule make at `progress`; 0: not run at all."""
+        """Return what weight (1 for a rule) and schedule make at `progress`; 0: not run at all.
+
+        Raises:
+            ConfigError: If the schedule does not fit into the training's iterations.
+        """
+        if self.source_is_worse:
+            return 0.0
         weight = 1.0 if self.rule is not None else self.spec.weight
-        return 0.0 if self.source_is_worse else weight * self.spec.schedule(progress)
+        max_iters = MessageHub.get_current_instance().get_info('max_iters')
+        try:
+            return weight * self.spec.schedule(progress, max_iters)
+        except ConfigError as error:
+            raise ConfigError(f'{self.key}.schedule: {error}') from error
 
     def factor(self, progress: float) -> float:
         """Return the factor of the link's losses: weight x schedule x guard."""
