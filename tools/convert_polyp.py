@@ -51,7 +51,8 @@ def parse_args() -> argparse.Namespace:
         metavar='RULE',
         help='what stays together in the random cut, so that neighboring frames of a video or '
         'images of a patient are not in train and in val: folder, a regular expression, or '
-        'FILE.csv:COLUMN (default: each image for itself)',
+        'FILE.csv:COLUMN (default: the sequence_id of a metadata.csv beside a set in FOLDER, else '
+        'each image for itself)',
     )
     parser.add_argument(
         '--train-ratio',
@@ -63,7 +64,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--boxes',
         metavar='FILE.json',
-        help="Kvasir-SEG's file of boxes, in place of boxes around the masks' components",
+        help="Kvasir-SEG's file of boxes (kavsir_bboxes.json), in place of boxes around the masks' "
+        'components',
     )
     parser.add_argument(
         '--min-area',

@@ -35,19 +35,47 @@ def images_below(folder: Path, what: str, nested: bool = True) -> list[Path]:
     Raises:
         ConfigError: If a folder cannot be read.
     """
-    return sorted(_walk(folder, what, nested))
+    found = []
+    for root, folders, names in walk(folder, what):
+        found += [root / name for name in image_names(names)]
+        if not nested:
+            folders.clear()
+    return sorted(found)
 
 
-def _walk(folder: Path, what: str, nested: bool) -> Iterator[Path]:
+def image_names(names: list[str]) -> list[str]:
+    """Return those of a folder's file names that are visible image files."""
+    return [
+        name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and name[0] != '.'
+    ]
+
+
+def walk(folder: Path, what: str) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Walk through a folder as `os.walk`, sorted, without hidden folders, but into linked ones.
+
+    A folder that several links lead to is visited once, one around the beginning not at all.
+
+    Args:
+        folder: Where to begin.
+        what: The folder's name in messages.
+
+    Yields:
+        A folder, and the names of the folders and of the files in it. The list of folders can be
+        shortened, and what is taken out is not visited.
+
+    Raises:
+        ConfigError: If a folder cannot be read.
+    """
+
     def fail(error: OSError) -> None:
         raise ConfigError(f'{what}: cannot read {error.filename!r}: {error.strerror}') from error
 
-    seen = set()
+    seen, start = set(), os.path.realpath(folder)
     for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
-        is_new, hidden = real not in seen, ('.', '__')
-        folders[:] = [f for f in folders if nested and is_new and not f.startswith(hidden)]
+        if real in seen or start.startswith(os.path.join(real, '')):
+            folders.clear()
+            continue
         seen.add(real)
-        for name in names:
-            if is_new and Path(name).suffix.lower() in IMAGE_SUFFIXES and name[0] != '.':
-                yield Path(root) / name
+        folders[:] = sorted(f for f in folders if not f.startswith(('.', '__')))
+        yield Path(root), folders, names

@@ -1,8 +1,7 @@
 """Pairs of images and masks in the layouts that polyp data sets are published in."""
 
-import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import IMAGE_SUFFIXES, printable
 
 from .box_files import box_files, match_boxes
-from .files import images_below
+from .files import image_names, images_below, walk
 from .groups import stem_of
 
 # Folder names in lower case, letters alone; Kvasir-SEG, PraNet's archives: images, masks;
@@ -22,7 +21,7 @@ MASK_FOLDERS = ('masks', 'mask', 'groundtruth', 'groundtruths', 'gt', 'gtpolyp')
 BOX_FOLDERS = ('annotations', 'annotation')  # LDPolypVideo, with text files in place of masks
 # What some sets add to a mask's name: 100H0050_mask.jpg (PolypGen), p12.tif (ETIS, CVC-ColonDB).
 MASK_AFFIX = re.compile(r'[_-](?:mask|gt|seg|segmentation|groundtruth)$|^(?:mask_|p(?=\d+$))', re.I)
-DEPTH = 4
+FORMATS = ('png', 'tif', 'tiff')  # folders of a set's copies (CVC-ClinicDB)
 
 
 class Pair(NamedTuple):
@@ -31,7 +30,7 @@ class Pair(NamedTuple):
     `name` is what lists, tables and the written files call it; `path` is the image's path relative
     to its folder of images (with the set's name in front, where images lie directly in it), which
     rules for sequences are applied to; `part` is the published set it belongs to, `split` the
-    published split or an empty text.
+    published split or an empty text, `sequence` what it must stay together with (empty: nothing).
     """
 
     name: str
@@ -40,6 +39,7 @@ class Pair(NamedTuple):
     mask: Path
     part: str = ''
     split: str = ''
+    sequence: str = ''
 
 
 class Part(NamedTuple):
@@ -104,34 +104,52 @@ def match(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, Path]:
     return found
 
 
-def find_parts(folder: Path) -> list[Part]:
-    """Return the sets in a folder: each pair of a folder of images and one of masks.
+def find_parts(folder: Path) -> tuple[list[Part], list[str]]:
+    """Find the sets in a folder, at any depth: each pair of a folder of images and one of masks.
+
+    Returns:
+        The sets, and the folders with images that belong to none, each with the number of images:
+        PolypGen's `negativeOnly`, for example. Of nested ones the outermost is named.
 
     Raises:
         MissingData: If there is no such folder.
-        ConfigError: If no pair of folders is found.
+        ConfigError: If no pair of folders is found, or a folder cannot be read.
     """
     folder = folder.absolute()
     if not folder.is_dir():
         raise MissingData(f'FOLDER: no folder {str(folder)!r} (from {Path.cwd()})')
-    parts = []
-    for root, folders, _ in os.walk(folder):
-        place = Path(root).relative_to(folder)
-        folders[:] = sorted(f for f in folders if not f.startswith(('.', '__')))
-        if len(place.parts) >= DEPTH:
-            folders[:] = []
-        pairs = _pairs_of_folders(folders) or _with_boxes(Path(root), folders)
+    parts, places, loose = [], [], {}
+    for root, folders, names in walk(folder, 'FOLDER'):
+        place = root.relative_to(folder)
+        loose[place] = len(image_names(names))
+        pairs = _pairs_of_folders(folders) or _with_boxes(root, folders)
         for images, masks in pairs:
-            parts.append(
-                Part(place.as_posix(), _split_of(place), Path(root) / images, Path(root) / masks)
-            )
+            # Several pairs at one place are several sets, so each needs a name.
+            name = (place / images if len(pairs) > 1 else place).as_posix()
+            parts.append(Part(name, _split_of(place), root / images, root / masks))
+            places.append(place)
             folders[:] = [f for f in folders if f not in (images, masks)]
     if not parts:
         raise ConfigError(
             f'FOLDER: {str(folder)!r} has no folder of images ({", ".join(IMAGE_FOLDERS)}) beside '
             f'one of masks ({", ".join(MASK_FOLDERS)}); name both: IMAGES MASKS OUT'
         )
-    return _without_copies(parts, folder)
+    return _without_copies(parts, folder), _in_no_set(loose, places)
+
+
+def _in_no_set(loose: dict[Path, int], places: list[Path]) -> list[str]:
+    """Name the folders with images outside of the sets' folders, with their numbers of images.
+
+    Args:
+        loose: Number of images in each folder.
+        places: The folders that the sets' pairs of folders lie in.
+    """
+    with_sets = {around for place in places for around in (place, *place.parents)}
+    counts: Counter[str] = Counter()
+    for place, count in loose.items():
+        outside = [p for p in (place, *place.parents) if p not in with_sets]
+        counts[(outside[-1] if outside else place / '*').as_posix()] += count
+    return [f'{name} ({n} image{"s" * (n > 1)})' for name, n in counts.items() if n]
 
 
 def _pairs_of_folders(folders: list[str]) -> list[tuple[str, str]]:
@@ -172,7 +190,7 @@ def _without_copies(parts: list[Part], folder: Path) -> list[Part]:
     """Keep one of a set's copies in several formats, the first by name (CVC-ClinicDB: PNG)."""
     kept: dict[str, Part] = {}
     for part in sorted(parts):
-        bare = '/'.join(p for p in Path(part.name).parts if p.lower() not in ('png', 'tif', 'tiff'))
+        bare = '/'.join(p for p in Path(part.name).parts if p.lower() not in FORMATS)
         kept.setdefault(bare, part._replace(name=bare or folder.name))
     return list(kept.values())
 

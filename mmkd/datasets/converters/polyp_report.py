@@ -28,6 +28,10 @@ class PolypReport(ConversionReport):
     without_mask: list[str] = field(default_factory=list)
     without_image: list[str] = field(default_factory=list)
     in_no_list: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+    in_no_set: list[str] = field(default_factory=list)
+    sequence_tables: list[str] = field(default_factory=list)
+    unused_boxes: list[str] = field(default_factory=list)
 
     @property
     @override
@@ -63,4 +67,8 @@ class PolypReport(ConversionReport):
             ('empty mask, kept as negative', self.empty),
             ('no value above half of the scale in the mask, kept as negative', self.dim),
             ('mask of specks alone, kept as negative', self.specks_only),
+            ("for test by FOLDER's own name", self.held_out),
+            ('folder of images in no set (no masks beside it), ignored', self.in_no_set),
+            ('file of boxes, not used without --boxes', self.unused_boxes),
+            ('sequences kept together in the random cut, as listed in', self.sequence_tables),
         ]

@@ -10,8 +10,9 @@ import numpy as np
 from mmkd.datasets.errors import MissingData
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.images import printable
 
-from .groups import are_numbered, cut_groups, groups_of, stem_of
+from .groups import cut_groups, groups_of, numbered, stem_of
 from .layouts import Pair
 from .polyp_options import SPLITS, PolypOptions
 from .polyp_report import PolypReport
@@ -54,30 +55,30 @@ def _random_cut(
 ) -> dict[str, list[Pair]]:
     ratio = 0.9 if options.train_ratio is None else options.train_ratio
     generator = np.random.default_rng(options.seed)
+    known = {pair.sequence for pair in pairs} - {''}
     if options.sequence is None:
+        _warn_of_neighbors(pairs, report)
+    if options.sequence is None and not known:
         order = generator.permutation(len(pairs))
         train = set(order[: round(len(pairs) * ratio)].tolist())
-        if are_numbered([pair.name for pair in pairs]):
-            report.warnings.append(
-                'the names are numbered like frames of videos, and the random cut takes no '
-                'account of sequences: neighbors, which look alike, may be in train and in val, '
-                'and what is measured is too good. Use --sequence folder|REGEX|FILE.csv:COLUMN, '
-                'or lists (--split)'
-            )
         return dict(
             train=[pair for i, pair in enumerate(pairs) if i in train],
             val=[pair for i, pair in enumerate(pairs) if i not in train],
         )
-    groups = groups_of([pair.path for pair in pairs], options.sequence, '--sequence')
+    if options.sequence is None:  # an image of no known sequence is for itself
+        groups = [pair.sequence or str(i) for i, pair in enumerate(pairs)]
+    else:
+        groups = groups_of([pair.path for pair in pairs], options.sequence, '--sequence')
+        known = set(groups)
     sizes = dict(sorted(Counter(groups).items()))
-    if len(sizes) < 2:
+    if options.sequence is not None and len(sizes) < 2:
         raise ConfigError(
             f'--sequence {options.sequence}: a random cut takes two sequences at least, got '
             f'{len(sizes)}'
         )
     chosen = cut_groups(sizes, ratio, generator)
-    report.sequences = dict(train=len(chosen), val=len(sizes) - len(chosen))
-    if len(sizes) == len(pairs):
+    report.sequences = dict(train=len(known & chosen), val=len(known - chosen))
+    if options.sequence is not None and len(sizes) == len(pairs):
         report.warnings.append(
             f'--sequence {options.sequence}: every image is a sequence of its own; the cut is by '
             'image'
@@ -86,6 +87,26 @@ def _random_cut(
         train=[pair for pair, group in zip(pairs, groups) if group in chosen],
         val=[pair for pair, group in zip(pairs, groups) if group not in chosen],
     )
+
+
+def _warn_of_neighbors(pairs: list[Pair], report: PolypReport) -> None:
+    """Warn of each set with frames of videos, as their names tell, and no known sequences."""
+    names: dict[str, list[str]] = {}
+    for pair in pairs:
+        if not pair.sequence:
+            names.setdefault(pair.part, []).append(pair.name)
+    found = {part: numbered(members) for part, members in names.items()}
+    listed = [
+        f'{n} names' + (f' in {printable(part)}' if part else '') for part, n in found.items() if n
+    ]
+    if listed:
+        more = f' and names in {len(listed) - 5} other sets' if len(listed) > 5 else ''
+        report.warnings.append(
+            f'{", ".join(listed[:5])}{more} are numbered like frames of videos, and the random cut '
+            'takes no account of sequences: neighbors, which look alike, may be in train and in '
+            'val, and what is measured is too good. Use --sequence folder|REGEX|FILE.csv:COLUMN, '
+            'or lists (--split)'
+        )
 
 
 def read_splits(lists: Mapping[str, str | Path], names: Sequence[str]) -> dict[str, list[str]]:

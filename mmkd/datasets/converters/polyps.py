@@ -1,6 +1,7 @@
 """From images and masks of polyps to COCO boxes and MMSegmentation's label maps."""
 
 from collections import Counter
+from os.path import abspath
 from pathlib import Path
 
 from mmkd.utils.checks import choose
@@ -13,6 +14,9 @@ from .polyp_options import PolypOptions
 from .polyp_report import PolypReport
 from .polyp_splits import share_out
 from .polyp_writer import PolypWriter, read_boxes
+from .sequence_tables import with_sequences
+
+BOXES = '*_bboxes.json'  # Kvasir-SEG's is spelled kavsir_bboxes.json
 
 
 def convert_polyps(
@@ -67,7 +71,9 @@ def convert_polyp_folder(
     `TrainDataset` and `TestDataset/<set>`, PolypGen's centers (`data_C1/images_C1`,
     `data_C1/masks_C1`), SUN-SEG (`Frame/<case>`, `GT/<case>`), LDPolypVideo (`Images/<video>`,
     `Annotations/<video>/*.txt`: boxes, no label maps), and several of these beside each other. A
-    published split is kept; each of several test sets becomes a split `test_<set>`.
+    published split is kept; each of several test sets becomes a split `test_<set>`. The names of
+    the folders tell it, or FOLDER's own (`TestDataset` alone). In a random cut, sequences stay
+    together that a `metadata.csv` beside a set's folders lists (CVC-ClinicDB as on Kaggle).
 
     Args:
         folder: The data set.
@@ -84,13 +90,24 @@ def convert_polyp_folder(
     """
     check_apart(out, dict(FOLDER=folder))
     options = options or PolypOptions()
-    parts = find_parts(Path(folder))
+    parts, in_no_set = find_parts(Path(folder))
     for name in options.test:
         choose(name, [part.name for part in parts], '--test')
     parts = [p._replace(split='test') if p.name in options.test else p for p in parts]
-    report = PolypReport()
+    report = PolypReport(in_no_set=in_no_set)
+    # PraNet's TestDataset alone. A FOLDER that is named for training is cut as any other set.
+    is_test = Path(abspath(folder)).name.lower().startswith('test')
+    if is_test and not any(part.split for part in parts):
+        parts = [part._replace(split='test') for part in parts]
+        report.held_out = [part.name for part in parts]
     parts, pairs, report.without_mask, report.without_image = read_parts(parts)
     report.parts = parts
+    if not (options.sequence or options.splits or options.one_split):
+        pairs = with_sequences(pairs, parts, Path(folder), report)
+    if not options.boxes:
+        root = Path(folder).absolute()
+        files = [path for part in parts for path in part.images.parent.glob(BOXES)]
+        report.unused_boxes = [path.relative_to(root).as_posix() for path in sorted(set(files))]
     tests = [part for part in parts if part.split == 'test']
     if len(tests) > 1 or options.test:
         short = _short_names([part.name for part in tests])
@@ -125,7 +142,14 @@ def _convert(
             )
         for split, count in report.images.items():
             if not count:
-                raise ConfigError(f'split {split!r}: no usable image with a mask\n{report.table()}')
+                is_cut = not (splits[split] or options.splits or options.one_split)
+                reason = (
+                    'the random cut leaves no image for it; use --one-split NAME to cut nothing, '
+                    'or another --train-ratio'
+                    if is_cut
+                    else 'no usable image with a mask'
+                )
+                raise ConfigError(f'split {split!r}: {reason}\n{report.table()}')
         if report.dim and not sum(report.boxes.values()):
             raise ConfigError(
                 'MASKS: no mask has a value above half of its scale; expected polyps of 255 (or '

@@ -25,6 +25,12 @@ def add(folder, images, masks, count=4, name='{}.png', mask='{}.png', first=1):
         write_image(folder / masks / mask.format(i), MASK)
 
 
+def add_named(folder, images, masks):
+    """Write 40 pairs whose names are no neighbors."""
+    for i in range(40):
+        add(folder, images, masks, 1, f'cju{3 * i}qkw.png', f'cju{3 * i}qkw.png')
+
+
 def names(out, split):
     content = json.loads((out / 'annotations' / f'{split}.json').read_text())
     assert sorted(path.name for path in (out / 'images' / split).iterdir()) == sorted(
@@ -62,7 +68,9 @@ def test_kvasir_seg_with_and_without_its_boxes(tmp_path):
     ]
     assert 'Kvasir-SEG' in report.table().splitlines()[1]
     assert len(names(tmp_path / 'out', 'train')) == 9
-    convert(tmp_path, boxes=path, overwrite=True)
+    line = 'file of boxes, not used without --boxes: 1: Kvasir-SEG/kavsir_bboxes.json'
+    assert line in report.table()
+    assert line not in convert(tmp_path, boxes=path, overwrite=True).table()
     (entry,) = json.loads((tmp_path / 'out/annotations/val.json').read_text())['annotations']
     assert entry['bbox'] == [9, 8, 22, 12] and entry['area'] == 240  # the mask in the box
     for change, message in (
@@ -79,40 +87,120 @@ def test_kvasir_seg_with_and_without_its_boxes(tmp_path):
             convert(tmp_path, boxes=path, overwrite=True)
 
 
-def test_clinic_db_is_read_once_and_cut_by_sequence(tmp_path):
-    for kind in ('PNG', 'TIF'):
-        add(
-            tmp_path / f'in/CVC-ClinicDB/{kind}',
-            'Original',
-            'Ground Truth',
-            count=24,
-            name='{}.' + kind.lower(),
-            mask='{}.' + kind.lower(),
-        )
-    rows = [f'{i},{(i - 1) // 6},PNG/Original/{i}.png' for i in range(1, 25)]
-    table = tmp_path / 'in/CVC-ClinicDB/metadata.csv'
+def clinic_db(folder, count=24, rows=None):
+    """Write CVC-ClinicDB as on Kaggle, with sequences of 6 images; return its table."""
+    for kind in ('png', 'tif'):
+        name = '{}.' + kind
+        add(folder / kind.upper(), 'Original', 'Ground Truth', count=count, name=name, mask=name)
+    rows = rows or [f'{i},{(i - 1) // 6},PNG/Original/{i}.png' for i in range(1, count + 1)]
+    table = folder / 'metadata.csv'
     table.write_text('\n'.join(['frame_id,sequence_id,png_image_path', *rows]))
-    report = convert(tmp_path)
-    assert report.images == dict(train=22, val=2)
-    assert 'WARNING: the names are numbered like frames of videos' in report.table()
-    report = convert(
-        tmp_path, overwrite=True, sequence=f'{table}:sequence_id', train_ratio=0.75, seed=3
-    )
+    return table
+
+
+def test_clinic_db_is_read_once_and_cut_by_the_sequences_of_its_table(tmp_path):
+    table = clinic_db(tmp_path / 'in/CVC-ClinicDB')
+    report = convert(tmp_path, train_ratio=0.75, seed=3)
     assert report.images == dict(train=18, val=6) and not report.warnings
     assert report.sequences == dict(train=3, val=1)
+    line = 'sequences kept together in the random cut, as listed in: 1: CVC-ClinicDB/metadata'
+    assert line in report.table()
     numbers = sorted(int(Path(name).stem) for name in names(tmp_path / 'out', 'val'))
     assert numbers == list(range(numbers[0], numbers[0] + 6)) and numbers[0] % 6 == 1
+    given = convert(
+        tmp_path, overwrite=True, sequence=f'{table}:sequence_id', train_ratio=0.75, seed=3
+    )
+    assert given.images == report.images and given.sequences == report.sequences
+    assert line not in given.table()
+    png = convert_polyp_folder(tmp_path / 'in/CVC-ClinicDB/PNG', tmp_path / 'png')
+    assert png.sequence_tables == ['../metadata.csv']
+    table.unlink()
+    report = convert(tmp_path, overwrite=True)
+    assert report.images == dict(train=22, val=2) and not report.sequences
+    assert 'WARNING: 24 names in CVC-ClinicDB are numbered like frames' in report.table()
 
 
-def test_pranet_keeps_its_split_and_names_each_test_set(tmp_path):
-    add(tmp_path / 'in/TrainDataset', 'image', 'mask', count=6)
+def test_clinic_db_beside_a_set_without_sequences(tmp_path):
+    clinic_db(tmp_path / 'in/CVC-ClinicDB')
+    add_named(tmp_path / 'in/Kvasir', 'images', 'masks')
+    report = convert(tmp_path, train_ratio=0.7)
+    assert sum(report.images.values()) == 64 and not report.warnings
+    assert sum(report.sequences.values()) == 4
+    train, val = (
+        {
+            int(Path(name).stem.rpartition('_')[2])
+            for name in names(tmp_path / 'out', split)
+            if 'CVC' in name
+        }
+        for split in ('train', 'val')
+    )
+    assert len(train) + len(val) == 24
+    assert not {(i - 1) // 6 for i in train} & {(i - 1) // 6 for i in val}
+    assert any('Kvasir' in name for name in names(tmp_path / 'out', 'val'))
+
+
+@pytest.mark.parametrize(
+    'rows, message',
+    [
+        (['1,0,PNG/Original/1.png', '2,0,'], 'gives no group for 22 of 24 files'),
+        ([f'{i},{i},' for i in range(1, 25)] + ['1,9,'], 'several values of'),
+    ],
+)
+def test_a_table_of_sequences_that_cannot_be_used(tmp_path, rows, message):
+    clinic_db(tmp_path / 'in/CVC-ClinicDB', rows=rows)
+    table = convert(tmp_path).table()
+    assert 'WARNING: CVC-ClinicDB/metadata.csv is not used for the cut: ' in table
+    assert message in table and 'WARNING: 24 names in CVC-ClinicDB are numbered' in table
+
+
+def test_a_table_of_something_else_is_not_read(tmp_path):
+    clinic_db(tmp_path / 'in/CVC-ClinicDB').write_text('frame_id,age\n1,70\n')
+    report = convert(tmp_path)
+    assert len(report.warnings) == 1 and 'metadata.csv' not in report.table()
+
+
+@pytest.mark.parametrize('numbered, is_warned', [(25, True), (15, False)])
+def test_numbered_images_among_named_ones_are_warned_of(tmp_path, numbered, is_warned):
+    """PraNet's TrainDataset: Kvasir-SEG by its names, CVC-ClinicDB by its numbers."""
+    folder = tmp_path / 'in/PraNet/TrainDataset'
+    add_named(folder, 'image', 'mask')
+    add(folder, 'image', 'mask', count=numbered)
+    assert not convert(tmp_path).warnings  # not cut
+    warnings = convert(tmp_path, train_ratio=0.9, overwrite=True).warnings
+    assert [
+        w.startswith('25 names in PraNet/TrainDataset are numbered like frames of videos')
+        for w in warnings
+    ] == [True] * is_warned
+
+
+@pytest.mark.parametrize('around', ['', 'zip', 'data/zip/unpacked/here'])
+def test_pranet_keeps_its_split_and_names_each_test_set(tmp_path, around):
+    folder = tmp_path / 'in' / around
+    add(folder / 'TrainDataset', 'image', 'mask', count=6)
     for name in ('CVC-300', 'Kvasir'):
-        add(tmp_path / 'in/TestDataset' / name, 'images', 'masks', count=2)
+        add(folder / 'TestDataset' / name, 'images', 'masks', count=2)
     report = convert(tmp_path)
     assert report.images == {'train': 6, 'test_CVC-300': 2, 'test_Kvasir': 2}
     assert names(tmp_path / 'out', 'test_Kvasir') == ['1.png', '2.png']
     report = convert(tmp_path, overwrite=True, train_ratio=0.5)  # asked for: a val of its own
     assert report.images == {'train': 3, 'val': 3, 'test_CVC-300': 2, 'test_Kvasir': 2}
+
+
+def test_a_folder_of_test_sets_alone_is_no_training_set(tmp_path, monkeypatch):
+    folder = tmp_path / 'TestDataset'
+    for name in ('CVC-300', 'Kvasir'):
+        add(folder / name, 'images', 'masks', count=5)
+    report = convert_polyp_folder(folder, tmp_path / 'out')
+    assert report.images == {'test_CVC-300': 5, 'test_Kvasir': 5}
+    assert [part.split for part in report.parts] == ['test', 'test']
+    assert "for test by FOLDER's own name: 2: CVC-300, Kvasir" in report.table()
+    monkeypatch.chdir(folder)
+    again = convert_polyp_folder('.', tmp_path / 'out', PolypOptions(overwrite=True))
+    assert again.images == report.images
+    # A training set alone is cut, as a set of any other name.
+    add(tmp_path / 'TrainDataset', 'image', 'mask', count=10)
+    report = convert_polyp_folder(tmp_path / 'TrainDataset', tmp_path / 'cut')
+    assert report.images == dict(train=9, val=1)
 
 
 @pytest.mark.parametrize(
@@ -160,12 +248,73 @@ def test_videos_in_folders_stay_together(tmp_path):
         convert(tmp_path, sequence='case', overwrite=True)
 
 
-def test_sun_seg_has_seen_and_unseen_test_sets(tmp_path):
+@pytest.mark.parametrize('around', ['', 'all/zip/SUN-SEG'])
+def test_sun_seg_has_seen_and_unseen_test_sets(tmp_path, around):
+    folder = tmp_path / 'in' / around
     for place in ('TrainDataset', 'TestEasyDataset/Seen', 'TestEasyDataset/Unseen'):
         for kind in ('Frame', 'GT', 'Edge'):
-            add(tmp_path / 'in' / place, f'{kind}/case1', f'{kind}/case1', count=2)
+            add(folder / place, f'{kind}/case1', f'{kind}/case1', count=2)
     report = convert(tmp_path)
     assert report.images == {'train': 2, 'test_Seen': 2, 'test_Unseen': 2}
+    assert report.in_no_set == [f'{part.name}/Edge (2 images)' for part in report.parts]
+
+
+def alone(folder):
+    """Write an image without a mask."""
+    folder.mkdir(parents=True)
+    write_image(folder / '1.jpg', IMAGE)
+
+
+def test_polypgen_with_its_sequences_in_folders_around_it(tmp_path):
+    folder = tmp_path / 'in/zip/PolypGen2021_MultiCenterData_v3'
+    add(folder / 'data_C1', 'images_C1', 'masks_C1', name='{}.jpg', mask='{}_mask.jpg')
+    for i in (1, 2):
+        place = folder / f'sequenceData/positive/seq{i}'
+        add(place, f'images_seq{i}', f'masks_seq{i}', name='{}.jpg', mask='{}_mask.jpg')
+        alone(folder / f'sequenceData/negativeOnly/seq{i}_neg')
+    alone(folder / 'data_C1/bbox_image_C1')
+    report = convert(tmp_path, sequence='folder')
+    start = 'zip/PolypGen2021_MultiCenterData_v3/'
+    assert [part.name.removeprefix(start) for part in report.parts] == [
+        'data_C1',
+        'sequenceData/positive/seq1',
+        'sequenceData/positive/seq2',
+    ]
+    assert sum(report.images.values()) == 12 and sum(report.sequences.values()) == 3
+    assert report.in_no_set == [
+        f'{start}data_C1/bbox_image_C1 (1 image)',
+        f'{start}sequenceData/negativeOnly (2 images)',
+    ]
+    assert 'folder of images in no set (no masks beside it), ignored: 2: zip' in report.table()
+
+
+def test_several_pairs_of_folders_at_one_place(tmp_path):
+    for i in (1, 2):
+        add(tmp_path / 'in/all', f'images_C{i}', f'masks_C{i}', name='{}.jpg', mask='{}_mask.jpg')
+    report = convert(tmp_path, one_split='train')
+    assert [(p.name, p.pairs) for p in report.parts] == [('all/images_C1', 4), ('all/images_C2', 4)]
+    assert report.images == dict(train=8)
+
+
+def test_linked_sets_are_found(tmp_path):
+    add(tmp_path / 'elsewhere/Kvasir', 'images', 'masks', name='cju{}.png', mask='cju{}.png')
+    add(tmp_path / 'elsewhere/ETIS', 'images', 'masks', name='{}.png')
+    (tmp_path / 'in').mkdir()
+    for name in ('Kvasir', 'ETIS'):
+        (tmp_path / 'in' / name).symlink_to(tmp_path / 'elsewhere' / name)
+    (tmp_path / 'in/again').symlink_to('.')
+    (tmp_path / 'in/around').symlink_to('..')
+    report = convert(tmp_path, one_split='train')
+    assert [(part.name, part.pairs) for part in report.parts] == [('ETIS', 4), ('Kvasir', 4)]
+
+
+def test_too_few_images_for_a_cut(tmp_path):
+    add(tmp_path / 'in', 'images', 'masks', count=4)
+    with pytest.raises(
+        ConfigError, match="split 'val': .* leaves no image for it; use --one-split"
+    ):
+        convert(tmp_path)
+    assert convert(tmp_path, one_split='val').images == dict(val=4)
 
 
 def boxes(folder, video, count=3, text='1\n10 8 30 20\n', name='{}'):

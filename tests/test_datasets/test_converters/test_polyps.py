@@ -195,7 +195,7 @@ def test_inputs_that_are_wrong(tmp_path, source):
     for key, value in (('train_ratio', 1.5), ('min_area', -1)):
         with pytest.raises(ValueError, match=f'--{key.replace("_", "-")}: .*{value}'):
             convert(source, tmp_path / 'out', **{key: value})
-    with pytest.raises(ValueError, match="split 'val': no usable image"):
+    with pytest.raises(ValueError, match="split 'val': the random cut leaves no image"):
         convert(source, tmp_path / 'out', train_ratio=0.99)
     with pytest.raises(ValueError, match='cannot write there'):
         convert(source, tmp_path / 'file' / 'out')
