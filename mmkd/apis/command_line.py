@@ -177,14 +177,19 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
 
 
 def read_config(path: str | Path) -> Config:
-    """Load a config file; whatever is wrong with it is told with its path."""
+    """Load a config file, or `package::path`; whatever is wrong with it is told with its path."""
     from mmengine.config import Config
 
-    import mmkd.utils.config  # noqa: F401 (`_base_ = 'mmkd::...'`)
+    # Imported, it also lets `_base_` name such configs.
+    from mmkd.utils.config import package_config_folder, package_config_path
 
     path = str(path)
+    if '::' in path:
+        path = package_config_path(path, 'config')
     if not Path(path).is_file():
-        raise ConfigError(f'no config file {path!r} (from {Path.cwd()})')
+        own = package_config_folder('mmkd', 'config') / 'mmkd' / path
+        hint = f"; mmkd's own is 'mmkd::mmkd/{path}'" if own.is_file() else ''
+        raise ConfigError(f'no config file {path!r} (from {Path.cwd()}){hint}')
     try:
         return Config.fromfile(path)
     except ConfigError:

@@ -27,21 +27,24 @@ def package_config_path(reference: str, key: str) -> str:
         ConfigError: If the package is not installed, ships no configs or has no such file.
     """
     package, _, path = reference.partition('::')
-    try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        raise ConfigError(
-            f'{key}: {reference!r}: the package {package!r} cannot be imported ({error})'
-        ) from error
-    if module.__file__ is None:
-        raise ConfigError(f'{key}: {reference!r}: {package!r} is a folder without an __init__.py')
-    folder = Path(module.__file__).parent / '.mim' / 'configs'
-    if not folder.is_dir():
-        folder = Path(module.__file__).parents[1] / 'configs'  # an editable install of the package
+    folder = package_config_folder(package, f'{key}: {reference!r}')
     if not (folder / path).is_file():
         names = sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py'))
         choose(path, names, f'{key} ({package}::)')
     return str(folder / path)
+
+
+def package_config_folder(package: str, key: str) -> Path:
+    """Return the folder of a package's configs; a ConfigError begins with `key`."""
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f'{key}: the package {package!r} cannot be imported ({error})') from error
+    if module.__file__ is None:
+        raise ConfigError(f'{key}: {package!r} is a folder without an __init__.py')
+    folder = Path(module.__file__).parent / '.mim' / 'configs'
+    # The other one is that of an editable install.
+    return folder if folder.is_dir() else Path(module.__file__).parents[1] / 'configs'
 
 
 _mmengine_base_path = Config._get_cfg_path

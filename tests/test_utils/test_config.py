@@ -39,3 +39,17 @@ def test_a_base_that_is_not_there_is_named(tmp_path):
         config(tmp_path, "_base_ = 'mmkd::mmkd/polyp_yolo_kd.py'")
     with pytest.raises(ConfigError, match='mmkdd'):
         config(tmp_path, "_base_ = 'mmkdd::mmkd/polyp_yolox_kd.py'")
+
+
+def test_a_command_takes_mmkds_own_configs_by_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cfg = read_config('mmkd::mmkd/polyp_unet_mixed_demo.py')
+    assert cfg.model.type == 'mmkd.OnlineDistiller' and cfg.default_scope == 'mmseg'
+    with pytest.raises(ConfigError, match="did you mean 'mmkd/polyp_unet_mixed_demo.py'"):
+        read_config('mmkd::mmkd/polyp_unet_mixed_dem.py')
+    with pytest.raises(ConfigError, match="own is 'mmkd::mmkd/polyp_unet_mixed_demo.py'$"):
+        read_config('polyp_unet_mixed_demo.py')
+    with pytest.raises(ConfigError, match=r"no config file 'nothing.py' \(from .*\)$"):
+        read_config('nothing.py')
+    with pytest.raises(ConfigError, match="config: 'nopackage::a.py': .* cannot be imported"):
+        read_config('nopackage::a.py')
