@@ -14,10 +14,19 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
+from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import IMAGE_SUFFIXES, decode_image, image_problem
 
-VIDEO_SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.ts', '.webm', '.wmv')
+# What OpenCV reads beyond the formats of data sets; AVIF and GIF in its newer builds.
+READ_SUFFIXES = (
+    *IMAGE_SUFFIXES,
+    *('.avif', '.dib', '.gif', '.jp2', '.jpe', '.pbm', '.pgm', '.pnm', '.ppm', '.webp'),
+)
+VIDEO_SUFFIXES = (
+    *('.3g2', '.3gp', '.asf', '.avi', '.flv', '.m2ts', '.m2v', '.m4v', '.mkv', '.mov', '.mp4'),
+    *('.mpeg', '.mpg', '.mts', '.mxf', '.ogv', '.ts', '.vob', '.webm', '.wmv'),
+)
 # `camera:0`, or the address of a stream, e.g. `camera:rtsp://10.0.0.7/live`.
 CAMERA = re.compile(r'camera:(\d+|[a-z]+://\S+)')
 # FFmpeg would print around the one message; it reads this before its first video.
@@ -48,10 +57,13 @@ class Frames:
     Args:
         source: Path of an image, a folder, a text file with a path per line, or a video;
             `camera:0` or `camera:ADDRESS` of a stream (rtsp, http, ...); a BGR image as an array;
-            or a list of images.
+            or a list of images. A file under an unknown suffix is an image if it begins as one,
+            and else a video.
         limit: The most frames to give. Default: all; a camera's until it is stopped by Ctrl-C.
 
     Attributes:
+        folder: The folder that was named, None for other inputs.
+        files: The files that are read: images, a video, a list.
         total: How many frames there are, None if that is not known (cameras, some videos).
         fps: Frames a second of a video or camera, None for images.
 
@@ -61,19 +73,28 @@ class Frames:
     """
 
     def __init__(self, source: Source, limit: int | None = None) -> None:
+        if limit is not None:
+            check_integer(limit, 'limit')
         self.limit = limit
         self.fps: float | None = None
         self.total: int | None = None
         self.video: str | int | None = None
         self.live = False
         self.stem = ''
+        self.folder: Path | None = None
+        self.files: list[Path] = []
         self.images: list[tuple[str, Path | np.ndarray]] = []
         if isinstance(source, np.ndarray):
             self.images = [('image.png', source)]
         elif isinstance(source, list | tuple):
             self.images = _of_list(source)
-        else:
+        elif isinstance(source, str | Path):
             self._open(str(source))
+        else:
+            raise ConfigError(
+                f'INPUT: expected a path, a camera, a BGR image or a list of images, got {source!r}'
+            )
+        self.files += [item for _, item in self.images if isinstance(item, Path)]
         if self.images:
             self.total = len(self.images)
         if limit is not None:
@@ -88,21 +109,18 @@ class Frames:
                 (int(name), f'camera{name}') if name.isdigit() else (name, 'camera')
             )
         elif path.is_dir():
-            self.images = _of_folder(path)
+            self.folder, self.images = path, _of_folder(path)
             return
         elif not path.is_file():
-            hint = ''
-            if source.isdigit() or '://' in source:
-                hint = f" (a camera is named 'camera:{source}')"
-            raise ConfigError(f'INPUT: no image, folder, list or video {source!r}{hint}')
+            raise ConfigError(_missing(source))
         elif path.suffix.lower() == '.txt':
-            self.images = _of_text(path)
+            self.files, self.images = [path], _of_text(path)
             return
-        elif path.suffix.lower() not in VIDEO_SUFFIXES:
+        elif _is_image(path):
             self.images = [(path.name, path)]
             return
         else:
-            self.video, self.stem = source, path.stem
+            self.video, self.stem, self.files = source, path.stem, [path]
         # Opened again for the frames: while the model is loaded a camera's pictures would pile up.
         with _capture(self.video, self.live) as video:
             fps, count = video.get(cv2.CAP_PROP_FPS), video.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -129,16 +147,14 @@ class Frames:
             if isinstance(item, np.ndarray):
                 image, path = _checked(item), None
             else:
-                data, path = item.read_bytes(), item
-                problem = image_problem(data)
-                decoded = None if problem else decode_image(data)
-                if decoded is None:
-                    told = f'{item} {problem or "is no image that OpenCV can read"}'
+                path = item
+                found, problem = _decoded(path)
+                if found is None:
                     if len(self.images) == 1:
-                        raise ConfigError(f'INPUT: {told}')
-                    warnings.warn(f'left out: {told}')
+                        raise ConfigError(f'INPUT: {path} {problem}')
+                    warnings.warn(f'left out: {path} {problem}')
                     continue
-                image = decoded
+                image = found
             read += 1
             yield Frame(name, image, path)
         if not read:
@@ -163,20 +179,26 @@ class Frames:
 
 
 @contextmanager
-def _capture(source: str | int, live: bool) -> Iterator[cv2.VideoCapture]:
-    """Open a video or camera and see to it that a first frame comes."""
-    # What OpenCV prints of a file it cannot read would stand around the one message.
+def _quiet() -> Iterator[None]:
+    """Keep what OpenCV prints of a file it cannot read away from the one message."""
     level = cv2.getLogLevel()
     cv2.setLogLevel(0)
     try:
+        yield
+    finally:
+        cv2.setLogLevel(level)
+
+
+@contextmanager
+def _capture(source: str | int, live: bool) -> Iterator[cv2.VideoCapture]:
+    """Open a video or camera and see to it that a first frame comes."""
+    with _quiet():
         video = cv2.VideoCapture(source)
         if not video.isOpened() or not video.grab():
             raise ConfigError(_unreadable(source, live, video))
         if not live:  # from the first frame on
             video.release()
             video = cv2.VideoCapture(source)
-    finally:
-        cv2.setLogLevel(level)
     try:
         yield video
     finally:
@@ -186,6 +208,12 @@ def _capture(source: str | int, live: bool) -> Iterator[cv2.VideoCapture]:
 def _unreadable(source: str | int, live: bool, video: cv2.VideoCapture) -> str:
     if live:
         return f"INPUT: 'camera:{source}': there is no camera {source}, or it gives no picture"
+    if Path(str(source)).suffix.lower() not in VIDEO_SUFFIXES:
+        return (
+            f'INPUT: {source}: no image or video that OpenCV can read (images: '
+            f'{", ".join(READ_SUFFIXES)}; videos: {", ".join(VIDEO_SUFFIXES)}; a list of images is '
+            'a .txt with a path per line)'
+        )
     codec = int(video.get(cv2.CAP_PROP_FOURCC)) if video.isOpened() else 0
     named = codec.to_bytes(4, 'little').decode('ascii', 'replace').strip('\0 ') if codec else ''
     return (
@@ -193,6 +221,40 @@ def _unreadable(source: str | int, live: bool, video: cv2.VideoCapture) -> str:
         f'{f" (codec {named!r})" if named else ""}: it is damaged, or in a codec that OpenCV was '
         'built without; `ffmpeg -i IN -c:v mjpeg -q:v 2 OUT.avi` makes one that it reads'
     )
+
+
+def _missing(source: str) -> str:
+    if source.split(':')[0] == 'camera':
+        return (
+            f'INPUT: {source!r}: a camera is named camera:NUMBER, e.g. camera:0 for the first '
+            'device, or camera:ADDRESS, e.g. camera:rtsp://10.0.0.7/live'
+        )
+    hint = ''
+    if source.isdigit() or '://' in source:
+        hint = f" (a camera is named 'camera:{source}')"
+    return f'INPUT: no image, folder, list or video {source!r}{hint}'
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a file is to be read as an image, by its suffix or by how it begins."""
+    suffix = path.suffix.lower()
+    if suffix in READ_SUFFIXES or suffix in VIDEO_SUFFIXES:
+        return suffix in READ_SUFFIXES
+    with _quiet():
+        return cv2.haveImageReader(str(path))
+
+
+def _decoded(path: Path) -> tuple[np.ndarray | None, str]:
+    """Return an image, or None and the rest of a sentence that begins with the file's path."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return None, f'cannot be read: {error.strerror}'
+    problem = image_problem(data)
+    if problem:
+        return None, problem
+    with _quiet():
+        return decode_image(data), 'is no image that OpenCV can read'
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
@@ -204,12 +266,14 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _of_folder(folder: Path) -> list[tuple[str, Path | np.ndarray]]:
-    files = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(
+        p for p in folder.rglob('*') if p.suffix.lower() in READ_SUFFIXES and p.is_file()
+    )
     if not files:
         videos = [p.name for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES]
         hint = f'; there are videos, name one of them: {sorted(videos)[:3]}' if videos else ''
         raise ConfigError(
-            f'INPUT: {folder}: a folder without images ({", ".join(IMAGE_SUFFIXES)}){hint}'
+            f'INPUT: {folder}: a folder without images ({", ".join(READ_SUFFIXES)}){hint}'
         )
     return [(path.relative_to(folder).as_posix(), path) for path in files]
 
@@ -233,10 +297,7 @@ def _of_list(items: Sequence[str | Path | np.ndarray]) -> list[tuple[str, Path |
     found: dict[str, Path | np.ndarray] = {}
     for number, item in enumerate(items):
         if not isinstance(item, np.ndarray):
-            item = Path(item)
-            if item.suffix.lower() in VIDEO_SUFFIXES or not item.is_file():
-                what = 'a video in a list' if item.is_file() else 'no image'
-                raise ConfigError(f'INPUT: {what}: {str(item)!r} (entry {number + 1} of the list)')
+            item = _entry(item, number + 1)
         name = Path(item.name if isinstance(item, Path) else f'image_{number:06d}.png')
         unique, copy = name.name, 1
         while unique in found:
@@ -244,3 +305,28 @@ def _of_list(items: Sequence[str | Path | np.ndarray]) -> list[tuple[str, Path |
             unique = f'{name.stem}_{copy}{name.suffix}'
         found[unique] = item
     return list(found.items())
+
+
+def _entry(item: str | Path, number: int) -> Path:
+    """Return the path of a list's entry if there may be an image."""
+    if not isinstance(item, str | Path):
+        raise ConfigError(
+            f'INPUT: expected a path or a BGR image, got {item!r} (entry {number} of the list)'
+        )
+    path, what = Path(item), ''
+    if CAMERA.fullmatch(str(item)):
+        what = 'a camera'
+    elif path.is_dir():
+        what = 'a folder'
+    elif not path.is_file():
+        raise ConfigError(f'INPUT: no image: {str(item)!r} (entry {number} of the list)')
+    elif path.suffix.lower() == '.txt':
+        what = 'a list'
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
+        what = 'a video'
+    if what:
+        raise ConfigError(
+            f'INPUT: {what} in a list: {str(item)!r} (entry {number} of the list); {what} is '
+            'named alone'
+        )
+    return path

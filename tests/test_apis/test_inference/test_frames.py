@@ -11,6 +11,7 @@ from mmkd.apis.inference.frames import Frames
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import write_image
 
+BROKEN_GIF = b'GIF89a' + bytes(50)  # of which OpenCV prints a line of its own
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
 
@@ -74,6 +75,9 @@ def test_videos_are_read_frame_by_frame_and_again(tmp_path):
         (None, 'rtsp://127.0.0.1:1/', "a camera is named 'camera:rtsp://127.0.0.1:1/'"),
         (None, 'nowhere', "no image, folder, list or video '.*nowhere'$"),
         (None, '0', "a camera is named 'camera:0'"),
+        (None, 'camera:/dev/video0', "'camera:/dev/video0': a camera is named camera:NUMBER"),
+        (None, 'camera:-1', "'camera:-1': a camera is named camera:NUMBER"),
+        (None, 'camera', "'camera': a camera is named camera:NUMBER"),
         (lambda d: (d / 'empty').mkdir(), 'empty', 'a folder without images'),
         (
             lambda d: write_video((d / 'v').mkdir() or d / 'v/v.avi'),
@@ -85,8 +89,21 @@ def test_videos_are_read_frame_by_frame_and_again(tmp_path):
             'x.mp4',
             'x.mp4: this OpenCV cannot read the video: it is damaged, or in a codec',
         ),
+        (
+            lambda d: (d / 'x.csv').write_text('a.png\n'),
+            'x.csv',
+            r'x.csv: no image or video that OpenCV can read .images: .jpg, .*; videos: .*'
+            r'; a list of images is a .txt with a path per line',
+        ),
+        (lambda d: (d / 'x.gif').write_bytes(BROKEN_GIF), 'x.gif', 'x.gif is no image that OpenCV'),
+        (lambda d: (d / 'x.png').write_bytes(b'no image'), 'x.png', 'x.png is no image that'),
         (lambda d: (d / 'l.txt').write_text('\n'), 'l.txt', 'a list without paths'),
         (lambda d: (d / 'l.txt').write_text('a.png'), 'l.txt', "no image: 'a.png' .entry 1"),
+        (
+            lambda d: (d / 'l.txt').write_text('..'),
+            'l.txt',
+            'a folder in a list: .* is named alone',
+        ),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_message(tmp_path, capfd, make, source, expected):
@@ -97,6 +114,66 @@ def test_what_cannot_be_read_is_told_in_one_message(tmp_path, capfd, make, sourc
     with pytest.raises(ConfigError, match=expected):
         list(Frames(source))
     assert capfd.readouterr().err == ''
+
+
+@pytest.mark.parametrize(
+    'suffix', ['.webp', '.WEBP', '.avif', '.gif', '.jpe', '.dib', '.ppm', '.pgm', '.pnm']
+)
+def test_a_folder_gives_all_kinds_of_images(tmp_path, suffix):
+    if not cv2.haveImageWriter(f'x{suffix.lower()}'):
+        pytest.skip('a format that this OpenCV was built without')
+    encoded = cv2.imencode(suffix.lower(), IMAGE[..., 0] if suffix == '.pgm' else IMAGE)[1]
+    encoded.tofile(tmp_path / f'a{suffix}')
+    write_image(tmp_path / 'b.png', IMAGE)
+    (tmp_path / 'folder.png').mkdir()
+    (tmp_path / 'link.png').symlink_to('nowhere')
+    found = list(Frames(tmp_path))
+    assert [frame.name for frame in found] == [f'a{suffix}', 'b.png']
+    assert found[0].image.shape == IMAGE.shape
+
+
+@pytest.mark.parametrize('name', ['v.mts', 'v.3gp', 'v.flv', 'v.unknown', 'v'])
+def test_videos_under_other_suffixes_and_none(tmp_path, name):
+    write_video(tmp_path / 'v.avi').rename(tmp_path / name)
+    frames = Frames(tmp_path / name)
+    assert frames.is_video and len(list(frames)) == 5
+
+
+def test_an_image_under_an_unknown_suffix(tmp_path):
+    write_image(tmp_path / 'a.png', IMAGE)
+    for name in ('a', 'a.data'):
+        (tmp_path / 'a.png').rename(tmp_path / name)
+        assert names(tmp_path / name) == [name]
+        (tmp_path / name).rename(tmp_path / 'a.png')
+
+
+@pytest.mark.parametrize('limit', [0, -3, 1.5, True])
+def test_a_wrong_limit(folder, limit):
+    with pytest.raises(ConfigError, match=f'limit: expected an integer >= 1, got {limit}'):
+        Frames(folder, limit)
+
+
+@pytest.mark.parametrize('source', [None, 5, [['a.png']], [None], {}])
+def test_inputs_of_other_types(source):
+    with pytest.raises(ConfigError, match='INPUT: expected .*, got '):
+        Frames(source)
+
+
+@pytest.mark.parametrize(
+    'entry, what',
+    [
+        ('sub', 'a folder in a list'),
+        ('v.avi', 'a video in a list'),
+        ('l.txt', 'a list in a list'),
+        ('camera:0', 'a camera in a list'),
+    ],
+)
+def test_what_is_no_image_is_named_alone(folder, entry, what):
+    write_video(folder / 'v.avi')
+    (folder / 'l.txt').write_text('a.png')
+    entry = entry if ':' in entry else str(folder / entry)
+    with pytest.raises(ConfigError, match=rf"{what}: '.*' .entry 2 of the list.; .* named alone"):
+        Frames([folder / 'a.png', entry])
 
 
 def test_a_video_that_is_cut_off(tmp_path):
