@@ -21,7 +21,9 @@ def parse_args() -> argparse.Namespace:
         help='images, a folder, a .txt with a path per line, a video, or a camera, camera:0 or '
         'camera:ADDRESS (Ctrl-C ends it)',
     )
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder of the results')
+    parser.add_argument(
+        '--out', required=True, metavar='DIR', help='folder of the results, outside of the input'
+    )
     parser.add_argument('--config', help='config of the checkpoint (default: the one beside it)')
     parser.add_argument(
         '--member',

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
 from mmengine.model import revert_sync_batchnorm
@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmkd.apis.loading import Trained, load_trained, test_dataset
-from mmkd.utils.checks import check_number
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.checks import check_integer, check_number
+from mmkd.utils.errors import ConfigError, message_of
 from mmkd.visualization.panels import COLORS, side_by_side, titled
 
 from .frames import Frame, Frames, Source
@@ -83,12 +83,13 @@ class MemberInferencer(BaseInferencer):
         model: Checkpoint of a training, or of an exported member or ensemble.
         config: Its config. Default: the one that stands beside it.
         members: What to predict with: members' names, `ensemble`. Default: the ensemble.
-        device: Default: a GPU if there is one.
+        device: `cpu`, `cuda`, `cuda:1`, ... Default: a GPU if there is one.
         score_thr: Boxes with a lower score are left out.
         show_progress: Whether to show a progress bar, where there is a terminal.
 
     Raises:
-        ConfigError: If files are missing or do not fit together.
+        ConfigError: If files are missing or do not fit together, or for a device that cannot be
+            used.
 
     Example:
         >>> inferencer = MemberInferencer('work_dirs/run/epoch_20.pth', members=['student1'])
@@ -106,11 +107,13 @@ class MemberInferencer(BaseInferencer):
         show_progress: bool = True,
     ) -> None:
         check_number(score_thr, 'score_thr', most=1)
+        device = device or get_device()
+        check_device(device)
         self.trained: Trained = load_trained(model, config, members)
         self.names, self.metainfo = self.trained.names, self.trained.metainfo
         self.score_thr = score_thr
         cfg = self.trained.cfg
-        super().__init__(cfg, None, device or get_device(), cfg.get('default_scope'), show_progress)
+        super().__init__(cfg, None, device, cfg.get('default_scope'), show_progress)
         drawing: Any = self.trained.task.drawing
         if hasattr(drawing, 'least_score'):
             drawing.least_score = score_thr
@@ -143,6 +146,10 @@ class MemberInferencer(BaseInferencer):
         ]
         return Compose(kept)
 
+    def _init_collate(self, cfg: Any) -> Any:
+        # As mmengine ends up; it would look in a registry that the toolboxes lack, and warn.
+        return pseudo_collate
+
     def _init_visualizer(self, cfg: Any) -> None:
         return None  # the task's drawing is used, as in all pictures of mmkd
 
@@ -165,13 +172,18 @@ class MemberInferencer(BaseInferencer):
             batch_size: Frames in one forward pass.
             return_vis: Whether to return the frames with the predictions drawn.
             smooth: `(k, n)`: of a video's boxes keep those that k of the last n frames have.
-            limit: The most frames.
+            limit: The most frames. Default: all.
 
         Returns:
             `predictions`: for each frame a dict with `name`, `size` (width, height) and by member
             `bboxes`, `labels`, `scores` (and `masks` as COCO's run lengths); or `sem_seg` (H, W);
             or `pred_label`, `pred_score`, `pred_scores`, `pred_class`. `visualization`: RGB images.
+
+        Raises:
+            ConfigError: For an input that cannot be read or an argument that cannot be meant.
         """
+        if isinstance(inputs, Frames) and limit is not None:
+            raise ConfigError(f'limit: Frames have their own, got {limit!r}: Frames(..., limit)')
         frames = inputs if isinstance(inputs, Frames) else Frames(inputs, limit)
         predictions, drawn = [], []
         for item in self.stream(frames, batch_size, smooth):
@@ -183,8 +195,17 @@ class MemberInferencer(BaseInferencer):
     def stream(
         self, frames: Frames, batch_size: int = 1, smooth: tuple[int, int] | None = None
     ) -> Iterator[Predicted]:
-        """Predict on one frame after the other, so that a video of any length fits in memory."""
-        smoothing = self.smoothing(frames, smooth)
+        """Predict on one frame after the other, so that a video of any length fits in memory.
+
+        Raises:
+            ConfigError: For a wrong argument, before the first frame is asked for.
+        """
+        check_integer(batch_size, 'batch_size')
+        return self._predicted(frames, batch_size, self.smoothing(frames, smooth))
+
+    def _predicted(
+        self, frames: Frames, batch_size: int, smoothing: dict[str, BoxSmoothing]
+    ) -> Iterator[Predicted]:
         for batch in self._tracked(_chunks(frames, batch_size), frames.total):
             for frame, samples in zip(batch, self.forward(self.prepared(batch))):
                 for name, sample in samples.items():
@@ -198,10 +219,12 @@ class MemberInferencer(BaseInferencer):
         """Return by name what smooths boxes, none without `smooth`.
 
         Raises:
-            ConfigError: If these frames or this model cannot be smoothed.
+            ConfigError: If these frames or this model cannot be smoothed, or for wrong numbers.
         """
         if smooth is None:
             return {}
+        if not isinstance(smooth, list | tuple) or len(smooth) != 2:
+            raise ConfigError(f'smooth: expected two integers 1 <= k <= n, got {smooth!r}')
         if not frames.is_video:
             raise ConfigError('smooth: boxes are smoothed over the frames of a video')
         if type(self.trained.task).__name__ != 'DetectionTask':
@@ -304,6 +327,7 @@ class MemberInferencer(BaseInferencer):
 
         Decoding of files and videos, drawing and writing are not in it.
         """
+        check_integer(warmup, 'warmup', 0)
         frames = list(frames)
         if not frames:
             raise ConfigError('latency: no frames to measure on')
@@ -341,6 +365,22 @@ class MemberInferencer(BaseInferencer):
             network(images, samples, mode='tensor')
         _wait()
         return whole, time.perf_counter() - start
+
+
+def check_device(device: str) -> None:
+    """Raise a ConfigError unless this torch can compute on a device and give the result back."""
+    expected = 'cpu, cuda, cuda:1, ...'
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f'device: expected {expected}, got {device!r}') from error
+    try:
+        torch.zeros(1, device=place).cpu()
+    except (AssertionError, ImportError, RuntimeError) as error:
+        told = message_of(error).splitlines()[0]
+        raise ConfigError(
+            f'device: {device!r} cannot be used here ({told}); expected {expected}'
+        ) from error
 
 
 def _wait() -> None:

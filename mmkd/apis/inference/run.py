@@ -7,27 +7,26 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from mmkd.utils.errors import wrong_paths
 from mmkd.utils.text import align
 
 from .frames import Frames
 from .inferencer import Latency, MemberInferencer
-from .writers import FrameWriter, ResultWriter
+from .writers import FrameWriter, ResultWriter, check_inputs_stay
 
 
 def infer(args: argparse.Namespace) -> None:
     """Predict as the command line of tools/infer.py says, write files and print what was measured.
 
     Raises:
-        ConfigError: For a wrong input, before anything is written.
+        ConfigError: For a wrong input, before anything is written; also if results would replace
+            an input or lie in an input folder.
     """
     source = args.input[0] if len(args.input) == 1 else args.input
     frames = Frames(source, args.limit)  # first: a wrong input shows before the model is built
     inferencer = MemberInferencer(args.model, args.config, args.member, args.device, args.score_thr)
     inferencer.smoothing(frames, args.smooth)  # a wrong option is told before a file is written
     out = Path(args.out)
-    with wrong_paths():
-        out.mkdir(parents=True, exist_ok=True)
+    check_inputs_stay(out, frames, inferencer.names, drawn=not args.no_draw)
     classes = inferencer.metainfo['classes']
     writers = [ResultWriter(out, name, classes) for name in inferencer.names]
     drawer = None if args.no_draw else FrameWriter(out, frames.fps if frames.is_video else None)
@@ -47,8 +46,10 @@ def infer(args: argparse.Namespace) -> None:
         files = [path for writer in writers for path in writer.close()]
         files += [] if drawer is None else drawer.close()
     done = 'predicted, drawn and written' if drawer is not None else 'predicted and written'
-    print(f'{count} frames {done} in {seconds:.1f} s: {count / seconds:.1f} a second')
-    print('\n'.join(f'wrote {path}' for path in files))
+    told = f'{count} frame{"" if count == 1 else "s"} {done} in {seconds:.1f} s'
+    print(f'{told}: {count / seconds:.1f} a second')
+    for path in files:
+        print(f'wrote {path}')
     if args.latency and not stopped:
         measured = inferencer.latency(islice(Frames(source), args.latency))
         print(f'\n{latency_table(measured)}')

@@ -6,19 +6,61 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
 from mmengine.structures import BaseDataElement
 
+from mmkd.datasets.converters.output import resolved
 from mmkd.utils.errors import ConfigError, wrong_paths
 from mmkd.utils.files import write_atomically
-from mmkd.utils.images import write_image
+from mmkd.utils.images import IMAGE_SUFFIXES, write_image
 
+from .frames import Frames
 from .inferencer import Predicted, label_map, run_lengths
 
 CODECS = (('mp4v', '.mp4'), ('MJPG', '.avi'))  # the first that this OpenCV writes
+# Drawn frames of images in another format, which OpenCV may read alone, are PNG.
+DRAWN_SUFFIXES = (*IMAGE_SUFFIXES, '.webp')
+
+
+def check_inputs_stay(out: Path, frames: Frames, names: Sequence[str], drawn: bool) -> None:
+    """Raise a ConfigError if results would replace an input, or lie among those of a later run.
+
+    Args:
+        out: The folder of the results.
+        frames: The inputs.
+        names: The members.
+        drawn: Whether drawn frames or an overlay video are written.
+    """
+    target = resolved(out, 'OUT')
+    if frames.folder is not None:
+        source = resolved(frames.folder, 'INPUT')
+        if source in (target, *target.parents):
+            what = 'is' if source == target else 'lies in'
+            raise ConfigError(
+                f'OUT: {str(out)!r} {what} the input folder {str(frames.folder)!r}; name a folder '
+                'outside of it'
+            )
+    written = [f'{name}{suffix}' for name in names for suffix in ('.csv', '.json', '')]
+    if drawn:
+        written += [f'overlay{suffix}' for _, suffix in CODECS] if frames.is_video else ['frames']
+    with wrong_paths():
+        # By inode: also through links, and where the file system ignores case.
+        inputs = {_identity(path): path for path in frames.files}
+        for place in (target / name for name in written):
+            for path in (place, *place.rglob('*')):
+                if path.is_file() and _identity(path) in inputs:
+                    raise ConfigError(
+                        f'OUT: results in {str(out)!r} would replace the input '
+                        f'{str(inputs[_identity(path)])!r}; name another folder'
+                    )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 class ResultWriter:
@@ -30,7 +72,7 @@ class ResultWriter:
     image.
 
     Args:
-        out: The folder.
+        out: The folder; it and the files are made with the first frame.
         name: The member.
         classes: Their names.
     """
@@ -40,14 +82,27 @@ class ResultWriter:
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.has_boxes = False
+        self.files: list[Path] = []
         self._masks: set[Path] = set()
-        self.files = [out / f'{name}.csv']
+        self._text: TextIO | None = None
+        self._rows: Any = None
+
+    def _open(self) -> None:
+        path = self.out / f'{self.name}.csv'
         with wrong_paths():
-            self._text = open(self.files[0], 'w', newline='', encoding='utf-8')  # noqa: SIM115
+            self.out.mkdir(parents=True, exist_ok=True)
+            self._text = open(path, 'w', newline='', encoding='utf-8')  # noqa: SIM115
         self._rows = csv.writer(self._text)
+        self.files.append(path)
 
     def add(self, predicted: Predicted) -> None:
-        """Write the member's prediction for a frame."""
+        """Write the member's prediction for a frame.
+
+        Raises:
+            ConfigError: If a file or folder of the results cannot be made.
+        """
+        if self._text is None:
+            self._open()
         sample, image = predicted.samples[self.name], predicted.frame.name
         height, width = predicted.frame.image.shape[:2]
         number = len(self.images) + 1
@@ -98,7 +153,8 @@ class ResultWriter:
         if path in self._masks:  # of a.png and a.jpg the second
             path = path.with_name(f'{Path(image).name}.png')
         self._masks.add(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with wrong_paths():
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, labels * 255 if len(self.classes) <= 2 else labels)
         if number == 1:
             self.files.append(self.out / self.name)
@@ -110,8 +166,9 @@ class ResultWriter:
         self._rows.writerow([image, chosen, *scores])
 
     def close(self) -> list[Path]:
-        """Finish the files; return them."""
-        self._text.close()
+        """Finish the files; return them, none if there was no frame."""
+        if self._text is not None:
+            self._text.close()
         if self.has_boxes:
             categories = [dict(id=i, name=name) for i, name in enumerate(self.classes, start=1)]
             content = dict(images=self.images, annotations=self.annotations, categories=categories)
@@ -124,6 +181,8 @@ class ResultWriter:
 
 class FrameWriter:
     """Write drawn frames: images as `frames/<name>`, those of a video as one overlay video.
+
+    Of an image in a format that is only read, or without a suffix, it is `frames/<name>.png`.
 
     Args:
         out: The folder.
@@ -141,8 +200,10 @@ class FrameWriter:
         if self.fps is None:
             name = predicted.frame.name
             self.file = self.out / 'frames'
-            path = self.file / (name if Path(name).suffix else f'{name}.png')
-            path.parent.mkdir(parents=True, exist_ok=True)
+            known = Path(name).suffix.lower() in DRAWN_SUFFIXES
+            path = self.file / (name if known else f'{name}.png')
+            with wrong_paths():
+                path.parent.mkdir(parents=True, exist_ok=True)
             write_image(path, image)
             return
         # Codecs want even sides.

@@ -196,6 +196,13 @@ def test_a_video_becomes_an_overlay_video(checkpoints, images, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     conftest.check_imports(done.stderr, 'mmdet')
+    # Nothing but what the tool says, on both streams.
+    assert not [line for line in done.stderr.splitlines() if 'import time:' not in line]
+    assert re.fullmatch(
+        r'4 frames predicted, drawn and written in \S+ s: \S+ a second\n'
+        r'wrote out/ensemble.csv\nwrote out/ensemble.json\nwrote out/overlay\.\w+\n',
+        done.stdout,
+    )
     written = list(Frames(next((tmp_path / 'out').glob('overlay.*'))))
     assert len(written) == 4 and written[0].image.shape == (64, 64, 3)
     content = json.loads((tmp_path / 'out/ensemble.json').read_text())
@@ -206,6 +213,132 @@ def test_a_video_becomes_an_overlay_video(checkpoints, images, tmp_path):
     with pytest.raises(ConfigError, match='INPUT: no image, folder, list or video'):
         run('epoch_1.pth', tmp_path / 'none', tmp_path / 'nothing')
     assert not (tmp_path / 'nothing').exists()
+
+
+def bytes_below(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def refused(expected, checkpoint, source, out, **changes):
+    """Run what is to be refused; raise if it touched a file."""
+    before = bytes_below(out.parent)
+    with pytest.raises(ConfigError, match=expected):
+        run(checkpoint, source, out, **changes)
+    assert bytes_below(out.parent) == before
+
+
+def test_results_never_replace_the_inputs_or_lie_among_them(checkpoints, images, tmp_path):
+    source = tmp_path / 'in'
+    shutil.copytree(images, source)
+    (tmp_path / 'link').symlink_to('in')
+    for out in (source, source / 'a/b', tmp_path / 'link', tmp_path / 'link/a'):
+        refused(
+            "OUT: .* (is|lies in) the input folder '.*in'; name", checkpoints['det'], source, out
+        )
+    refused('OUT: .* is the input folder', checkpoints['det'], tmp_path / 'link', source)
+    # Frames, masks, an overlay video of an earlier run.
+    case = tmp_path / 'case'
+    for name in ('frames', 'ensemble', 'other'):
+        shutil.copytree(images, case / name)
+    replaced = 'OUT: results in .*case.* would replace the input .*case/'
+    refused(f'{replaced}frames/', checkpoints['det'], case / 'frames', case)
+    (picture,) = list((case / 'frames').iterdir())[:1]
+    refused(f'{replaced}frames/', checkpoints['det'], picture, case)
+    refused(f'{replaced}ensemble/', checkpoints['seg'], case / 'ensemble', case, no_draw=True)
+    video = cv2.VideoWriter(
+        str(case / 'overlay.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64)
+    )
+    video.write(read_image(picture))
+    video.release()
+    refused(f'{replaced}overlay.avi', checkpoints['det'], case / 'overlay.avi', case)
+    for name, make in (('soft', 'symlink_to'), ('hard', 'hardlink_to')):
+        (tmp_path / name / 'frames').mkdir(parents=True)
+        getattr(tmp_path / name / 'frames' / picture.name, make)(source / picture.name)
+        refused('would replace the input .*in/', checkpoints['det'], source, tmp_path / name)
+    # Beside the inputs there is room.
+    run(checkpoints['det'], case / 'frames', case, no_draw=True, limit=1)
+    before = bytes_below(case / 'other')
+    run(checkpoints['det'], case / 'other', case, limit=1)
+    assert bytes_below(case / 'other') == before and (case / 'ensemble.json').is_file()
+
+
+def test_nothing_is_written_if_no_image_can_be_read(checkpoints, tmp_path):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in/a.png').write_bytes(b'no image')
+    (tmp_path / 'in/b.png').write_bytes(b'')
+    with (
+        pytest.warns(UserWarning, match='left out'),
+        pytest.raises(ConfigError, match='none of 2 images can be read'),
+    ):
+        run(checkpoints['det'], tmp_path / 'in', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_file_where_the_results_go(checkpoints, images, tmp_path):
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/frames').write_text('')
+    for out in (tmp_path / 'file', tmp_path / 'out'):
+        with pytest.raises(ConfigError, match=str(out)):
+            run(checkpoints['det'], images, out, limit=1)
+
+
+def test_drawn_frames_of_images_that_opencv_cannot_write(checkpoints, images, tmp_path, capfd):
+    (tmp_path / 'in').mkdir()
+    image = read_image(next(images.iterdir()))
+    for name in ('a.webp', 'b.dib', 'c.PNG'):
+        cv2.imencode(f'.{name[2:].lower()}', image)[1].tofile(tmp_path / 'in' / name)
+    cv2.imencode('.pgm', image[..., 0])[1].tofile(tmp_path / 'in/d.pgm')
+    run(checkpoints['cls'], tmp_path / 'in', tmp_path / 'out')
+    drawn = sorted(path.name for path in (tmp_path / 'out/frames').iterdir())
+    assert drawn == ['a.webp', 'b.dib.png', 'c.PNG', 'd.pgm.png']
+    shutil.copy(tmp_path / 'in/c.PNG', tmp_path / 'picture')
+    run(checkpoints['cls'], tmp_path / 'picture', tmp_path / 'one')
+    assert (tmp_path / 'one/frames/picture.png').is_file()
+    assert '1 frame predicted, drawn and written in' in capfd.readouterr().out
+
+
+@pytest.mark.parametrize('device', ['banana', 'cuda:x', ['cpu']])
+def test_what_is_no_device(device):
+    with pytest.raises(ConfigError, match=r'^device: expected cpu, cuda, cuda:1, ..., got .*$'):
+        MemberInferencer('nowhere.pth', device=device)
+
+
+@pytest.mark.parametrize('device', ['meta', 'cuda:99'])
+def test_a_device_that_cannot_be_used(device):
+    with pytest.raises(ConfigError, match=rf"^device: '{device}' cannot be used here"):
+        MemberInferencer('nowhere.pth', device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='for a machine without a GPU')
+def test_cuda_where_there_is_none():
+    with pytest.raises(ConfigError, match=r"^device: 'cuda' cannot be used here"):
+        MemberInferencer('nowhere.pth', device='cuda')
+
+
+def test_wrong_arguments_of_a_call(checkpoints, images, tmp_path):
+    inferencer = MemberInferencer(checkpoints['det'], device='cpu')
+    for size in (0, -1, 1.5):
+        expected = f'batch_size: expected an integer >= 1, got {size}'
+        with pytest.raises(ConfigError, match=expected):
+            inferencer(images, batch_size=size)
+        with pytest.raises(ConfigError, match=expected):
+            inferencer.stream(
+                Frames(images), batch_size=size
+            )  # before the first frame is asked for
+    with pytest.raises(ConfigError, match='limit: expected an integer >= 1, got 0'):
+        inferencer(images, limit=0)
+    with pytest.raises(ConfigError, match='limit: Frames have their own'):
+        inferencer(Frames(images), limit=2)
+    with pytest.raises(ConfigError, match='warmup: expected an integer >= 0, got -1'):
+        inferencer.latency(Frames(images, limit=1), warmup=-1)
+    path = tmp_path / 'v.avi'
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64))
+    video.write(np.zeros((64, 64, 3), np.uint8))
+    video.release()
+    for smooth in ((2,), (1, 2, 3), 'ab', 5):
+        with pytest.raises(ConfigError, match='smooth: expected two integers 1 <= k <= n, got'):
+            inferencer(path, smooth=smooth)
 
 
 def test_a_camera_is_predicted_on_until_ctrl_c(checkpoints, images, tmp_path):
