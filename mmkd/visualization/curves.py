@@ -1,34 +1,54 @@
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+
+from mmkd.utils.errors import ConfigError
 
 Scalars = dict[str, dict[int, float]]
 
 
+def scalar_files(work_dir: str | Path) -> list[Path]:
+    """Return what mmengine's LocalVisBackend wrote in all runs of a work folder, oldest first."""
+    return sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+
+
 def read_scalars(work_dir: str | Path) -> tuple[Scalars, Scalars]:
     """Read what mmengine's LocalVisBackend wrote in all runs of a work folder.
+
+    A line that cannot be read, as a kill leaves it, is passed over with a warning.
 
     Returns:
         Training and validation scalars, each `{name: {step: value}}`; where runs overlap (a resumed
         one) the later counts.
 
     Raises:
-        FileNotFoundError: If nothing was written.
+        ConfigError: If nothing was written.
     """
-    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    files = scalar_files(work_dir)
     if not files:
-        raise FileNotFoundError(
-            f'no */vis_data/scalars.json in {work_dir}: was it trained with LocalVisBackend?'
+        raise ConfigError(
+            f'no */vis_data/scalars.json in {str(work_dir)!r}: was it trained with LocalVisBackend?'
         )
     train: Scalars = {}
     val: Scalars = {}
-    for line in (line for file in files for line in file.read_text().splitlines()):
-        record = json.loads(line)
-        scalars = train if 'loss' in record else val
-        for name, value in record.items():
-            if isinstance(value, (int, float)) and name != 'step':
-                scalars.setdefault(name, {})[record['step']] = value
+    for file in files:
+        for number, line in enumerate(file.read_text(errors='replace').splitlines(), 1):
+            try:
+                record = json.loads(line or '{}')
+            except ValueError:
+                warnings.warn(f'{file}, line {number}: damaged, left out')
+                continue
+            scalars = train if 'loss' in record or 'iter' in record else val
+            for name, value in record.items():
+                if isinstance(value, (int, float)) and name != 'step':
+                    scalars.setdefault(name, {})[record['step']] = value
     return train, val
+
+
+def link_terms(train: Scalars) -> Scalars:
+    """Return the links' terms, `<target>/loss_<name>[<source>:<tap>]`: no share, no cosine."""
+    return {name: points for name, points in train.items() if '/loss_' in name and '[' in name}
 
 
 def draw_curves(work_dir: str | Path, out: str | Path, members: Sequence[str], metric: str) -> None:
@@ -38,7 +58,10 @@ def draw_curves(work_dir: str | Path, out: str | Path, members: Sequence[str], m
         work_dir: Where the training wrote its logs.
         out: The picture.
         members: Members, then `ensemble`.
-        metric: Metric without the member, e.g. `coco/bbox_mAP`.
+        metric: Metric of the validation without the member, e.g. `coco/bbox_mAP`.
+
+    Raises:
+        ConfigError: If the training wrote no logs.
     """
     from matplotlib.figure import Figure
 
@@ -49,7 +72,7 @@ def draw_curves(work_dir: str | Path, out: str | Path, members: Sequence[str], m
             'iteration',
             {n: train[f'{n}/loss'] for n in members if f'{n}/loss' in train},
         ),
-        ("links' terms", 'iteration', {n: v for n, v in train.items() if '[' in n}),
+        ("links' terms", 'iteration', link_terms(train)),
         (
             metric,
             'epoch' if 'epoch' in train else 'iteration',  # as the training counts
@@ -67,7 +90,7 @@ def draw_curves(work_dir: str | Path, out: str | Path, members: Sequence[str], m
                 marker='o' if len(points) < 30 else None,
                 markersize=3,
             )
-        axes.set(title=title, xlabel=unit)
+        axes.set(title=title if lines else f'{title}: none in the log', xlabel=unit)
         axes.grid(alpha=0.3)
         if lines:  # below the axes: inside it would cover curves
             axes.legend(

@@ -3,8 +3,23 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
+from mmkd.utils.errors import ConfigError
 from mmkd.visualization import draw_curves
 from mmkd.visualization.curves import read_scalars
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved."""
+    saved = []
+    original = Figure.savefig
+
+    def savefig(figure, out, **kwargs):
+        saved.append(figure)
+        original(figure, out, **kwargs)
+
+    monkeypatch.setattr(Figure, 'savefig', savefig)
+    return saved
 
 
 def write(work_dir, run, *records):
@@ -30,21 +45,13 @@ def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
 
 
 def test_a_folder_without_logs_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='was it trained with LocalVisBackend'):
+    with pytest.raises(ConfigError, match='was it trained with LocalVisBackend'):
         draw_curves(tmp_path, tmp_path / 'x.png', ['a'], 'm')
 
 
 @pytest.mark.parametrize('unit, more', [('epoch', dict(epoch=1)), ('iteration', {})])
-def test_validations_are_counted_as_the_training_counts(tmp_path, monkeypatch, unit, more):
+def test_validations_are_counted_as_the_training_counts(tmp_path, figures, unit, more):
     """Iteration-based logs have no epochs. Legends stand below the axes, not over curves."""
-    figures = []
-    original = Figure.savefig
-
-    def savefig(figure, out, **kwargs):
-        figures.append(figure)
-        original(figure, out, **kwargs)
-
-    monkeypatch.setattr(Figure, 'savefig', savefig)
     write(tmp_path, 'run', trained(10, 3.0, **more), {'a/m': 0.1, 'step': 7})
     draw_curves(tmp_path, tmp_path / 'x.png', ['a', 'ensemble'], 'm')
     (figure,) = figures
@@ -53,3 +60,22 @@ def test_validations_are_counted_as_the_training_counts(tmp_path, monkeypatch, u
     for axes in figure.axes:
         assert axes.get_legend().get_window_extent().y1 <= axes.get_window_extent().y0
     assert (tmp_path / 'x.png').stat().st_size > 1000
+
+
+def test_shares_and_cosines_are_no_terms_of_links(tmp_path, figures):
+    """They are of another scale: the page has plots of their own for them."""
+    measured = {'a/share_kd[b:feature]': 0.1, 'a/cosine_kd[b:feature]': -0.2}
+    write(tmp_path, 'run', trained(10, 3.0, **measured))
+    draw_curves(tmp_path, tmp_path / 'x.png', ['a', 'ensemble'], 'm')
+    losses, terms, metric = figures[0].axes
+    assert [line.get_label() for line in terms.lines] == ['a/loss_kd[b:prediction]']
+    assert metric.get_title() == 'm: none in the log' and losses.lines
+
+
+def test_a_line_that_a_kill_has_cut_is_left_out(tmp_path):
+    write(tmp_path, 'run', trained(10, 3.0), {'a/m': 0.1, 'step': 1})
+    with open(tmp_path / 'run/vis_data/scalars.json', 'a') as file:
+        file.write('\n{"loss": 1.0, "a/lo')
+    with pytest.warns(UserWarning, match='scalars.json, line 3: damaged'):
+        train, val = read_scalars(tmp_path)
+    assert train['a/loss'] == {10: 3.0} and val == {'a/m': {1: 0.1}}
