@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmkd.apis.command_line import check_optimizers, import_toolbox, load_config
+from mmkd.apis.origins import write_origin
 from mmkd.apis.pretraining import Pretraining
 from mmkd.export import readable, self_contained
 from mmkd.utils.checkpoint import check_members, find_latest, hand_over, load_file, only_weights
@@ -253,6 +254,7 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
             check_resumed(runner, checkpoint, f'--resume: {cfg.load_from!r}')
             hand_over(cfg.load_from, checkpoint)
             del checkpoint
+        write_origin(runner.log_dir)
         runner.train()
 
 
@@ -263,6 +265,9 @@ def _train_before(stage: Pretraining, cfg: Config, args: argparse.Namespace) -> 
     if found is None:
         print(f'pretrain: {names}, in {stage.folder}')
         import_toolbox(cfg)  # with what the other members need
+        stage.check_next(cfg)
+        if args.resume is None and not cfg.get('resume'):
+            check_start(cfg)
         stage.begin()
         resume = None if args.resume is None else 'auto'
         _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
