@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -23,7 +24,9 @@ from mmkd.utils.errors import ConfigError, wrong_paths
 from mmkd.utils.images import write_image
 from mmkd.utils.model import distiller_of
 from mmkd.utils.roles import teacher_of
+from mmkd.utils.test_sets import GAP, SEEN, UNSEEN
 from mmkd.visualization import draw_curves, member_panels, stack_rows
+from mmkd.visualization.curves import Scalars, read_scalars, scalar_files
 
 # Headings of the table by metric; those that the config's evaluator gives are shown.
 COLUMNS = {
@@ -47,6 +50,9 @@ COLUMNS = {
     'binary/specificity': 'specificity',
 }
 SAME = {'mFscore': 'mDice'}  # two names of one figure: the F1 score of pixels is their Dice
+# Over several sets: most figures have a column for each kind of set, so that two fill a screen.
+OVER_SETS = {'polyp/ap50': 'AP50', **COLUMNS}
+FIGURES_OVER_SETS = 2
 
 
 def checkpoint_of(work_dir: Path) -> tuple[str, Any]:
@@ -90,19 +96,67 @@ def complexity(
 
 
 def table_columns(metrics: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Choose the columns of the table: the known metrics of any row, else all that are numbers."""
+    """Choose the columns of the table: the known metrics of any row, else all that are numbers.
+
+    Of what `mmkd.SeenUnseenEvaluator` measured: the first two figures over the seen sets, the
+    unseen ones, and the gap.
+    """
     given = [
         key.split('/', 1)[1]
         for name in names
         for key, value in metrics.items()
         if key.startswith(f'{name}/') and isinstance(value, Real)  # mmseg's are numpy's
     ]
+    over_sets = [key.partition('/')[2] for key in given if key.startswith(f'{GAP}/')]
+    if over_sets:
+        chosen = _known(over_sets, OVER_SETS)
+        return {
+            f'{kind}/{figure}': f'{kind} {chosen[figure]}'
+            for figure in list(chosen)[:FIGURES_OVER_SETS]
+            for kind in (SEEN, UNSEEN, GAP)
+        }
+    return _known(given, COLUMNS)
+
+
+def _known(given: Sequence[str], headings: Mapping[str, str]) -> dict[str, str]:
     columns = {
         metric: heading
-        for metric, heading in COLUMNS.items()
+        for metric, heading in headings.items()
         if metric in given and SAME.get(metric) not in given
     }
     return columns or {metric: metric for metric in given}
+
+
+def curve_metric(columns: Sequence[str], val: Scalars, names: Sequence[str]) -> str:
+    """Choose a metric that the validation has: the table's first, a known one, else any.
+
+    Args:
+        columns: The table's metrics; the test may have others than the validation.
+        val: Scalars of the validations, `<member>/<metric>`.
+        names: Members and `ensemble`.
+    """
+    measured = [key.partition('/')[2] for key in val if key.partition('/')[0] in names]
+    kinds = tuple(f'{kind}/' for kind in (SEEN, UNSEEN, GAP))
+    plain = [column.partition('/')[2] for column in columns if column.startswith(kinds)]
+    wanted = [*columns, *plain, *COLUMNS, *measured]
+    return next((metric for metric in wanted if metric in measured), 'metric of the validation')
+
+
+def training_cost(train: Scalars) -> list[str]:
+    """Say how long a step of the training took and how much GPU memory, as far as it is logged.
+
+    Args:
+        train: Scalars of the training: `time` and `data_time` in s a step, `memory` in MB.
+    """
+    if not train.get('time'):
+        return []
+    line = f'a step of the training: {statistics.median(train["time"].values()):.3g} s'
+    if train.get('data_time'):
+        line += f', {statistics.median(train["data_time"].values()):.3g} s of it waiting for data'
+    memory = 'GPU memory not logged'
+    if train.get('memory'):
+        memory = f'at most {max(train["memory"].values()):.0f} MB of GPU memory'
+    return [f'{line} (medians of the log); {memory}']
 
 
 def compression(
@@ -130,6 +184,8 @@ def report(
 ) -> tuple[str, list[Path]]:
     """Test every member and the ensemble, draw curves and test images, export the students.
 
+    Without the training's logs there are no curves, which table and page say.
+
     Args:
         work_dir: Work folder of the training; files are written to `<work_dir>/report`.
         checkpoint: Default: the ensemble's best, else the last.
@@ -152,27 +208,34 @@ def report(
         out.mkdir(parents=True, exist_ok=True)
     cfg.work_dir, cfg.load_from = str(out / 'logs'), checkpoint
     cfg.resume, cfg.launcher = False, 'none'
+    train, val = read_scalars(work_dir) if scalar_files(work_dir) else ({}, {})
     runner = build_runner(cfg)
     check_members(runner.model, loaded, f'--checkpoint: {checkpoint!r}')
     hand_over(checkpoint, loaded)
     metrics = runner.test()
     model, dataset = distiller_of(runner.model), runner.test_dataloader.dataset
     students, names = model.ensemble_members, model.evaluated
-    files = [out / 'curves.png', out / 'predictions.png', out / 'table.txt']
     columns = table_columns(metrics, names)
-    table = _table(runner, metrics, columns, Path(checkpoint).name)
-    draw_curves(work_dir, files[0], names, next(iter(columns)))
+    table = _table(runner, metrics, columns, Path(checkpoint).name, train)
+    files = []
+    if train or val:
+        files.append(out / 'curves.png')
+        draw_curves(work_dir, files[0], names, curve_metric(list(columns), val, names))
+    else:
+        table += f'\n(no curves: no */vis_data/scalars.json of the training in {work_dir})'
     # Spread over the set, whose files are often sorted by case.
     step = max(len(dataset) // images, 1)
     rows = [
         member_panels(model.eval(), dataset, index)
         for index in range(0, len(dataset), step)[:images]
     ]
-    write_image(files[1], cv2.cvtColor(stack_rows(rows), cv2.COLOR_RGB2BGR))
-    files[2].write_text(table + '\n')
+    files += [out / 'predictions.png', out / 'table.txt']
+    write_image(files[-2], cv2.cvtColor(stack_rows(rows), cv2.COLOR_RGB2BGR))
+    files[-1].write_text(table + '\n')
     missing = page_packages()
     if missing is None:
-        page = write_page(out, trained, model, dataset, metrics, table, work_dir, images)
+        scalars = train, val
+        page = write_page(out, trained, model, dataset, metrics, table, scalars, work_dir, images)
         files.insert(0, page)
     else:
         table += f'\n(no report.html: {missing}: pip install "mmkd[report]")'
@@ -182,7 +245,13 @@ def report(
     return table, files
 
 
-def _table(runner: Any, metrics: dict[str, Any], columns: dict[str, str], checkpoint: str) -> str:
+def _table(
+    runner: Any,
+    metrics: dict[str, Any],
+    columns: dict[str, str],
+    checkpoint: str,
+    train: Scalars,
+) -> str:
     model, dataset = distiller_of(runner.model), runner.test_dataloader.dataset
     students, names = model.ensemble_members, model.evaluated
     first = dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']])
@@ -203,4 +272,9 @@ def _table(runner: Any, metrics: dict[str, Any], columns: dict[str, str], checkp
     teacher = teacher_of(runner.cfg.model.get('sharing'))
     if teacher in figures:
         lines += compression(figures, [name for name in students if name != teacher], teacher)
-    return '\n'.join(lines)
+    if any(column.startswith(f'{GAP}/') for column in columns):
+        lines.append(
+            '(seen, unseen: means over the sets of a kind, gap: seen minus unseen; each set and '
+            'all figures: report.html, or the last .json in report/logs)'
+        )
+    return '\n'.join([*lines, *training_cost(train)])

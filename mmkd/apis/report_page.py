@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import sys
-from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,22 @@ import cv2
 import numpy as np
 import torch
 
+from mmkd.apis.origins import command_line, read_origins, version_rows, versions
 from mmkd.evaluation.polyp_det_metric import matched_by_overlap
 from mmkd.export import config_text
+from mmkd.schedules import Constant, Schedule
 from mmkd.utils.files import write_atomically
-from mmkd.version import __version__
-from mmkd.visualization.curves import Scalars, read_scalars
+from mmkd.visualization.curves import Scalars, link_terms
 from mmkd.visualization.panels import Picture, member_pictures
 
-PACKAGES = (
-    'torch',
-    'onedl-mmengine',
-    'mmengine',
-    'onedl-mmcv',
-    'mmcv',
-    'onedl-mmdetection',
-    'mmdet',
-    'onedl-mmsegmentation',
-    'mmsegmentation',
-    'onedl-mmpretrain',
-    'mmpretrain',
-    'numpy',
-)
 # What `case_score` is by task.
 CASE_SCORES = dict(
     DetectionTask='F1 of boxes',
     SegmentationTask='Dice',
     ClassificationTask='probability of the true class',
 )
+NO_COMMAND = '(not written down: trained by an older mmkd, or not by tools/train.py)'
+NOT_MEASURED = 'not measured'
 JUDGED = 60  # test images among which the best and the worst are looked for
 # Logged by links beside their terms, see docs/concepts.md.
 GRADIENTS = ("links' share of the gradient", 'share_'), ("links' cosine", 'cosine_')
@@ -62,10 +49,13 @@ def write_page(
     dataset: Any,
     metrics: Mapping[str, Any],
     table: str,
+    scalars: tuple[Scalars, Scalars],
     work_dir: Path,
     images: int,
 ) -> Path:
     """Write `report.html`: tables, curves, pictures with a slider, links, config, versions.
+
+    Versions and command lines are those of the training as far as they are known, and this page's.
 
     Args:
         out: Folder of the page.
@@ -74,12 +64,14 @@ def write_page(
         dataset: The test data set.
         metrics: Of all members, `<member>/<metric>`.
         table: The text table with the sizes of the networks.
+        scalars: Of training and validation, as `read_scalars` gives them; empty without logs.
         work_dir: Where the training wrote its logs.
         images: How many test images to show, half of them the best, half the worst.
     """
     import jinja2
 
-    train, val = read_scalars(work_dir)
+    train, val = scalars
+    origins = read_origins(work_dir)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True
     )
@@ -87,27 +79,17 @@ def write_page(
         title=f'{work_dir.name}: {", ".join(model.specs)}',
         table=table,
         metrics=metric_rows(metrics, model.evaluated),
-        figures=curves(train, val, model.evaluated),
-        links=[[*LINK_COLUMNS], *map(_link, model.links)] if len(model.links) else [],
+        figures=curves(train, val, model.evaluated, list(model.links)),
+        links=link_rows(model.links, train) if len(model.links) else [],
         cases=[_case(model, dataset, *judged) for judged in best_and_worst(model, dataset, images)],
         config=config_text(cfg),
-        versions=versions(),
-        command=' '.join(sys.argv),
+        versions=version_rows(origins, versions()),
+        commands=[(origin.run, origin.command or NO_COMMAND) for origin in origins],
+        own_command=command_line(),
     )
     path = out / 'report.html'
     write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding='utf-8'))
     return path
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what is installed, Python among them."""
-    found = {'Python': sys.version.split()[0], 'mmkd': __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def metric_rows(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
@@ -123,16 +105,27 @@ def metric_rows(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[s
     return rows
 
 
-def curves(train: Scalars, val: Scalars, names: Sequence[str]) -> list[str]:
-    """Return plotly figures as pieces of HTML; the first holds the library."""
+def curves(
+    train: Scalars, val: Scalars, names: Sequence[str], links: Sequence[Any] = ()
+) -> list[str]:
+    """Return plotly figures as pieces of HTML; the first holds the library.
+
+    Args:
+        train: Scalars of the training.
+        val: Scalars of the validations.
+        names: Members and `ensemble`.
+        links: The distiller's, whose weights over the training are drawn where they change.
+    """
     import plotly.graph_objects as go
 
     groups: dict[str, Scalars] = {
         'loss of each member': {n: train[f'{n}/loss'] for n in names if f'{n}/loss' in train},
-        "links' terms": {n: v for n, v in train.items() if '/loss_' in n and '[' in n},
+        "links' terms": link_terms(train),
     }
     for title, prefix in GRADIENTS:
         groups[title] = {n: v for n, v in train.items() if f'/{prefix}' in n}
+    if train or val:
+        groups[WEIGHTS] = weights_over_training(links)
     metrics = dict.fromkeys(n.partition('/')[2] for n in val if n.partition('/')[0] in names)
     for metric in metrics:
         groups[metric] = {n: val[f'{n}/{metric}'] for n in names if f'{n}/{metric}' in val}
@@ -148,7 +141,9 @@ def curves(train: Scalars, val: Scalars, names: Sequence[str]) -> list[str]:
             title=title,
             height=400,
             margin=dict(l=50, r=20, t=50, b=40),
-            xaxis_title=counted if title in metrics else 'iteration',
+            xaxis_title={WEIGHTS: '% of the training'}.get(
+                title, counted if title in metrics else 'iteration'
+            ),
             showlegend=True,
             legend=dict(orientation='h', yanchor='top', y=-0.15),  # plots of one width
         )
@@ -156,23 +151,72 @@ def curves(train: Scalars, val: Scalars, names: Sequence[str]) -> list[str]:
     return pieces
 
 
-LINK_COLUMNS = ('source', 'target', 'images', 'loss', 'weight', 'schedule')
+# ---------------------------------------------------------------- links
+
+WEIGHTS = "links' weight x schedule as configured (a fitted weight counts as 1)"
 
 
-def _link(link: Any) -> list[str]:
+def weights_over_training(links: Sequence[Any]) -> dict[str, dict[int, float]]:
+    """Return each link's weight x schedule by percent of the training; none where all are constant.
+
+    What a rule, a guard or `only_if_better` makes of it is not logged, and not in it.
+    """
+    if all(isinstance(link.spec.schedule, Constant) for link in links):
+        return {}
+    return {
+        link.terms_on(link.spec.batches[0])[0]: {
+            percent: (1.0 if link.rule else link.spec.weight) * link.spec.schedule(percent / 100)
+            for percent in range(101)
+        }
+        for link in links
+    }
+
+
+def link_rows(links: Iterable[Any], train: Scalars) -> list[list[str]]:
+    """Return a head and a row by link, with what was last measured of its gradient."""
+    head = ['source', 'target', 'images', 'loss', 'weight', 'schedule', 'guard']
+    return [[*head, 'share', 'cosine'], *(_link(link, train) for link in links)]
+
+
+def _link(link: Any, train: Scalars) -> list[str]:
     spec = link.spec
-    weight = spec.weight
-    if isinstance(weight, Mapping):
-        options = ', '.join(f'{key}={value!r}' for key, value in weight.items() if key != 'type')
-        weight = f'{weight.get("type", "")}({options})'
+    weight = _described(spec.weight)
+    if link.rule is not None:
+        fitted = f'{link.rule.factor():.3g}' if link.rule.measurements else NOT_MEASURED
+        weight = f'{weight}, fitted: {fitted}'
+    guards = [_described(spec.guard)] if spec.guard is not None else []
+    if spec.only_if_better is not None:
+        guards.append(f'only_if_better={spec.only_if_better!r}')
     return [
         f'{spec.label}: {spec.source_tap}',
         f'{spec.target}: {spec.target_tap}',
         spec.on,
         type(link.loss).__name__,
-        str(weight),
-        type(spec.schedule).__name__,
+        weight,
+        _described(spec.schedule),
+        ', '.join(guards) or '-',
+        *(_last(train.get(spec.log_key(kind))) for kind in ('share', 'cosine')),
     ]
+
+
+def _described(value: Any) -> str:
+    """Return a config with `type`, or a schedule, as its call; anything else as its text."""
+    if isinstance(value, Schedule):
+        options = {k: v for k, v in vars(value).items() if not k.startswith('_')}
+        name = type(value).__name__
+    elif isinstance(value, Mapping):
+        options = {k: v for k, v in value.items() if k != 'type'}
+        name = str(value.get('type', ''))
+    else:
+        return str(value)
+    listed = ', '.join(
+        f'{k}={_described(v) if isinstance(v, Schedule) else repr(v)}' for k, v in options.items()
+    )
+    return f'{name}({listed})'
+
+
+def _last(points: Mapping[int, float] | None) -> str:
+    return f'{points[max(points)]:.3g}' if points else NOT_MEASURED
 
 
 # ---------------------------------------------------------------- pictures

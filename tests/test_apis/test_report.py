@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmkd.apis.exporting import config_of_run
-from mmkd.apis.report import compression, table_columns
+from mmkd.apis.report import compression, curve_metric, table_columns, training_cost
 from mmkd.apis.testing import _rows_and_columns
 from mmkd.utils.errors import ConfigError
 
@@ -35,6 +35,54 @@ def test_one_figure_under_two_names_is_one_column():
     polyp = {'a/mDice': 0.5, 'a/polyp/dice': 0.4, 'a/polyp/best_f1': 0.3}
     assert table_columns(polyp, ['a']) == {'polyp/dice': 'polyp Dice', 'mDice': 'mDice'}
     assert list(table_columns({'a/own': 0.5, 'a/text': 'x'}, ['a'])) == ['own']
+
+
+def test_over_several_sets_the_table_has_seen_unseen_and_gap():
+    """The sets themselves, five of them often, would make it 30 columns wide."""
+    metrics = {
+        f'a/{part}/polyp/{figure}': 0.5
+        for part in ('Kvasir', 'CVC-300', 'seen', 'unseen', 'gap')
+        for figure in ('hd95', 'iou', 'dice', 'precision')
+    }
+    metrics['ensemble/agreement'] = 0.5
+    assert table_columns(metrics, ['a', 'ensemble']) == {
+        'seen/polyp/dice': 'seen polyp Dice',
+        'unseen/polyp/dice': 'unseen polyp Dice',
+        'gap/polyp/dice': 'gap polyp Dice',
+        'seen/polyp/iou': 'seen polyp IoU',
+        'unseen/polyp/iou': 'unseen polyp IoU',
+        'gap/polyp/iou': 'gap polyp IoU',
+    }
+    own = {f'a/{part}/own': 0.5 for part in ('one', 'seen', 'unseen', 'gap')}
+    assert list(table_columns(own, ['a'])) == ['seen/own', 'unseen/own', 'gap/own']
+
+
+@pytest.mark.parametrize(
+    'columns, val, expected',
+    [
+        (['mIoU', 'mDice'], ['a/mDice', 'a/mIoU'], 'mIoU'),
+        (['seen/polyp/dice'], ['a/polyp/iou', 'a/polyp/dice'], 'polyp/dice'),
+        (['seen/polyp/dice'], ['a/seen/polyp/dice', 'a/polyp/dice'], 'seen/polyp/dice'),
+        (['polyp/dice'], ['data_time', 'b/mIoU', 'a/own', 'a/mDice'], 'mDice'),
+        (['polyp/dice'], ['a/own'], 'own'),
+        ([], [], 'metric of the validation'),
+    ],
+)
+def test_the_curves_metric_is_one_of_the_validation(columns, val, expected):
+    assert curve_metric(columns, dict.fromkeys(val, {1: 0.5}), ['a']) == expected
+
+
+def test_what_a_step_cost_is_said_as_far_as_it_is_logged():
+    assert training_cost({}) == []
+    time = {1: 9.0, 2: 0.5, 3: 0.25}
+    assert training_cost(dict(time=time)) == [
+        'a step of the training: 0.5 s (medians of the log); GPU memory not logged'
+    ]
+    more = dict(data_time={1: 0.1}, memory={1: 900, 2: 1200, 3: 1100})
+    assert training_cost(dict(time=time, **more)) == [
+        'a step of the training: 0.5 s, 0.1 s of it waiting for data (medians of the log); '
+        'at most 1200 MB of GPU memory'
+    ]
 
 
 def test_metrics_that_are_no_numbers_are_in_no_table():
