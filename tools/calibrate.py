@@ -36,7 +36,10 @@ def main() -> None:
         temperature_table,
         write_temperatures,
     )
+    from mmkd.utils.files import check_file_path
 
+    if args.out:
+        check_file_path(args.out, '--out')
     fitted = calibrate(args.checkpoint, args.config, args.member)
     print(temperature_table(fitted))
     options = ensemble_options(fitted)

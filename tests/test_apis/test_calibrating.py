@@ -3,9 +3,12 @@
 import argparse
 import json
 import math
+import runpy
+import sys
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from mmengine.config import Config
 
 from mmkd.apis.calibrating import (
@@ -70,6 +73,13 @@ def test_each_member_and_the_ensemble_get_a_temperature(checkpoints, tmp_path, t
     assert alone.before == pytest.approx(student.after, abs=5e-3)  # other pixels of maps
     with pytest.raises(ConfigError, match='the ensemble cannot take one into its weights'):
         export(str(checkpoints[task]), 'ensemble', str(tmp_path / 'e.pth'), None, '2')
+
+
+def test_the_path_of_the_temperatures_is_checked_before_the_fit(tmp_path, monkeypatch):
+    main = runpy.run_path(str(ROOT / 'tools/calibrate.py'))['main']
+    monkeypatch.setattr(sys, 'argv', ['calibrate.py', 'none.pth', '--out', str(tmp_path)])
+    with pytest.raises(ConfigError, match='--out: expected a file, got the folder'):
+        main()
 
 
 def test_wrong_temperatures(tmp_path):
