@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 import time
 import warnings
@@ -25,11 +26,12 @@ from mmkd.apis.inference.frames import Frame
 from mmkd.apis.inference.inferencer import MemberInferencer
 from mmkd.export.onnx_graph import Graph, build_graph
 from mmkd.utils.errors import ConfigError, wrong_paths
-from mmkd.utils.files import write_atomically
+from mmkd.utils.files import check_file_path, write_atomically
 from mmkd.utils.text import align
 
 OPSET = 17
 TOLERANCE = 1e-3  # of probabilities
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # strides of networks
 
 
 @dataclass
@@ -41,6 +43,7 @@ class OnnxReport:
         inputs: Shape of the input, a name where it is free.
         outputs: Shapes of the outputs by name.
         dynamic: What is free: `batch`, `size`.
+        divisor: A free size's height and width must be multiples of it. None where they are fixed.
         difference: By runtime (`onnxruntime`, `openvino` where it is installed) and output the
             largest difference from PyTorch, over all checked shapes; of boxes relative to the
             input's longer side.
@@ -53,13 +56,16 @@ class OnnxReport:
     inputs: list[int | str]
     outputs: dict[str, list[int | str]]
     dynamic: list[str]
+    divisor: int | None
     difference: dict[str, dict[str, float]]
     shapes: list[tuple[int, ...]]
     milliseconds: dict[str, tuple[float, float]]
     notes: list[str]
 
     def __str__(self) -> str:
-        free = ' and '.join(self.dynamic) or 'nothing'
+        free = ' and '.join(self.dynamic)
+        if self.divisor not in (None, 1):
+            free += f' (multiples of {self.divisor})'
         rows = [['batch 1, ms', 'p50', 'p95']]
         rows += [[name, f'{p50:.1f}', f'{p95:.1f}'] for name, (p50, p95) in
                  self.milliseconds.items()]  # fmt: skip
@@ -135,7 +141,9 @@ def export_onnx(
     """Export a member, or the ensemble as one graph, and check it with onnxruntime.
 
     OpenVINO reads the same file: where it is installed it is checked and measured, too. The batch
-    is dynamic, and height and width where the network allows it: that is tried out.
+    is dynamic, and height and width where the network allows it: that is tried out, and of which
+    number they must be multiples (1, 2, 4, ... or 64). The file's metadata has it as
+    `size_divisor`, null where the size is fixed.
 
     Args:
         checkpoint: Of a training, or of an exported member or ensemble.
@@ -147,26 +155,27 @@ def export_onnx(
         runs: Measured runs at batch 1 of each.
 
     Raises:
-        ConfigError: If a module cannot be exported (which, and why), or if onnxruntime's outputs
-            differ from PyTorch's; nothing is written then.
+        ConfigError: If the network cannot run the size, if a module cannot be exported (which, and
+            why), or if onnxruntime's outputs differ from PyTorch's; nothing is written then.
     """
     runtime = require_onnx()
     out = Path(out)
     if out.suffix != '.onnx':
         raise ConfigError(f'OUT: expected a path that ends in .onnx, got {str(out)!r}')
+    check_file_path(out, 'OUT')
     inferencer = MemberInferencer(checkpoint, config, member and [member], device='cpu')
     temperature = read_temperature(str(temperature), inferencer.names[0])
     graph = graph_of(inferencer, temperature)
     height, width = size or _input_size(inferencer)
+    _check_size(graph, height, width, given=size is not None)
     shapes: list[tuple[int, ...]] = [(2, 3, height, width), (1, 3, height, width)]
-    larger = (3, 3, height + 32, width + 64)
-    data, problem = _dynamic_size(graph, runtime, shapes[0], larger)
+    data, divisor, problem = _dynamic_size(graph, runtime, shapes[0])
     notes, free_size = [], data is not None
     if data is None:
         notes.append(f'height and width are fixed: {problem}')
         data = _exported(graph, shapes[0], free_size=False)
-    else:
-        shapes.append(larger)
+    if divisor is not None:
+        shapes.append((3, 3, *_larger(height, width, divisor)))
     session = _session(runtime, data)
     difference = dict(onnxruntime=_difference(graph, session, shapes))
     for name, value in difference['onnxruntime'].items():
@@ -179,6 +188,7 @@ def export_onnx(
         member=inferencer.names[0],
         temperature=temperature,
         input='float32 images as the test pipeline leaves them: BGR, 0 to 255',
+        size_divisor=divisor,
         **graph.metadata(),
     )
     data = _with_metadata(data, metadata)
@@ -205,6 +215,7 @@ def export_onnx(
             for name, output in zip(graph.outputs, _torch_outputs(graph, image))
         },
         dynamic=['batch', 'size'] if free_size else ['batch'],
+        divisor=divisor,
         difference=difference,
         shapes=shapes,
         milliseconds=dict(
@@ -236,23 +247,71 @@ def _input_size(inferencer: MemberInferencer) -> tuple[int, int]:
     return int(inputs.shape[2]), int(inputs.shape[3])
 
 
+def _check_size(graph: Graph, height: int, width: int, given: bool) -> None:
+    """Raise a ConfigError for a size that the network itself cannot run."""
+    problem = _torch_problem(graph, (1, 3, height, width)).rstrip('.')
+    if not problem:
+        return
+    sizes = {n: (1, 3, *_larger(height, width, n)) for n in MULTIPLES}
+    divisor = next((n for n, shape in sizes.items() if not _torch_problem(graph, shape)), 1)
+    expected = f'; expected multiples of {divisor}' if height % divisor or width % divisor else ''
+    origin = '' if given else " (the test pipeline's)"
+    raise ConfigError(
+        f'--size: the network cannot run {height} x {width}{origin}: {problem}{expected}'
+    )
+
+
+def _larger(height: int, width: int, divisor: int) -> tuple[int, int]:
+    """Return a larger size whose sides are multiples of `divisor`, but of no greater one.
+
+    One side is just above, one just below a multiple of 64: layers that halve round up or down.
+    """
+    height, width = (64 * math.ceil(side / 64) for side in (height, width))
+    return height + divisor, width + 128 - divisor
+
+
 def _dynamic_size(
-    graph: Graph, runtime: Any, shape: Sequence[int], larger: Sequence[int]
-) -> tuple[bytes | None, str]:
-    """Try a graph for images of any size: its bytes, or None and why not."""
-    try:
-        _torch_outputs(graph, torch.zeros(tuple(larger)))
-    except Exception as error:  # a network may raise anything at a size it was not made for
-        return None, f'PyTorch itself cannot run {tuple(larger)}: {_first_line(error)}'
+    graph: Graph, runtime: Any, shape: Sequence[int]
+) -> tuple[bytes | None, int | None, str]:
+    """Try a graph for images of any size, or of any multiple of a number.
+
+    Returns:
+        Its bytes and the least of `MULTIPLES` that will do, or None, None and why not.
+    """
+    *others, last = [(n, (1, 3, *_larger(shape[2], shape[3], n))) for n in MULTIPLES]
+    problem = _torch_problem(graph, last[1])
+    if problem:
+        return None, None, f'PyTorch itself cannot run {last[1]}: {problem}'
     data = _exported(graph, shape, free_size=True)
     try:
-        found = _difference(graph, _session(runtime, data), [larger])
+        session = _session(runtime, data)
     except Exception as error:  # onnxruntime's errors have no common base
-        return None, f'onnxruntime cannot run {tuple(larger)}: {_first_line(error)}'
-    worst = max(found.values())
-    if not worst <= TOLERANCE:
-        return None, f'at {tuple(larger)} onnxruntime differs by {worst:.1e}'
-    return data, ''
+        return None, None, f'onnxruntime cannot load it: {_first_line(error)}'
+    problem = _problem(graph, session, last[1])
+    if problem:
+        return None, None, problem
+    for divisor, larger in others:
+        if not _torch_problem(graph, larger) and not _problem(graph, session, larger):
+            return data, divisor, ''
+    return data, last[0], ''
+
+
+def _torch_problem(graph: Graph, shape: Sequence[int]) -> str:
+    """Return why PyTorch cannot run images of a shape, '' if it can."""
+    try:
+        _torch_outputs(graph, torch.zeros(tuple(shape)))
+    except Exception as error:  # a network may raise anything at a size it was not made for
+        return _first_line(error)
+    return ''
+
+
+def _problem(graph: Graph, session: Any, shape: Sequence[int]) -> str:
+    """Return what is wrong with a graph at a shape that PyTorch can run, '' if nothing."""
+    try:
+        worst = max(_difference(graph, session, [shape]).values())
+    except Exception as error:  # onnxruntime's errors have no common base
+        return f'onnxruntime cannot run {shape}: {_first_line(error)}'
+    return '' if worst <= TOLERANCE else f'at {shape} onnxruntime differs by {worst:.1e}'
 
 
 def _named(shape: Sequence[int], names: Mapping[int, str]) -> list[int | str]:

@@ -11,6 +11,7 @@ from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from torch.nn import functional as F
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnx')
@@ -18,6 +19,7 @@ pytest.importorskip('onnx')
 from mmkd.apis.inference.frames import Frames  # noqa: E402
 from mmkd.apis.inference.inferencer import MemberInferencer  # noqa: E402
 from mmkd.apis.onnx import (  # noqa: E402
+    _check_size,
     _difference,
     _dynamic_size,
     _exported,
@@ -37,7 +39,8 @@ from mmkd.export.onnx_graph import (  # noqa: E402
 from mmkd.models.ensembles import SegmentationEnsemble  # noqa: E402
 from mmkd.utils.errors import ConfigError  # noqa: E402
 
-DEMOS = sorted((ROOT / 'configs/mmkd').glob('*_demo.py'))
+DEMOS = sorted((ROOT / 'configs/mmkd').rglob('*_demo.py'))
+EXPORTED = set()  # models of demos, many of which have the same
 
 
 def run(file, images):
@@ -52,6 +55,9 @@ def run(file, images):
 def test_a_graph_gives_what_the_model_predicts(checkpoints, data, tmp_path, task, name):
     report = export_onnx(checkpoints[task], tmp_path / 'm.onnx', name, runs=2)
     assert report.dynamic == ['batch', 'size'] and len(report.shapes) == 3 and not report.notes
+    assert report.divisor == dict(det=32, seg=16, cls=1)[task]
+    free = {1: 'free: batch and size\n'}.get(report.divisor, f' (multiples of {report.divisor})\n')
+    assert free in str(report)
     runtimes = ['onnxruntime', *(['openvino'] if importlib.util.find_spec('openvino') else [])]
     assert list(report.difference) == runtimes and [*report.milliseconds][1:] == runtimes
     assert max(value for one in report.difference.values() for value in one.values()) < 1e-4
@@ -63,6 +69,7 @@ def test_a_graph_gives_what_the_model_predicts(checkpoints, data, tmp_path, task
     images = torch.stack(list(batch['inputs']))  # before the data preprocessor
     outputs, metadata = run(tmp_path / 'm.onnx', images)
     assert metadata['member'] == name and 'polyp' in metadata['classes']
+    assert metadata['size_divisor'] == report.divisor
     predicted = [samples[name] for samples in inferencer.forward(batch)]
     if task == 'cls':
         expected = torch.stack([sample.pred_score for sample in predicted])
@@ -95,12 +102,10 @@ def assert_same_boxes(found, expected):
     assert max(apart.amin(0).max(), apart.amin(1).max()) < 0.01
 
 
-@pytest.mark.parametrize('fusion', ['wbf', 'nms'])
-def test_an_ensembles_weights_and_calibration_are_in_the_steps(checkpoints, data, fusion):
+def test_an_ensembles_weights_and_calibration_are_in_the_steps(checkpoints, data):
     cfg = Config.fromfile(checkpoints['det'].parent / 'config.py')
     init_default_scope(cfg.default_scope)
     cfg.model.ensemble.update(
-        fusion=fusion,
         weights=dict(student1=0.3, student2=1.0),
         calibration=dict(student1=(2.0, -1.0), student2=(0.5, 0.5)),
     )
@@ -153,19 +158,27 @@ def settle(graph):
 def test_every_demo_configs_student_and_ensemble_can_be_exported(file):
     cfg = Config.fromfile(file)
     init_default_scope(cfg.default_scope)
-    model = MODELS.build(inference_model(cfg, ['ensemble'])).eval()
+    model_cfg = inference_model(cfg, ['ensemble'])
+    text = str(model_cfg)
+    if text in EXPORTED:
+        return
+    model = MODELS.build(model_cfg).eval()
     members = {name: model.network(name) for name in model.ensemble_members}
     student = {'student1': members['student1']}
     for networks, fusion in ((student, None), (members, model.ensemble)):
         graph = build_graph(model.task, networks, fusion)
         settle(graph)
-        shape, larger = (2, 3, 64, 64), (1, 3, 96, 64)
-        data, problem = _dynamic_size(graph, onnxruntime, shape, larger)
+        shape = (2, 3, 64, 64)
+        data, divisor, problem = _dynamic_size(graph, onnxruntime, shape)
         if data is None:  # a SegFormer's attention keeps the size of its traced image
             assert 'segformer' in file.stem and 'Reshape' in problem
             data = _exported(graph, shape, free_size=False)
             found = _difference(graph, _session(onnxruntime, data), [shape])
             assert list(found) == ['scores'] and found['scores'] < 1e-4
+        else:
+            kinds = dict(yolox=32, unet=16, resnet=1)
+            assert divisor == next(n for kind, n in kinds.items() if kind in file.stem)
+    EXPORTED.add(text)
 
 
 def test_a_temperature_is_part_of_the_graph(checkpoints):
@@ -212,13 +225,46 @@ def test_what_cannot_be_exported_is_named():
 
 def test_a_network_of_one_size_is_exported_for_that_size():
     graph = ClassificationGraph(dict(student1=Toy(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)))).eval()
-    data, why = _dynamic_size(graph, onnxruntime, (2, 3, 8, 8), (3, 3, 40, 72))
-    assert data is None and why.startswith('PyTorch itself cannot run (3, 3, 40, 72)')
+    data, divisor, why = _dynamic_size(graph, onnxruntime, (2, 3, 8, 8))
+    assert data is None and divisor is None
+    assert why.startswith('PyTorch itself cannot run (1, 3, 128, 128)')
+
+
+class Halved(nn.Module):
+    """Channels at a fourth of the size and back; other sizes than multiples of 4 do not fit."""
+
+    def forward(self, images):
+        small = F.max_pool2d(F.max_pool2d(images, 2), 2)
+        return (F.interpolate(small, scale_factor=4.0) + images).mean((2, 3))
+
+
+def test_of_which_number_a_free_size_must_be_multiples():
+    graph = ClassificationGraph(dict(student1=Toy(Halved()))).eval()
+    data, divisor, _ = _dynamic_size(graph, onnxruntime, (2, 3, 12, 12))
+    assert data is not None and divisor == 4
+    for given, size in ((True, '10 x 12'), (False, r"10 x 12 \(the test pipeline's\)")):
+        with pytest.raises(ConfigError, match=rf'--size: the network cannot run {size}: The size'):
+            _check_size(graph, 10, 12, given)
+    with pytest.raises(ConfigError, match=r'; expected multiples of 4$'):
+        _check_size(graph, 10, 12, given=True)
+    _check_size(graph, 8, 4, given=True)
+    linear = ClassificationGraph(dict(student1=Toy(nn.Flatten(), nn.Linear(192, 2)))).eval()
+    with pytest.raises(ConfigError) as caught:  # of one size: no multiples fit
+        _check_size(linear, 9, 9, given=True)
+    assert 'multiples' not in str(caught.value)
 
 
 def test_wrong_inputs(checkpoints, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r'OUT: expected a path that ends in .onnx'):
         export_onnx(checkpoints['cls'], tmp_path / 'm.pth')
+    (tmp_path / 'm.onnx').mkdir()
+    with pytest.raises(ConfigError, match=r'OUT: expected a file, got the folder .*m\.onnx'):
+        export_onnx(tmp_path / 'none.pth', tmp_path / 'm.onnx')
+    (tmp_path / 'm.onnx').rmdir()
+    for task, size in (('det', (100, 100)), ('seg', (50, 70))):
+        expected = rf'--size: the network cannot run {size[0]} x {size[1]}: .*; expected multiples'
+        with pytest.raises(ConfigError, match=expected):
+            export_onnx(checkpoints[task], tmp_path / 'm.onnx', size=size)
     monkeypatch.setitem(sys.modules, 'onnx', None)
     with pytest.raises(ConfigError, match=r'pip install "mmkd\[onnx\]"'):
         export_onnx(checkpoints['cls'], tmp_path / 'm.onnx')
