@@ -6,16 +6,29 @@ import argparse
 import copy
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import nn
 
-from mmkd.apis.command_line import load_config, merge_options
+from mmkd.apis.command_line import check_optimizers, load_config, merge_options
+from mmkd.engine.loops.batch_stream import seeded
+from mmkd.engine.loops.data_checks import check_data, check_unlabeled_given
+from mmkd.utils.checkpoint import only_weights
 from mmkd.utils.checks import check_arguments, choose
+from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.files import write_atomically
 
@@ -149,6 +162,47 @@ class Pretraining:
         if trained is None and self.use == 'best':
             raise ConfigError("pretrain.use: 'best' needs a config of mmkd's, with BestMemberHook")
 
+    # ---------------------------------------------------------------- what comes after it
+
+    def check_next(self, cfg: Config) -> None:
+        """Build what the training after the stage needs, as far as that is quick, and drop it.
+
+        The model, with untrained networks in place of the stage's members and the start weights of
+        the others, the optimizers, and the data set of the unlabeled images, which the stage does
+        not have: a wrong config ends before the stage is trained. Random streams are left as they
+        were.
+
+        Args:
+            cfg: The whole config; it is not changed.
+
+        Raises:
+            ConfigError: For whatever is wrong with them.
+        """
+        with tempfile.TemporaryDirectory() as folder, seeded(0), _quietly():
+            try:
+                self._build_next(copy.deepcopy(cfg), folder)
+            except ConfigError as error:
+                text = re.sub(rf"'{re.escape(folder)}[^']*'", 'what pretrain trains', str(error))
+                names = ', '.join(self.members)
+                raise ConfigError(
+                    f'{text} (in the training after pretrain, with {names} frozen)'
+                ) from error
+
+    def _build_next(self, cfg: Config, folder: str) -> None:
+        model: Any = _built(cfg, folder)  # which takes `pretrain` out
+        check_optimizers(cfg)
+        with naming_keys(cfg), only_weights():
+            model.init_weights()
+            if cfg.launcher == 'none':  # else some optimizers need the processes' connection
+                build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+        key = 'unlabeled_dataloader'
+        loader: Any = (cfg.get('train_cfg') or {}).get(key, cfg.get(key))
+        check_unlabeled_given(model, loader is not None)
+        if isinstance(loader, dict) and isinstance(loader.get('dataset'), dict):
+            with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), naming_keys(cfg):
+                dataset = DATASETS.build(loader['dataset'])
+            check_data(model, dataset, key)
+
     # ---------------------------------------------------------------- what is trained already
 
     def checkpoints(self) -> dict[str, str] | None:
@@ -238,6 +292,38 @@ def freeze_pretrained(cfg: Config) -> None:
             'tools/train.py trains them'
         )
     stage.freeze(cfg, found)
+
+
+def _built(cfg: Config, folder: str) -> nn.Module:
+    """Build a config's model, with untrained networks for the members that `pretrain` names.
+
+    Args:
+        cfg: Changed in place: the members are frozen.
+        folder: Where the networks' checkpoints are written.
+    """
+    stage = Pretraining.of(cfg)
+    if stage is not None:
+        state = _built(copy.deepcopy(stage.cfg), folder).state_dict()
+        path = os.path.join(folder, f'{len(os.listdir(folder))}.pth')
+        torch.save(dict(state_dict=state), path)
+        stage.freeze(cfg, dict.fromkeys(stage.members, path))
+    if cfg.get('data_preprocessor') is not None:  # as mmengine's Runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    scope = cfg.get('default_scope')
+    with DefaultScope.overwrite_default_scope(scope), only_weights(), naming_keys(cfg):
+        return MODELS.build(cfg.model)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep back what a build logs, as it is built again."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def present_of(cfg: Config) -> list[str]:

@@ -175,3 +175,79 @@ def test_a_studys_hook_asks_the_stage_for_none_of_the_metrics_of_the_end(tmp_pat
     stage = Pretraining.of(cfg)
     assert stage.cfg.custom_hooks[0].expected == []
     assert cfg.custom_hooks[0].expected == ['student1/mDice']
+
+
+UNLABELED = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True))
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (
+            {'model.sharing.prediction': dict(type='PseudoLable')},
+            r"model.sharing \(kd_p\)\[0\].loss.type: .*did you mean 'PseudoLabel'",
+        ),
+        (
+            {'pretrain.members': ['teacher', 'student1', 'student2'], 'model.sharing': None},
+            'no member is trained: .*after pretrain, with teacher, student1, student2 frozen',
+        ),
+        (
+            {
+                'pretrain.members': ['teacher', 'student1', 'student2'],
+                'model.links': [dict(source='ensemble', target='student3')],
+            },
+            r"model.links\[0\].target: unknown name 'student3'",
+        ),
+        (
+            {
+                'pretrain.members': 'student1',
+                'model.links': [dict(source='student2', target='student1')],
+            },
+            r"model.links\[0\].target: 'student1' is frozen and learns nothing",
+        ),
+        (
+            {'pretrain.config': 'CONFIG', 'model.members.teacher.options': {'head.num_classes': 4}},
+            'model.members.teacher.checkpoint: what pretrain trains does not fit .*head',
+        ),
+        ({'model.sharing.on': 'both'}, 'unlabeled_dataloader: must be given'),
+        (
+            {
+                'model.sharing.on': 'both',
+                'unlabeled_dataloader': dict(UNLABELED, dataset=dict(type='NoisyDatset')),
+            },
+            "unlabeled_dataloader.dataset.type: .* did you mean 'NoisyDataset'",
+        ),
+        (
+            {
+                'model.sharing.on': 'both',
+                'unlabeled_dataloader': dict(
+                    UNLABELED,
+                    dataset=dict(type='mmkd.UnlabeledImages', data_root='none', pipeline=[]),
+                ),
+            },
+            'no folder of unlabeled images',
+        ),
+        ({'optim_wrapper.members': dict(student1=dict(lr=1))}, 'optim_wrapper.members.student1'),
+        ({'model.members.student1.checkpoint': 'none.pth'}, "student1.checkpoint: no file 'none"),
+        ({'load_from': 'none.pth'}, "load_from: no file 'none.pth'"),
+    ],
+)
+def test_what_is_wrong_with_the_second_stage_is_told_before_the_first(tmp_path, changes, message):
+    """And nothing is left in the work folder."""
+    first = light_config(tmp_path / 'unused')
+    first.model.members = dict(teacher=first.model.members.teacher)
+    first.model.sharing = None
+    (tmp_path / 'first.py').write_text(config_text(first))
+    cfg = light_config(tmp_path / 'work')
+    cfg.pretrain = dict(members='teacher')
+    cfg.model.sharing = dict(type='kd_p')
+    cfg.merge_from_dict(changes)
+    if cfg.pretrain.get('config') == 'CONFIG':
+        cfg.pretrain.config = str(tmp_path / 'first.py')
+    (tmp_path / 'recipe.py').write_text(config_text(cfg))
+    args = argparse.Namespace(config=str(tmp_path / 'recipe.py'), work_dir=None, resume=None)
+    args.cfg_options, args.launcher, args.local_rank = {}, 'none', 0
+    args.amp = args.auto_scale_lr = False
+    with pytest.raises(ConfigError, match=message):
+        train(args)
+    assert not (tmp_path / 'work').exists()

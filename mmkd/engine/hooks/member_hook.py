@@ -5,9 +5,10 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
+from mmkd.engine.loops.data_checks import acting_on_unlabeled
 from mmkd.engine.optimizers.distillation_oriented_sgd import SHARE, average_gradients
 from mmkd.registry import HOOKS
 from mmkd.utils.errors import ConfigError
@@ -30,7 +31,8 @@ class MemberHook(Hook):
       (`ResumableTrainLoop`) and gradients that are still accumulating. A resumed run goes on as an
       unbroken one would have. It is refused with other frozen members, or with other links that
       have weights, than those of the checkpoint.
-    - A frozen member that has the classes of the training data in another order is refused.
+    - A frozen member that has the classes of the training data in another order is refused, and a
+      training loop of mmengine's where links act on unlabeled images, which it does not load.
     - Hooks of the toolboxes that reach into the model act on each member (`EachMemberHook`).
 
     It runs before mmengine's EMAHook, which then averages updated members. With mmengine's own
@@ -46,8 +48,16 @@ class MemberHook(Hook):
         self.metrics: dict[str, float] = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Let toolbox hooks that reach into the model act on each member."""
+        """Let toolbox hooks that reach into the model act on each member; check the loop."""
         adapt_hooks(runner)
+        loop = type(runner.train_loop)
+        plain = loop in (EpochBasedTrainLoop, IterBasedTrainLoop)
+        if plain and acting_on_unlabeled(runner.model):
+            kind = 'Iter' if loop is IterBasedTrainLoop else ''
+            raise ConfigError(
+                f"train_cfg.type: expected 'mmkd.Resumable{kind}TrainLoop', which loads unlabeled "
+                f'images, as links act on them, got {loop.__name__!r}'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Go on from the states of the checkpoint; only now, as building draws, too."""

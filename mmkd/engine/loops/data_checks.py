@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mmengine.runner import Runner
+from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from mmkd.utils.errors import ConfigError, message_of
@@ -10,25 +10,33 @@ from mmkd.utils.model import distiller_of
 
 from .batch_stream import seeded
 
+# What networks raise for images of a size that they do not take.
+UNFIT_SIZE = (AssertionError, IndexError, RuntimeError)
 
-def check_data(runner: Runner, dataset: Any, key: str, members: list[str] | None = None) -> None:
+
+def check_data(model: nn.Module, dataset: Any, key: str, members: list[str] | None = None) -> None:
     """Raise a ConfigError unless a data set's items are what an OnlineDistiller's members take.
 
     Models of other kinds are left alone, and an empty data set is the loop's to refuse.
 
     Args:
-        runner: Its model is built.
+        model: The built model, wrapped or not.
         dataset: The data set of a loader.
         key: The loader's key in the config.
         members: Who is trained or evaluated on it, with its classes. Default: nobody.
     """
-    model = distiller_of(runner.model)
-    if not hasattr(model, 'specs') or not len(dataset):
+    distiller = distiller_of(model)
+    if not hasattr(distiller, 'specs') or not len(dataset):
         return
-    _check_item(model, _first(dataset, key), key)
+    item = _first(dataset, key)
+    _check_item(distiller, item, key)
+    if key == 'unlabeled_dataloader':
+        _check_size(distiller, item, key)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     for name in members or []:
-        count = model.task.num_classes(model.network(name)) if name in model.specs else None
+        if name not in distiller.specs:
+            continue
+        count = distiller.task.num_classes(distiller.network(name))
         if classes and count is not None and count != len(classes):
             shown = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
             loop = f'{key.split("_")[0]}_cfg.members'
@@ -46,9 +54,10 @@ def _first(dataset: Any, key: str) -> Any:
         except ConfigError:
             raise
         except Exception as error:  # a pipeline may raise anything
+            kind, said = type(error).__name__, message_of(error)
+            said = said if said.startswith(kind) else f'{kind}: {said}'
             raise ConfigError(
-                f'{key}.dataset.pipeline: the first item cannot be made: '
-                f'{type(error).__name__}: {message_of(error)}'
+                f'{key}.dataset.pipeline: the first item cannot be made: {said}'
             ) from error
 
 
@@ -72,3 +81,43 @@ def _check_item(model: Any, item: Any, key: str) -> None:
                 f'{key}.dataset.pipeline: images of one channel, which {name!r} cannot take; load '
                 "them in color (color_type='color')"
             )
+
+
+def _check_size(model: Any, item: Any, key: str) -> None:
+    """Run the members that see unlabeled images on the first of them, for its size alone."""
+    ends = {name for link in acting_on_unlabeled(model) for name in (*link.source, link.target)}
+    if not ends:
+        return
+    with seeded(0):
+        images = model.data_preprocessor(pseudo_collate([item]), False)['inputs']
+        for name in sorted(ends):
+            try:
+                with model.members.without_trace(name):
+                    model.read_taps(images, None, [name])
+            except UNFIT_SIZE as error:
+                size = f'{images.shape[-1]} x {images.shape[-2]}'
+                raise ConfigError(
+                    f'{key}: images of {size}: {name!r} does not take them: {message_of(error)}'
+                ) from error
+
+
+def acting_on_unlabeled(model: nn.Module) -> list[Any]:
+    """Return the links that act on unlabeled images, none of a model without links."""
+    links = getattr(distiller_of(model), 'links', None) or ()
+    return [link for link in links if link.spec.on != 'labeled']
+
+
+def check_unlabeled_given(model: nn.Module, given: bool) -> None:
+    """Raise a ConfigError if links act on unlabeled images and there is no loader of them.
+
+    Args:
+        model: The built model, wrapped or not.
+        given: Whether there is one.
+    """
+    # A link of weight 0 never runs.
+    acting = [link for link in acting_on_unlabeled(model) if link.spec.weight != 0]
+    if acting and not given:
+        raise ConfigError(
+            f'unlabeled_dataloader: must be given in the config, since {acting[0].key} acts on '
+            'unlabeled images'
+        )

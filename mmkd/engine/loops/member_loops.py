@@ -111,7 +111,7 @@ class _MemberLoop:
         check_images(first, self.dataloader.dataset, f'{self.mode}_evaluator')
         # An iterator draws its workers' seed: not from the stream that the training draws from.
         self.dataloader.generator = torch.Generator()
-        check_data(runner, self.dataloader.dataset, f'{self.mode}_dataloader', self.names)
+        check_data(runner.model, self.dataloader.dataset, f'{self.mode}_dataloader', self.names)
         for one in self.evaluators.values():
             for metric in one.metrics:
                 count_quickly(metric)

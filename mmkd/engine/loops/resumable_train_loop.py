@@ -13,7 +13,7 @@ from mmkd.utils.model import distiller_of
 from mmkd.utils.original_stack import no_early_batches
 
 from .batch_stream import loader_config, training_streams
-from .data_checks import check_data
+from .data_checks import check_data, check_unlabeled_given
 
 
 class _Resumable:
@@ -42,9 +42,10 @@ class _Resumable:
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader, views)
         members = getattr(distiller_of(runner.model), 'members', None)
         online = getattr(members, 'online', None)
-        check_data(runner, self.dataloader.dataset, 'train_dataloader', online)
+        check_data(runner.model, self.dataloader.dataset, 'train_dataloader', online)
+        check_unlabeled_given(runner.model, 'unlabeled' in self.streams)
         if 'unlabeled' in self.streams:
-            check_data(runner, self.streams['unlabeled'].dataset, 'unlabeled_dataloader')
+            check_data(runner.model, self.streams['unlabeled'].dataset, 'unlabeled_dataloader')
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the batches come from, for a checkpoint."""

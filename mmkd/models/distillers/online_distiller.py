@@ -138,6 +138,7 @@ class OnlineDistiller(BaseModel):
         )
         for name, cfg in added.items():
             specs.setdefault(name, MemberSpec.from_config(name, cfg))
+        _check_ends(links, specs)
         check_members(specs)
         configs = {name: spec.config for name, spec in specs.items() if spec.config is not None}
         shared = shared_preprocessor_config(configs, data_preprocessor)
@@ -178,6 +179,8 @@ class OnlineDistiller(BaseModel):
         if strong_view is not None or any(link.spec.on != 'labeled' for link in self.links):
             view = strong_view or dict(type='StrongView')
             self.strong_view = build_checked(MODELS, view, 'model.strong_view')
+        if getattr(self.strong_view, 'cutmix', 0):
+            self._check_moved()
         self.view_stream = RandomStream(derived_seed(torch.initial_seed(), 'strong_view'))
         self.progress: float | None = None
         self._average_is_due = False
@@ -199,6 +202,17 @@ class OnlineDistiller(BaseModel):
         replaced = {spec.endpoints for spec in own}
         planned = specs(expanded, f'model.sharing ({preset.get("type")})')
         return [spec for spec in planned if spec.endpoints not in replaced] + own
+
+    def _check_moved(self) -> None:
+        """Raise a ConfigError for a prediction on the weak view that CutMix cannot move along."""
+        for link in self.links:
+            _, *sources = link.forms
+            maps = all(level is not None and level[0] == 4 for form in sources for level in form)
+            if link.spec.on != 'labeled' and link.spec.source_view == 'weak' and not maps:
+                raise ConfigError(
+                    f'model.strong_view.cutmix: needs taps that give maps (N, C, H, W), and '
+                    f'{link.source_tap!r} of {link.key} gives none; leave cutmix out'
+                )
 
     def _load_from_state_dict(  # type: ignore[no-untyped-def]
         self, state_dict, prefix, *args, **kwargs
@@ -448,3 +462,13 @@ def _preset(sharing: Any, specs: Mapping[str, MemberSpec]) -> dict[str, Any]:
     students = students_among({name: spec.training for name, spec in specs.items()}, preset)
     preset.setdefault('students', students)
     return preset
+
+
+def _check_ends(links: Any, specs: Mapping[str, MemberSpec]) -> None:
+    """Raise a ConfigError for a link of a member that is not there, before what follows of it."""
+    for index, link in enumerate(links if isinstance(links, (list, tuple)) else ()):
+        for side, others in (('source', ['ensemble']), ('target', [])):
+            names = link.get(side) if isinstance(link, Mapping) else None
+            for name in names if isinstance(names, (list, tuple)) else [names]:
+                if isinstance(name, str) and name not in others:
+                    choose(name, specs, f'model.links[{index}].{side}')

@@ -60,8 +60,9 @@ class Step:
     def _add_views(self, model: OnlineDistiller, unlabeled: dict[str, Any] | None) -> None:
         if unlabeled is None:
             raise ConfigError(
-                'unlabeled_dataloader: must be given in the config, since a link acts on unlabeled '
-                "images; the train loop must be 'mmkd.ResumableTrainLoop' or its kin"
+                'unlabeled_dataloader: a link acts on unlabeled images, and the batch has none: '
+                "it must be given in the config, and train_cfg.type be 'mmkd.ResumableTrainLoop' "
+                "or 'mmkd.ResumableIterTrainLoop'"
             )
         inputs, self._samples = unlabeled['inputs'], unlabeled.get('data_samples')
         self._changed = model.strongly(inputs)

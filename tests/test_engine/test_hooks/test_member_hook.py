@@ -2,6 +2,8 @@ import types
 
 import pytest
 import torch
+from light_training import light_config
+from mmengine.runner import Runner
 
 from mmkd.engine.hooks import MemberHook
 from mmkd.utils.errors import ConfigError
@@ -172,3 +174,23 @@ def test_links_learn_of_a_validation(runner, monkeypatch):
     assert told == [metrics, metrics]
     MemberHook().after_val_epoch(runner, {})
     assert len(told) == 2
+
+
+@pytest.mark.usefixtures('unformatted_configs')
+@pytest.mark.parametrize(
+    'loop, given, message',
+    [
+        ('mmkd.ResumableTrainLoop', False, 'unlabeled_dataloader: must be given'),
+        ('EpochBasedTrainLoop', True, "train_cfg.type: expected 'mmkd.ResumableTrainLoop'.*got"),
+    ],
+)
+def test_links_on_unlabeled_images_are_told_at_build_that_none_come(
+    tmp_path, monkeypatch, loop, given, message
+):
+    cfg = light_config(tmp_path, **{'model.sharing.type': 'cps', 'train_cfg.type': loop})
+    if given:
+        cfg.unlabeled_dataloader = cfg.train_dataloader
+    runner = Runner.from_cfg(cfg)
+    monkeypatch.setattr(runner.model, 'train_step', None)  # it is not reached
+    with pytest.raises(ConfigError, match=message):
+        runner.train()

@@ -3,12 +3,14 @@
 import random
 import types
 
+import distributed_worker
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmkd.engine.loops.data_checks import check_data
+from mmkd.engine.loops.data_checks import check_data, check_unlabeled_given
 from mmkd.utils.errors import ConfigError
 
 ITEM = dict(inputs=torch.zeros(3, 8, 8), data_samples=object())
@@ -23,13 +25,18 @@ class Failing(Data):
         raise ZeroDivisionError('no pixels')
 
 
+class Unlabeled(Data):
+    def __getitem__(self, index):
+        raise KeyError('gt_path')
+
+
 class Drawing(Data):
     def __getitem__(self, index):
         torch.rand(1), np.random.rand(), random.random()
         return super().__getitem__(index)
 
 
-def runner(classes=1, normalizes=False):
+def built(classes=1, normalizes=False):
     network = nn.Conv2d(12, 4, 1)
     model = nn.Module()
     model.specs = dict(a=None)
@@ -37,21 +44,21 @@ def runner(classes=1, normalizes=False):
     model.network = lambda name: network
     model.task = types.SimpleNamespace(num_classes=lambda network: classes)
     model.data_preprocessor = types.SimpleNamespace(_enable_normalize=normalizes)
-    return types.SimpleNamespace(model=model)
+    return model
 
 
 def test_what_fits_draws_nothing_from_the_training():
-    fitting = runner()
+    fitting = built()
     torch.manual_seed(0), np.random.seed(0), random.seed(0)
     expected = torch.rand(1), np.random.rand(), random.random()
     torch.manual_seed(0), np.random.seed(0), random.seed(0)
     check_data(fitting, Drawing([ITEM]), 'train_dataloader', ['a', 'ensemble'])
     assert (torch.rand(1), np.random.rand(), random.random()) == expected
-    check_data(runner(classes=None), Data([ITEM]), 'val_dataloader', ['a'])
-    check_data(runner(classes=7), Data([dict(inputs=ITEM['inputs'])]), 'unlabeled_dataloader')
-    check_data(runner(normalizes=True), Data([dict(ITEM, inputs=torch.zeros(1, 8, 8))]), 'x')
-    check_data(types.SimpleNamespace(model=nn.Linear(1, 1)), Data([{}]), 'train_dataloader')
-    check_data(runner(), Data(), 'train_dataloader')  # the loop tells that it is empty
+    check_data(built(classes=None), Data([ITEM]), 'val_dataloader', ['a'])
+    check_data(built(classes=7), Data([dict(inputs=ITEM['inputs'])]), 'unlabeled_dataloader')
+    check_data(built(normalizes=True), Data([dict(ITEM, inputs=torch.zeros(1, 8, 8))]), 'x')
+    check_data(nn.Linear(1, 1), Data([{}]), 'train_dataloader')
+    check_data(built(), Data(), 'train_dataloader')  # the loop tells that it is empty
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,7 @@ def test_what_fits_draws_nothing_from_the_training():
             'test_dataloader',
             'first item cannot be made: ZeroDiv.*: no pixels',
         ),
+        (Unlabeled([1]), 'train_dataloader', 'first item cannot be made: KeyError: gt_path$'),
         (
             Data([dict(ITEM, inputs=torch.zeros(1, 8, 8))]),
             'train_dataloader',
@@ -74,12 +82,50 @@ def test_what_fits_draws_nothing_from_the_training():
 )
 def test_items_that_no_member_takes(data, key, message):
     with pytest.raises(ConfigError, match=message):
-        check_data(runner(), data, key, ['a'])
+        check_data(built(), data, key, ['a'])
 
 
 def test_classes_of_heads_and_data():
     message = r'model.members.a: its head tells 80 classes apart, the data of {} have 1 \(polyp\)'
     with pytest.raises(ConfigError, match=message.format('train_dataloader') + '.*options$'):
-        check_data(runner(classes=80), Data([ITEM]), 'train_dataloader', ['a'])
+        check_data(built(classes=80), Data([ITEM]), 'train_dataloader', ['a'])
     with pytest.raises(ConfigError, match=message.format('val_dataloader') + '.*val_cfg.members$'):
-        check_data(runner(classes=80), Data([ITEM]), 'val_dataloader', ['a'])
+        check_data(built(classes=80), Data([ITEM]), 'val_dataloader', ['a'])
+
+
+def segmenters(toolkit, **sharing):
+    pytest.importorskip('mmseg')
+    DefaultScope.get_instance('unlabeled-checks', scope_name='mmseg')
+    cfg = distributed_worker.segmentation('cps')
+    cfg['data_preprocessor'].pop('size')
+    cfg['sharing'] = sharing
+    return toolkit.make_distiller(**cfg)
+
+
+def test_unlabeled_images_of_a_size_that_a_member_does_not_take(toolkit):
+    """Told before the training, which they do not change; those of labeled images are padded."""
+    model = segmenters(toolkit, type='cps')
+    whole = Data([dict(inputs=torch.zeros(3, 40, 48, dtype=torch.uint8))])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    drawn = {name: spec.stream.state_dict()['cpu'] for name, spec in model.specs.items()}
+    state = torch.get_rng_state()
+    check_data(model, whole, 'unlabeled_dataloader')
+    assert model.training and torch.get_rng_state().equal(state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    for name, spec in model.specs.items():
+        assert spec.stream.state_dict()['cpu'].equal(drawn[name])
+    odd = Data([dict(inputs=torch.zeros(3, 40, 45, dtype=torch.uint8))])
+    message = "unlabeled_dataloader: images of 45 x 40: 'student1' does not take them: .*divisible"
+    with pytest.raises(ConfigError, match=message):
+        check_data(model, odd, 'unlabeled_dataloader')
+    check_data(segmenters(toolkit, type='individual'), odd, 'unlabeled_dataloader')  # not loaded
+
+
+def test_links_on_unlabeled_images_need_a_loader(toolkit):
+    model = segmenters(toolkit, type='cps')
+    message = r'unlabeled_dataloader: must be given in the config, since model.sharing \(cps\)\[0\]'
+    with pytest.raises(ConfigError, match=message):
+        check_unlabeled_given(model, given=False)
+    check_unlabeled_given(model, given=True)
+    check_unlabeled_given(segmenters(toolkit, type='cps', weight=0.0), given=False)
+    check_unlabeled_given(segmenters(toolkit, type='kdml_p'), given=False)

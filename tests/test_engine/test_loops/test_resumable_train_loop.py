@@ -301,7 +301,7 @@ def test_the_data_set_of_the_loader_behaves_as_before(tmp_path):
 @pytest.mark.parametrize('acting, expected', [('labeled', False), ('both', True)])
 def test_unlabeled_images_that_no_link_acts_on_are_not_loaded(tmp_path, acting, expected):
     runner = make_runner(tmp_path, loader(6))
-    link = types.SimpleNamespace(spec=types.SimpleNamespace(on=acting))
+    link = types.SimpleNamespace(spec=types.SimpleNamespace(on=acting, weight=1.0))
     runner.model.links = [link]
     assert ('unlabeled' in seen_by(runner)[0]) == expected
 
