@@ -1,6 +1,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 from mmengine import fileio
 from mmengine.dataset import BaseDataset
@@ -30,7 +31,7 @@ class UnlabeledImages(CheckedData, BaseDataset):
     Raises:
         MissingData: If the folder is missing, or has no image.
         ConfigError: If label maps are among the images, which would be taken for images. Later, if
-            an image cannot be used.
+            an image cannot be used, or a step of the pipeline looks for labels.
 
     Example:
         >>> pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
@@ -38,6 +39,20 @@ class UnlabeledImages(CheckedData, BaseDataset):
     """
 
     loads_annotations = False
+
+    def prepare_data(self, idx: int) -> Any:
+        """Load an item."""
+        try:
+            return super().prepare_data(idx)
+        except KeyError as error:
+            names = [type(step).__name__ for step in self._steps]
+            loading = next((name for name in names if 'Annotations' in name), None)
+            if loading is None:
+                raise
+            raise ConfigError(
+                f'unlabeled_dataloader.dataset.pipeline: drop {loading}: these images have no '
+                f'labels (there is no {error})'
+            ) from error
 
     def load_data_list(self) -> list[dict]:
         """List the images."""

@@ -28,10 +28,10 @@ def folder(tmp_path):
     return folder
 
 
-def build(root, scope='mmdet'):
+def build(root, scope='mmdet', *more):
     pipeline = [dict(type='LoadImageFromFile')]
     pipeline += [dict(type='Resize', scale=(20, 20), keep_ratio=False)]
-    pipeline += [dict(type='RandomFlip', prob=1.0), dict(type=PACK[scope])]
+    pipeline += [dict(type='RandomFlip', prob=1.0), *more, dict(type=PACK[scope])]
     return DATASETS.build(dict(type='mmkd.UnlabeledImages', data_root=str(root), pipeline=pipeline))
 
 
@@ -78,3 +78,13 @@ def test_images_of_several_sizes_are_one_message(toolkit):
     batch['unlabeled'] = dict(inputs=list(sides), data_samples=batch['data_samples'])
     with pytest.raises(ConfigError, match='several sizes .*: 32 x 32, 32 x 40; .* Resize'):
         model.data_preprocessor(batch, True)
+
+
+def test_a_pipeline_that_looks_for_labels_is_told(folder):
+    pytest.importorskip('mmseg')
+    DefaultScope.get_instance('unlabeled-labels', scope_name='mmseg')
+    dataset = build(folder('a.jpg'), 'mmseg', dict(type='LoadAnnotations'))
+    with pytest.raises(ConfigError, match='drop LoadAnnotations: these images have no labels'):
+        dataset[0]
+    other = build(folder('a.jpg'), 'mmseg', dict(type='RandomCrop', crop_size=(8, 8)))
+    assert other[0]['inputs'].shape == (3, 8, 8)
