@@ -365,6 +365,12 @@ def test_boxes_teach_on_unlabeled_images(toolkit):
     assert len(linked) == 2 and all(value > 0 for value in linked.values())
 
 
+def test_a_loss_of_tensors_is_told_which_one_detectors_take(toolkit):
+    message = "PseudoLabel cannot take such predictions, DetectionLoss .* can: .*no attribute 'dim'"
+    with pytest.raises(ConfigError, match=message):
+        toolkit.make_distiller(sharing=dict(type='cps', prediction=dict(type='PseudoLabel')))
+
+
 def with_masks(batch):
     """Give each box of a batch a mask."""
     from mmdet.structures.mask import BitmapMasks

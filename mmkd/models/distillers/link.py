@@ -260,7 +260,8 @@ class Link(nn.Module):
                 found = self(target, sources, probe)
             except UNFIT as error:
                 raise ConfigError(
-                    f'{self.key}: the loss cannot compare {self._sides}: {error}'
+                    f'{self.key}: the loss cannot compare {self._sides}: '
+                    f'{self._why_unfit(error, target, probe.task)}'
                 ) from error
             self.train()
         values = {**found.losses, **found.extra}
@@ -274,6 +275,17 @@ class Link(nn.Module):
                 )
         self.check_signs(found.losses)
         return list(values)
+
+    def _why_unfit(self, error: Exception, target: TapValue, task: Any) -> str:
+        """Return an error's text; where values are no tensors, also which loss takes them."""
+        own = task.default_loss(self.source_tap.split('[')[0])
+        plain = all(isinstance(level, Tensor) for level in levels_of(target))
+        if plain or own is None or own['type'] == type(self.loss).__name__:
+            return str(error)
+        return (
+            f'{type(self.loss).__name__} cannot take such predictions, {own["type"]} (the default) '
+            f'can: {error}'
+        )
 
     def check_signs(self, losses: Mapping[str, Tensor], iteration: int | None = None) -> None:
         """Raise a ConfigError if one of the link's losses, at factor 1, is below 0.

@@ -185,6 +185,11 @@ def sharing_links(
 
     if peers is not None and 'P' not in kinds_of_peers(type):
         raise ConfigError(f'model.sharing.peers: {type} has no predictions of peers to combine')
+    if UNLABELED_PRESETS.get(type, (False,) * 3)[2] and on != 'unlabeled':
+        raise ConfigError(
+            f"model.sharing.on: {type} is for 'unlabeled' images, on which each student learns "
+            f'from itself; got {on!r}'
+        )
     if type in UNLABELED_PRESETS:
         return _unlabeled_links(link, type, students, task, prediction, kd_weight, ml_weight)
     from_teacher, from_peers = PRESETS[type]

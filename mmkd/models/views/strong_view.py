@@ -106,7 +106,8 @@ def _moved(value: Any, boxes: Tensor) -> Any:
     if isinstance(value, list):
         return [_moved(item, boxes) for item in value]
     if not isinstance(value, Tensor) or value.dim() != 4:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else value
         raise ConfigError(
-            f'model.strong_view.cutmix: needs taps that give maps (N, C, H, W), got {value}'
+            f'model.strong_view.cutmix: needs taps that give maps (N, C, H, W), got {shape}'
         )
     return _pasted(value, F.interpolate(boxes, value.shape[-2:], mode='nearest'))
