@@ -180,13 +180,21 @@ CASES = {
     'classification, DOT, 2 accumulated': ('mmpretrain', 'kdml_f', 2, False),
     'classification, in turns': ('mmpretrain', 'kdml_mixed_full', 2, False),
     'classification, bf16': ('mmpretrain', 'kdml_mixed_full', 1, True),
+    'segmentation, unlabeled': ('mmseg', 'cps', 1, False),
 }
+# What draws (jitter, blur) would draw anew for the images of each process.
+SAME_VIEW = dict(type='StrongView', jitter=0, gray=0, blur=0)
 
 
 def part(batch, index, parts):
     """The share `index` of `parts` of a batch, in equal, contiguous pieces."""
     size = len(batch['inputs']) // parts
-    return {key: value[index * size : (index + 1) * size] for key, value in batch.items()}
+    return {
+        key: part(value, index, parts)
+        if key == 'unlabeled'
+        else value[index * size : (index + 1) * size]
+        for key, value in batch.items()
+    }
 
 
 class Counter:
@@ -213,7 +221,12 @@ def run(case, rank=0, world=1):
     make, make_batch, metric = TASKS[toolbox]
     DefaultScope.get_instance(f'{case}-{world}', scope_name=toolbox)
     torch.manual_seed(0)
-    model = toolkit.make_distiller(**make(sharing), in_turns='in turns' in case)
+    cfg = make(sharing)
+    if 'unlabeled' in case:
+        # Few positions are confident, other shares of them on each rank.
+        loss = dict(type='PseudoLabel', mode='soft', threshold=0.55, normalize='confident')
+        cfg['sharing']['prediction'], cfg['strong_view'] = loss, SAME_VIEW
+    model = toolkit.make_distiller(**cfg, in_turns='in turns' in case)
     start = copy.deepcopy(model.state_dict())
     wrapper = MemberDistributedDataParallel if model.in_turns else MMDistributedDataParallel
     wrapped = wrapper(model, broadcast_buffers=False) if world > 1 else model
@@ -229,7 +242,10 @@ def run(case, rank=0, world=1):
     for step in range(STEPS):
         model.progress = step / STEPS
         counter.calls = 0
-        own = part(make_batch(BATCH, seed=step), rank, world)
+        batch = make_batch(BATCH, seed=step)
+        if 'unlabeled' in case:
+            batch['unlabeled'] = make_batch(BATCH, seed=50 + step)
+        own = part(batch, rank, world)
         logs = [wrapped.train_step(part(own, i, accumulate), wrapper) for i in range(accumulate)]
         reduces.append(counter.calls / accumulate)
         sums = torch.stack(

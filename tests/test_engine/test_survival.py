@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from light_training import ROOT, environment, light_config
+from light_training import ROOT, environment, light_config, loader
 from mmengine.runner import Runner
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
@@ -37,9 +37,15 @@ def weights(path):
     return torch.load(path, weights_only=False, map_location='cpu')
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-def test_a_run_preempted_in_the_middle_of_an_epoch_ends_as_an_unbroken_one(tmp_path, workers):
+@pytest.mark.parametrize('workers, unlabeled', [(0, False), (1, False), (0, True)])
+def test_a_run_preempted_in_the_middle_of_an_epoch_ends_as_an_unbroken_one(
+    tmp_path, workers, unlabeled
+):
     changes = {'train_dataloader.num_workers': workers, 'train_dataloader.batch_size': 2}
+    if unlabeled:
+        changes.update({'model.sharing.type': 'peers_ema', 'model.sharing.schedule': None})
+        dataset = dict(type='NoisyDataset', size=10)  # of another length than the labeled ones
+        changes['unlabeled_dataloader'] = dict(loader(shuffle=True), batch_size=3, dataset=dataset)
     whole = light_config(tmp_path / 'whole', **changes)
     Runner.from_cfg(whole).train()
     broken = light_config(tmp_path / 'broken', **changes)

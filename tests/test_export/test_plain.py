@@ -139,12 +139,19 @@ def test_a_class_whose_plain_config_depends_on_its_arguments(cfg):
     )
 
 
-def test_averages_that_a_preset_adds_can_be_exported(cfg):
-    cfg.model.members = dict(student1=cfg.model.members.student1)
-    cfg.model.sharing = dict(type='mean_teacher')
+@pytest.mark.parametrize(
+    'preset, students', [('mean_teacher', ['student1']), ('peers_ema', ['student1', 'student2'])]
+)
+def test_averages_that_a_preset_adds_can_be_exported(cfg, preset, students):
+    cfg.model.members = {name: cfg.model.members[name] for name in students}
+    cfg.model.sharing = dict(type=preset)
     specs = member_specs(cfg)
-    (average,) = [name for name, spec in specs.items() if spec.training == 'ema']
-    assert plain_config(cfg, average).model == plain_config(cfg, 'student1').model
+    averages = {spec.of: name for name, spec in specs.items() if spec.training == 'ema'}
+    assert list(averages) == students
+    for student, average in averages.items():
+        plain = plain_config(cfg, average)
+        assert plain.model == plain_config(cfg, student).model
+        assert 'mmkd' not in config_text(plain)
 
 
 def test_wrapped_data_sets_are_unwrapped(cfg):
