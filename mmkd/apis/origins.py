@@ -113,13 +113,20 @@ def version_rows(origins: Sequence[Origin], own: dict[str, str]) -> list[list[st
         origins: The training's runs; those of the same versions share a column.
         own: Of this process.
     """
-    columns: list[tuple[str, dict[str, str]]] = []
+    columns = {'training': Origin('', None, {})}
+    shown: list[dict[str, str]] = []
     for origin in origins:
-        if origin.versions and origin.versions not in [known for _, known in columns]:
-            columns.append((f'training ({origin.run})', origin.versions))
-    columns = columns or [('training', {})]
-    columns.append(('this page', own))
-    packages = dict.fromkeys(package for _, known in columns for package in known)
-    rows = [['package', *(name for name, _ in columns)]]
-    rows += [[p, *(known.get(p, 'not known') for _, known in columns)] for p in packages]
+        if origin.versions and origin.versions not in shown:
+            columns.pop('training', None)
+            columns[f'training ({origin.run})'] = origin
+            shown.append(origin.versions)
+    columns['this page'] = Origin('', '', own)
+    packages = dict.fromkeys(package for origin in columns.values() for package in origin.versions)
+    rows = [['package', *columns]]
+    rows += [[package, *(_version(o, package) for o in columns.values())] for package in packages]
     return rows
+
+
+def _version(origin: Origin, package: str) -> str:
+    # Only what was written down is the whole list: a log names few packages.
+    return origin.versions.get(package, 'not known' if origin.command is None else '-')

@@ -58,12 +58,13 @@ def test_versions_of_training_and_page_stand_apart():
         Origin('1', None, dict(torch='2.1')),
         Origin('2', None, dict(torch='2.1')),
         Origin('3', None, {}),
-        Origin('4', None, dict(torch='2.2', numpy='1')),
+        Origin('4', 'python train.py', dict(torch='2.2', numpy='1')),
     ]
-    assert version_rows(runs, dict(torch='2.13')) == [
+    assert version_rows(runs, dict(torch='2.13', mmcv='2.2')) == [
         ['package', 'training (1)', 'training (4)', 'this page'],
         ['torch', '2.1', '2.2', '2.13'],
-        ['numpy', 'not known', '1', 'not known'],
+        ['numpy', 'not known', '1', '-'],  # `-`: not installed
+        ['mmcv', 'not known', '-', '2.2'],
     ]
     assert version_rows([], dict(torch='2')) == [
         ['package', 'training', 'this page'],

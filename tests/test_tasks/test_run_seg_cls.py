@@ -11,6 +11,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,35 @@ def test_report(reports, kind):
         'exported/ensemble.pth',
     ):
         assert (folder / 'work/report' / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize('kind, measured', [('unet', True), ('resnet', False)])
+def test_the_page_has_what_links_measured_and_how_the_training_was_made(reports, kind, measured):
+    """The segmenters' links between features have a `GradientShare`, the others plain weights."""
+    pytest.importorskip('plotly')
+    folder, _ = reports(kind)
+    page = (folder / 'work/report/report.html').read_text()
+    plotted = [title in page for title in ("links' share of the gradient", "links' cosine")]
+    plotted += [name in page for name in ('share_ml[student2:feature]', 'cosine_ml[student2:')]
+    assert plotted == [measured] * 4
+    assert ('GradientShare(' in page) == measured and 'not measured' in page
+    assert 'SigmoidRamp(start_value=0.0, end_value=1.0' in page and 'a step of the training' in page
+    assert 'tools/train.py config.py</pre>' in page.replace('\n', '')
+    assert 'tools/report.py work --checkpoint' in page
+    assert page.count(f'<td>{version("torch")}</td>') == 2  # of training and page
+
+
+def test_a_report_without_the_trainings_logs_says_so(runs, tmp_path):
+    (tmp_path / 'work').mkdir()
+    for file in ('config.py', 'epoch_2.pth'):
+        shutil.copy(runs('resnet') / 'work' / file, tmp_path / 'work')
+    done = call('report.py', 'work', '--images', '1', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = tmp_path / 'work/report'
+    assert 'no curves: no */vis_data/scalars.json' in (report / 'table.txt').read_text()
+    assert not (report / 'curves.png').exists() and 'curves.png' not in done.stdout
+    pytest.importorskip('plotly')
+    assert 'None: the work folder has no logs' in (report / 'report.html').read_text()
 
 
 @pytest.mark.parametrize(
