@@ -76,6 +76,15 @@ def link(text):
     return f"model = dict(links=[dict(source='teacher', target='student1', {text})])"
 
 
+def unlabeled(steps):
+    dataset = f"type='mmkd.UnlabeledImages', data_root='BASE/data/images/val', pipeline=[dict(type='LoadImageFromFile'), {steps}]"
+    sampler = "sampler=dict(type='DefaultSampler', shuffle=True)"
+    return (
+        f'unlabeled_dataloader = dict(batch_size=2, num_workers=0, {sampler}, dataset=dict({dataset}))\n'
+        "model = dict(sharing=dict(_delete_=True, type='cps'))\n"
+    )
+
+
 def line(id, what, command, *expected, **kwargs):
     return Case(id, what, expected, command=tuple(command), **kwargs)
 
@@ -95,6 +104,15 @@ CONFIGS = [
         "pretrain = dict(members='teachr')",
         'pretrain.members',
         "did you mean 'teacher'",
+    ),
+    config(
+        'pretrain-after',
+        'a wrong name in the training after the first stage, which is not begun',
+        "pretrain = dict(members='teacher')\n"
+        "model = dict(sharing=dict(_delete_=True, type='kd_p', prediction=dict(type='PseudoLable')))",
+        'model.sharing (kd_p)[0].loss.type',
+        "did you mean 'PseudoLabel'",
+        'after pretrain, with teacher frozen',
     ),
     config(
         'pretrain-key',
@@ -118,6 +136,39 @@ CONFIGS = [
         " pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]))",
         '12 of 24 images look like label maps',
         'name the folder',
+    ),
+    config(
+        'unlabeled-missing',
+        'links on unlabeled images, and no loader of them',
+        "model = dict(sharing=dict(_delete_=True, type='cps'))",
+        'unlabeled_dataloader: must be given',
+        base='seg',
+    ),
+    config(
+        'unlabeled-loop',
+        'unlabeled images with a loop of mmengine, which does not load them',
+        unlabeled("dict(type='PackSegInputs')")
+        + "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)",
+        'train_cfg.type',
+        "'mmkd.ResumableTrainLoop'",
+        base='seg',
+    ),
+    config(
+        'unlabeled-size',
+        'unlabeled images of a size that the network does not take',
+        unlabeled(
+            "dict(type='Resize', scale=(90, 90), keep_ratio=False), dict(type='PackSegInputs')"
+        ),
+        'unlabeled_dataloader: images of 90 x 90',
+        'should be divisible',
+        base='seg',
+    ),
+    config(
+        'unlabeled-labels',
+        'a step that loads labels in the pipeline of the unlabeled images',
+        unlabeled("dict(type='LoadAnnotations'), dict(type='PackSegInputs')"),
+        'unlabeled_dataloader.dataset.pipeline: drop LoadAnnotations',
+        base='seg',
     ),
     config(
         'member-key',

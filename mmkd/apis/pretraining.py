@@ -21,7 +21,6 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
-from torch import nn
 
 from mmkd.apis.command_line import check_optimizers, load_config, merge_options
 from mmkd.engine.loops.batch_stream import seeded
@@ -178,9 +177,11 @@ class Pretraining:
         Raises:
             ConfigError: For whatever is wrong with them.
         """
+        cfg = copy.deepcopy(cfg)
         with tempfile.TemporaryDirectory() as folder, seeded(0), _quietly():
+            self._stand_in(cfg, folder)
             try:
-                self._build_next(copy.deepcopy(cfg), folder)
+                _build_next(cfg)
             except ConfigError as error:
                 text = re.sub(rf"'{re.escape(folder)}[^']*'", 'what pretrain trains', str(error))
                 names = ', '.join(self.members)
@@ -188,20 +189,19 @@ class Pretraining:
                     f'{text} (in the training after pretrain, with {names} frozen)'
                 ) from error
 
-    def _build_next(self, cfg: Config, folder: str) -> None:
-        model: Any = _built(cfg, folder)  # which takes `pretrain` out
-        check_optimizers(cfg)
-        with naming_keys(cfg), only_weights():
-            model.init_weights()
-            if cfg.launcher == 'none':  # else some optimizers need the processes' connection
-                build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
-        key = 'unlabeled_dataloader'
-        loader: Any = (cfg.get('train_cfg') or {}).get(key, cfg.get(key))
-        check_unlabeled_given(model, loader is not None)
-        if isinstance(loader, dict) and isinstance(loader.get('dataset'), dict):
-            with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), naming_keys(cfg):
-                dataset = DATASETS.build(loader['dataset'])
-            check_data(model, dataset, key)
+    def _stand_in(self, cfg: Config, folder: str) -> None:
+        """Freeze the members in `cfg`, in place, as the networks that the stage would start with.
+
+        Args:
+            cfg: The whole config.
+            folder: Where their checkpoint is written.
+        """
+        before, own = Pretraining.of(self.cfg), copy.deepcopy(self.cfg)
+        if before is not None:
+            before._stand_in(own, folder)
+        path = os.path.join(folder, f'{len(os.listdir(folder))}.pth')
+        torch.save(dict(state_dict=_built(own).state_dict()), path)
+        self.freeze(cfg, dict.fromkeys(self.members, path))
 
     # ---------------------------------------------------------------- what is trained already
 
@@ -294,24 +294,30 @@ def freeze_pretrained(cfg: Config) -> None:
     stage.freeze(cfg, found)
 
 
-def _built(cfg: Config, folder: str) -> nn.Module:
-    """Build a config's model, with untrained networks for the members that `pretrain` names.
-
-    Args:
-        cfg: Changed in place: the members are frozen.
-        folder: Where the networks' checkpoints are written.
-    """
-    stage = Pretraining.of(cfg)
-    if stage is not None:
-        state = _built(copy.deepcopy(stage.cfg), folder).state_dict()
-        path = os.path.join(folder, f'{len(os.listdir(folder))}.pth')
-        torch.save(dict(state_dict=state), path)
-        stage.freeze(cfg, dict.fromkeys(stage.members, path))
-    if cfg.get('data_preprocessor') is not None:  # as mmengine's Runner does
+def _built(cfg: Config) -> Any:
+    """Build a config's model as mmengine's Runner does."""
+    if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     scope = cfg.get('default_scope')
     with DefaultScope.overwrite_default_scope(scope), only_weights(), naming_keys(cfg):
         return MODELS.build(cfg.model)
+
+
+def _build_next(cfg: Config) -> None:
+    """Build what a training of members some of which are frozen needs, see `check_next`."""
+    model = _built(cfg)
+    check_optimizers(cfg)
+    with naming_keys(cfg), only_weights():
+        model.init_weights()
+        if cfg.launcher == 'none':  # else some optimizers need the processes' connection
+            build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    key = 'unlabeled_dataloader'
+    loader: Any = (cfg.get('train_cfg') or {}).get(key, cfg.get(key))
+    check_unlabeled_given(model, loader is not None)
+    if isinstance(loader, dict) and isinstance(loader.get('dataset'), dict):
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), naming_keys(cfg):
+            dataset = DATASETS.build(loader['dataset'])
+        check_data(model, dataset, key)
 
 
 @contextmanager

@@ -209,6 +209,7 @@ UNLABELED = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler'
             {'pretrain.config': 'CONFIG', 'model.members.teacher.options': {'head.num_classes': 4}},
             'model.members.teacher.checkpoint: what pretrain trains does not fit .*head',
         ),
+        ({'pretrain.options': {'model.sharin': 1}}, 'model.sharin: .*train_cfg$'),  # of the first
         ({'model.sharing.on': 'both'}, 'unlabeled_dataloader: must be given'),
         (
             {
