@@ -140,7 +140,11 @@ class Trapezoid(Schedule):
         self.warmup, self.begin, self.decay, self.end_value = warmup, begin, decay, end_value
 
     def shares(self, max_iters: int | None) -> tuple[float, float]:
-        """Return begin and warm-up as shares of a training of `max_iters` iterations."""
+        """Return begin and warm-up as shares of a training of `max_iters` iterations.
+
+        Raises:
+            ConfigError: If they and the decay do not fit into it.
+        """
         if self.begin_iters is None and self.warmup_iters is None:
             return self.begin, self.warmup
         whole = max_iters or math.inf
