@@ -181,6 +181,7 @@ CASES = {
     'classification, in turns': ('mmpretrain', 'kdml_mixed_full', 2, False),
     'classification, bf16': ('mmpretrain', 'kdml_mixed_full', 1, True),
     'segmentation, unlabeled': ('mmseg', 'cps', 1, False),
+    'segmentation, shares': ('mmseg', 'kdml_mixed_full', 1, False),
 }
 # What draws (jitter, blur) would draw anew for the images of each process.
 SAME_VIEW = dict(type='StrongView', jitter=0, gray=0, blur=0)
@@ -226,6 +227,10 @@ def run(case, rank=0, world=1):
         # Few positions are confident, other shares of them on each rank.
         loss = dict(type='PseudoLabel', mode='soft', threshold=0.55, normalize='confident')
         cfg['sharing']['prediction'], cfg['strong_view'] = loss, SAME_VIEW
+    if 'shares' in case:
+        share = dict(type='GradientShare', share=0.3, interval=1)
+        cfg['sharing'].update(weight=share, guard='log')
+        cfg['max_share'] = 0.4
     model = toolkit.make_distiller(**cfg, in_turns='in turns' in case)
     start = copy.deepcopy(model.state_dict())
     wrapper = MemberDistributedDataParallel if model.in_turns else MMDistributedDataParallel
@@ -262,6 +267,7 @@ def run(case, rank=0, world=1):
         losses=torch.stack(losses),
         metrics=metrics,
         reduces=reduces,
+        means=[rule.means for link in model.links for rule in (link.rule, link.guard) if rule],
     )
 
 

@@ -86,6 +86,10 @@ def test_processes_step_like_one_on_the_joined_batch(runs, case):
         assert set(one['metrics']) == set(other['metrics']) and any(
             v > 0 for v in one['metrics'].values()
         )
+        assert len(one['means']) == len(other['means']) == (12 if 'shares' in case else 0)
+        for mean, of_ranks in zip(one['means'], other['means']):
+            assert mean[0] > 0
+            torch.testing.assert_close(mean, of_ranks, rtol=1e-4, atol=1e-5)
         seen['metric'] = max(
             abs(value - other['metrics'][key]) for key, value in one['metrics'].items()
         )

@@ -118,11 +118,13 @@ def measure(task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool) ->
     for place, (one, other) in enumerate(((task, task), (link, link), (task, link))):
         for a, b in zip(one, other) if place < 2 or comparable else ():
             sums[place] += (a.float() * b.float()).sum()
+    world = get_world_size()
     if not comparable and task and link:  # the gradient of a mean over N images shrinks as N^-1/2
-        sums[0] *= len(task[0])
-        sums[1] *= len(link[0])
-    if get_world_size() > 1:
+        sums[0] *= world * len(task[0])
+        sums[1] *= world * len(link[0])
+    if world > 1:
         all_reduce(sums, 'sum')
+        sums /= world**2  # DDP takes the mean over ranks: each has `world` times the joint gradient
     task_square, link_square, dot = sums.tolist()
     norms = task_square**0.5, link_square**0.5
     if not all(norm < float('inf') for norm in norms):
