@@ -7,11 +7,11 @@
 # the out folder; gpu_check.json and gpu_check.md are written anew after each, so that a cut-off session still counts.
 #   --wheels    a folder of packages, filled where there is a network, with the same Python:
 #               pip download -d DIR -c requirements/pinned.txt pip setuptools wheel torch==2.13.0 -r requirements/build.txt
-#               pip download -d DIR --no-deps --no-build-isolation --no-binary :all: onedl-mmcv    (where torch is installed)
+#               pip download -d DIR --no-deps --no-build-isolation --no-binary :all: onedl-mmcv==2.3.6   (where torch is installed)
 #               pip download -d DIR -c requirements/pinned.txt ".[onedl,onnx,pretrained,report,tests,docs]"
 #               Default: the package index.
 #   --minutes   for all of it (default: 35)
-#   --out       default: work_dirs/gpu_check
+#   --out       a new or empty folder, or that of an earlier check, which is replaced (default: work_dirs/gpu_check)
 #   --dry-run   the same way on a machine without GPU: nothing is installed, images are small, batches of 2, one step each
 #   MMKD_VENV   the environment (default: .venv in this checkout); more in tools/setup_env.sh
 set -euo pipefail
@@ -23,16 +23,19 @@ while [ $# -gt 0 ]; do
         --minutes)
             [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || fail "$1: expected a number from 1 on, got '${2:-}'"
             MINUTES=$2; shift 2;;
-        --out) [ -n "${2:-}" ] || fail "--out: expected a folder"; OUT=$2; shift 2;;
+        --out) [ -n "${2:-}" ] || fail "--out: expected a folder"; OUT=$(realpath -m "$2"); shift 2;;
         --wheels) [ -d "${2:-}" ] || fail "--wheels: no folder '${2:-}'"; WHEELS=$(cd "$2" && pwd); shift 2;;
         --dry-run) DRY=1; shift;;
-        -h|--help) sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit;;
+        -h|--help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit;;
         *) fail "unknown option $1" "bash tools/gpu_check.sh --help";;
     esac
 done
 cd "$ROOT"
 mkdir -p "$OUT"
 OUT=$(cd "$OUT" && pwd)
+if [ ! -e "$OUT/parts.tsv" ] && [ -n "$(ls -A "$OUT")" ]; then
+    fail "--out: '$OUT' is not empty and holds no earlier check (parts.tsv); its files would be removed"
+fi
 rm -f "$OUT"/*.json "$OUT"/*.md "$OUT"/*.log "$OUT"/parts.tsv
 START=$(date +%s) FAILED=()
 

@@ -62,3 +62,17 @@ def test_a_dry_run_keeps_each_part(call, tmp_path):
 def test_wrong_arguments(call, arguments, message):
     done, calls = call('--dry-run', *arguments)
     assert done.returncode == 1 and message in done.stderr and not calls
+
+
+def test_the_help_is_the_header_alone(call):
+    done, _ = call('--help')
+    assert done.returncode == 0 and 'MMKD_VENV' in done.stdout and 'source ' not in done.stdout
+
+
+def test_files_of_others_stay(call, tmp_path):
+    """The out folder is of the caller's folder, and replaced only if it holds an earlier check."""
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/README.md').write_text('mine')
+    done, calls = call('--dry-run')
+    assert done.returncode == 1 and 'is not empty and holds no earlier check' in done.stderr
+    assert not calls and (tmp_path / 'out/README.md').read_text() == 'mine'

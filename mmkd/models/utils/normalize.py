@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmkd.models.utils.once import once
+from mmkd.models.utils.once import is_compiling, once
 
 # Vectors shorter than this are not stretched to length 1: the gradient of a norm grows without
 # bound towards 0.
@@ -64,11 +64,15 @@ class Moments(NamedTuple):
 
 
 def pieces(*tensors: Tensor | None) -> Iterator[list[Any]]:
-    """Cut a batch's tensors, all (N, ...), into parts whose copies stay in a CPU's cache."""
+    """Cut a batch's tensors, all (N, ...), into parts whose copies stay in a CPU's cache.
+
+    Not while torch.compile traces: the number of parts depends on the size, and each size would be
+    a graph of its own.
+    """
     first = tensors[0]
     assert first is not None
     count = len(first)
-    if first.device.type == 'cpu':
+    if first.device.type == 'cpu' and not is_compiling():
         count = max(1, PIECE // max(first[0].numel(), 1))
     for start in range(0, len(first), count):
         yield [None if x is None else x[start : start + count] for x in tensors]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 T = TypeVar('T')
 # torch 2.3 made it public; before, dynamo knows the private one.
-_is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
+is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
 
 
 def once(tensor: Tensor, key: Hashable, make: Callable[[], T]) -> T:
@@ -23,7 +23,7 @@ def once(tensor: Tensor, key: Hashable, make: Callable[[], T]) -> T:
         key: What the result is, with all else that it depends on.
         make: Computes it.
     """
-    if tensor.requires_grad or tensor.is_inference() or _is_compiling():
+    if tensor.requires_grad or is_compiling() or tensor.is_inference():
         return make()
     kept = tensor.__dict__.setdefault('_mmkd_once', {})
     key = key, tensor._version

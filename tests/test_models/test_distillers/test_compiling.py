@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 LINKS = [
     dict(source='teacher', target='student1', tap='feature', loss='FeatureMSE'),
@@ -67,3 +68,27 @@ def test_where_it_does_not_work_one_warning_says_so(toolkit, monkeypatch):
 def test_wrong_options(toolkit, options, message):
     with pytest.raises(ValueError, match=message):
         make(toolkit, compile=options)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.compiler, 'is_compiling'), reason='torch 2.1 does not trace such functions'
+)
+@pytest.mark.parametrize('loss', ['FeatureMSE', 'PearsonFeature'])
+def test_one_more_graph_serves_all_other_sizes(loss):
+    """A graph a size would end at dynamo's limit, and with a compiler cost minutes."""
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    plain = MODELS.build(dict(type=f'mmkd.{loss}'))
+    compiled = torch.compile(MODELS.build(dict(type=f'mmkd.{loss}')), backend=backend)
+    for side in (32, 48, 64, 80, 96, 128):
+        target = torch.randn(4, 96, side, side, requires_grad=True)
+        source = torch.randn(4, 96, side, side)
+        value = compiled(target, source)
+        value.backward()
+        torch.testing.assert_close(value, plain(target, source))
+    assert len(graphs) == 2
