@@ -140,8 +140,14 @@ def test_each_member_runs_once_a_step(toolkit):
     model.links.forward = watched
     losses_of(model, toolkit.make_batch())
     assert calls == dict.fromkeys(model.specs, 1)
-    # Whether all terms are finite and no loss is negative: the only wait for the device.
-    assert len(model.links) == 15 and reads.count == 1
+    # Whether all terms are finite and no loss is negative is one wait for the device; the first
+    # step also measures seven links, one wait each (a second list is made on the CPU).
+    measured = sum(link.rule is not None for link in model.links)
+    assert len(model.links) == 15 and measured == 7 and reads.count == 1 + 2 * measured
+    MessageHub.get_current_instance().update_info('iter', 1)
+    reads.count = 0
+    losses_of(model, toolkit.make_batch())
+    assert reads.count == 1
 
 
 class DeviceReads(TorchDispatchMode):
@@ -152,6 +158,20 @@ class DeviceReads(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.count = 0
+
+    def __enter__(self):
+        self.tolist = tolist = torch.Tensor.tolist  # it is not dispatched
+
+        def counted(tensor):
+            self.count += 1
+            return tolist(tensor)
+
+        torch.Tensor.tolist = counted
+        return super().__enter__()
+
+    def __exit__(self, *args):
+        torch.Tensor.tolist = self.tolist
+        return super().__exit__(*args)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.count += any(f'aten.{name}' in str(function) for name in self.waiting)
