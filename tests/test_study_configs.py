@@ -59,8 +59,13 @@ def here(folder, monkeypatch, name):
 
 
 def build_model(name):
-    """The study's model with encoders from scratch, and a checkpoint for a frozen member."""
-    members = CONFIGS[name].model.copy().members
+    """The study's model with encoders from scratch, and a checkpoint for a frozen member.
+
+    Its links act on labeled images, so that a step needs no others.
+    """
+    model = CONFIGS[name].model.copy()
+    members = {key: member for key, member in model.members.items() if member is not None}
+    links = [dict(link, on='labeled') for link in model.get('links', [])]
     for member in members.values():
         if member.config.backbone.type == 'mmkd.EfficientNetLite':
             member.config.backbone.pretrained = False
@@ -70,7 +75,7 @@ def build_model(name):
             path = Path(member.checkpoint)
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(MODELS.build(network).state_dict(), path)
-    return MODELS.build(dict(CONFIGS[name].model.copy(), members=members))
+    return MODELS.build(dict(model, members=members, links=links))
 
 
 def datasets(name):
