@@ -50,7 +50,7 @@ class MemberHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Let toolbox hooks that reach into the model act on each member; check the loop."""
         adapt_hooks(runner)
-        loop = type(runner.train_loop)
+        loop = type(runner._train_loop)  # built where it trains; `train_loop` would build it
         plain = loop in (EpochBasedTrainLoop, IterBasedTrainLoop)
         if plain and acting_on_unlabeled(runner.model):
             kind = 'Iter' if loop is IterBasedTrainLoop else ''

@@ -102,9 +102,9 @@ def _check_size(model: Any, item: Any, key: str) -> None:
 
 
 def acting_on_unlabeled(model: nn.Module) -> list[Any]:
-    """Return the links that act on unlabeled images, none of a model without links."""
+    """Return the links that act on unlabeled images; one of weight 0 never runs."""
     links = getattr(distiller_of(model), 'links', None) or ()
-    return [link for link in links if link.spec.on != 'labeled']
+    return [link for link in links if link.spec.on != 'labeled' and link.spec.weight != 0]
 
 
 def check_unlabeled_given(model: nn.Module, given: bool) -> None:
@@ -114,8 +114,7 @@ def check_unlabeled_given(model: nn.Module, given: bool) -> None:
         model: The built model, wrapped or not.
         given: Whether there is one.
     """
-    # A link of weight 0 never runs.
-    acting = [link for link in acting_on_unlabeled(model) if link.spec.weight != 0]
+    acting = acting_on_unlabeled(model)
     if acting and not given:
         raise ConfigError(
             f'unlabeled_dataloader: must be given in the config, since {acting[0].key} acts on '

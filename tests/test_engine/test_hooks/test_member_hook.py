@@ -194,3 +194,10 @@ def test_links_on_unlabeled_images_are_told_at_build_that_none_come(
     monkeypatch.setattr(runner.model, 'train_step', None)  # it is not reached
     with pytest.raises(ConfigError, match=message):
         runner.train()
+
+
+@pytest.mark.usefixtures('unformatted_configs')
+def test_an_evaluation_leaves_the_training_data_alone(tmp_path):
+    """They may not be there where a network is tested."""
+    cfg = light_config(tmp_path, **{'train_dataloader.dataset.type': 'NotThere'})
+    Runner.from_cfg(cfg).test()
