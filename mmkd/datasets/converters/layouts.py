@@ -223,15 +223,14 @@ def read_parts(parts: list[Part]) -> tuple[list[Part], list[Pair], list[str], li
                 lonely_images.append(image.name)
         lonely_masks += [path.name for path in masks.values() if path not in used]
         counted.append(part._replace(pairs=len(matched)))
-    check_names(pairs)
     return counted, pairs, lonely_images, lonely_masks
 
 
 def check_names(pairs: list[Pair]) -> None:
     """Raise a ConfigError if two pairs of one split would be written under one name."""
-    seen: dict[tuple[str, str, str], str] = {}
+    seen: dict[tuple[str, str], str] = {}
     for pair in pairs:
-        key = pair.split, pair.part if pair.split else '', pair.name
+        key = pair.split, pair.name
         if key in seen:
             raise ConfigError(
                 f'{printable(seen[key])} and {printable(pair.path)} would have one name, '

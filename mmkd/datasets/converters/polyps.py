@@ -57,7 +57,6 @@ def convert_polyps(
         for stem, path in image_paths.items()
         if stem in matched
     ]
-    check_names(pairs)
     return _convert(pairs, out, options or PolypOptions(), report)
 
 
@@ -97,7 +96,9 @@ def convert_polyp_folder(
     report = PolypReport(in_no_set=in_no_set)
     # PraNet's TestDataset alone. A FOLDER that is named for training is cut as any other set.
     is_test = Path(abspath(folder)).name.lower().startswith('test')
-    if is_test and not any(part.split for part in parts):
+    if options.one_split:  # the published splits do not count; names are told apart by set
+        parts = [part._replace(split='') for part in parts]
+    elif is_test and not any(part.split for part in parts):
         parts = [part._replace(split='test') for part in parts]
         report.held_out = [part.name for part in parts]
     parts, pairs, report.without_mask, report.without_image = read_parts(parts)
@@ -129,6 +130,7 @@ def _short_names(names: list[str]) -> dict[str, str]:
 def _convert(
     pairs: list[Pair], out: str | Path, options: PolypOptions, report: PolypReport
 ) -> PolypReport:
+    check_names(pairs)
     listable = [pair for pair in pairs if is_listable(pair.path)]
     report.unlistable = [printable(pair.path) for pair in pairs if not is_listable(pair.path)]
     splits = share_out(listable, options, report)

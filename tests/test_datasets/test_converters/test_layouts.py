@@ -186,6 +186,13 @@ def test_pranet_keeps_its_split_and_names_each_test_set(tmp_path, around):
     assert report.images == {'train': 3, 'val': 3, 'test_CVC-300': 2, 'test_Kvasir': 2}
 
 
+def test_sets_of_one_published_split_do_not_replace_images_of_each_other(tmp_path):
+    for name in ('a', 'b'):
+        add(tmp_path / 'in' / name / 'val', 'images', 'masks')
+    with pytest.raises(ConfigError, match="val/1.png and val/1.png would have one name, '1'"):
+        convert(tmp_path)
+
+
 def test_a_folder_of_test_sets_alone_is_no_training_set(tmp_path, monkeypatch):
     folder = tmp_path / 'TestDataset'
     for name in ('CVC-300', 'Kvasir'):
@@ -197,6 +204,10 @@ def test_a_folder_of_test_sets_alone_is_no_training_set(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     again = convert_polyp_folder('.', tmp_path / 'out', PolypOptions(overwrite=True))
     assert again.images == report.images
+    # Asked for otherwise, they are no test sets, and the names of their images are told apart.
+    report = convert_polyp_folder(folder, tmp_path / 'one', PolypOptions(one_split='train'))
+    assert report.images == dict(train=10) and not report.held_out
+    assert {'CVC-300_1.png', 'Kvasir_1.png'} < set(names(tmp_path / 'one', 'train'))
     # A training set alone is cut, as a set of any other name.
     add(tmp_path / 'TrainDataset', 'image', 'mask', count=10)
     report = convert_polyp_folder(tmp_path / 'TrainDataset', tmp_path / 'cut')
