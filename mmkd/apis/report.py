@@ -234,8 +234,19 @@ def report(
     files[-1].write_text(table + '\n')
     missing = page_packages()
     if missing is None:
-        scalars = train, val
-        page = write_page(out, trained, model, dataset, metrics, table, scalars, work_dir, images)
+        info = (loaded.get('message_hub') or {}).get('runtime_info') or {}
+        page = write_page(
+            out,
+            trained,
+            model,
+            dataset,
+            metrics,
+            table,
+            (train, val),
+            info.get('max_iters'),
+            work_dir,
+            images,
+        )
         files.insert(0, page)
     else:
         table += f'\n(no report.html: {missing}: pip install "mmkd[report]")'

@@ -50,6 +50,7 @@ def write_page(
     metrics: Mapping[str, Any],
     table: str,
     scalars: tuple[Scalars, Scalars],
+    max_iters: int | None,
     work_dir: Path,
     images: int,
 ) -> Path:
@@ -65,6 +66,7 @@ def write_page(
         metrics: Of all members, `<member>/<metric>`.
         table: The text table with the sizes of the networks.
         scalars: Of training and validation, as `read_scalars` gives them; empty without logs.
+        max_iters: Iterations of the whole training, None where that is not known.
         work_dir: Where the training wrote its logs.
         images: How many test images to show, half of them the best, half the worst.
     """
@@ -79,7 +81,7 @@ def write_page(
         title=f'{work_dir.name}: {", ".join(model.specs)}',
         table=table,
         metrics=metric_rows(metrics, model.evaluated),
-        figures=curves(train, val, model.evaluated, list(model.links)),
+        figures=curves(train, val, model.evaluated, list(model.links), max_iters),
         links=link_rows(model.links, train) if len(model.links) else [],
         cases=[_case(model, dataset, *judged) for judged in best_and_worst(model, dataset, images)],
         config=config_text(cfg),
@@ -106,7 +108,11 @@ def metric_rows(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[s
 
 
 def curves(
-    train: Scalars, val: Scalars, names: Sequence[str], links: Sequence[Any] = ()
+    train: Scalars,
+    val: Scalars,
+    names: Sequence[str],
+    links: Sequence[Any] = (),
+    max_iters: int | None = None,
 ) -> list[str]:
     """Return plotly figures as pieces of HTML; the first holds the library.
 
@@ -115,6 +121,7 @@ def curves(
         val: Scalars of the validations.
         names: Members and `ensemble`.
         links: The distiller's, whose weights over the training are drawn where they change.
+        max_iters: Iterations of the whole training, for schedules that are given in iterations.
     """
     import plotly.graph_objects as go
 
@@ -125,7 +132,7 @@ def curves(
     for title, prefix in GRADIENTS:
         groups[title] = {n: v for n, v in train.items() if f'/{prefix}' in n}
     if train or val:
-        groups[WEIGHTS] = weights_over_training(links)
+        groups[WEIGHTS] = weights_over_training(links, max_iters)
     metrics = dict.fromkeys(n.partition('/')[2] for n in val if n.partition('/')[0] in names)
     for metric in metrics:
         groups[metric] = {n: val[f'{n}/{metric}'] for n in names if f'{n}/{metric}' in val}
@@ -156,7 +163,9 @@ def curves(
 WEIGHTS = "links' weight x schedule as configured (a fitted weight counts as 1)"
 
 
-def weights_over_training(links: Sequence[Any]) -> dict[str, dict[int, float]]:
+def weights_over_training(
+    links: Sequence[Any], max_iters: int | None = None
+) -> dict[str, dict[int, float]]:
     """Return each link's weight x schedule by percent of the training; none where all are constant.
 
     What a rule, a guard or `only_if_better` makes of it is not logged, and not in it.
@@ -165,7 +174,8 @@ def weights_over_training(links: Sequence[Any]) -> dict[str, dict[int, float]]:
         return {}
     return {
         link.terms_on(link.spec.batches[0])[0]: {
-            percent: (1.0 if link.rule else link.spec.weight) * link.spec.schedule(percent / 100)
+            percent: (1.0 if link.rule else link.spec.weight)
+            * link.spec.schedule(percent / 100, max_iters)
             for percent in range(101)
         }
         for link in links

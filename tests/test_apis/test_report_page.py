@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
 from mmkd.apis import report_page
 from mmkd.models.weights.base import Measurement
+from mmkd.schedules import Trapezoid
 
 FITTED = dict(type='GradientShare', share=0.2)
 UNTIL = dict(type='Until', end=0.5, schedule=dict(type='Linear', end_value=2.0))
@@ -126,3 +127,11 @@ def test_weights_follow_their_schedules(links):
     assert set(fitted.values()) == {1.0} and list(fitted) == list(range(101))
     assert (scheduled[0], scheduled[25], scheduled[50]) == (0, 1.5, 0)
     assert report_page.weights_over_training(links[:1]) == {}
+
+
+def test_a_schedule_in_iterations_is_drawn_as_in_the_training(links):
+    link = copy.deepcopy(links[1])
+    link.spec.schedule = Trapezoid(begin_iters=100, warmup_iters=100)
+    (drawn,) = report_page.weights_over_training([link], max_iters=400).values()
+    assert (drawn[24], drawn[25], drawn[50]) == (0, 0, 3)
+    assert drawn[40] == pytest.approx(1.8)
