@@ -281,7 +281,7 @@ def _of_folder(folder: Path) -> list[tuple[str, Path | np.ndarray]]:
 def _of_text(file: Path) -> list[tuple[str, Path | np.ndarray]]:
     """Read a list of images, with paths from the list's folder or from the working folder."""
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
+        lines = file.read_text(encoding='utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
         raise ConfigError(f'INPUT: {file}: no text in UTF-8: {error}') from error
     names = [line.strip() for line in lines if line.strip()]

@@ -41,7 +41,8 @@ def test_images_folders_and_lists(folder):
     assert names(str(folder / 'a.png')) == ['a.png']
     listed = [folder / 'sub/a.png', str(folder / 'a.png'), IMAGE]
     assert names(listed) == ['a.png', 'a_2.png', 'image_000002.png']
-    (folder / 'list.txt').write_text('sub/a.png\n\nb.png\n')
+    # Editors of Windows begin a file with a mark.
+    (folder / 'list.txt').write_text('sub/a.png\n\nb.png\n', encoding='utf-8-sig')
     frames = Frames(folder / 'list.txt', limit=1)
     assert frames.total == 1 and not frames.is_video
     (frame,) = frames
