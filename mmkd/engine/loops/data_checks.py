@@ -5,13 +5,11 @@ from typing import Any
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
+from mmkd.models.distillers.links import UNFIT_SIZE
 from mmkd.utils.errors import ConfigError, message_of
 from mmkd.utils.model import distiller_of
 
 from .batch_stream import seeded
-
-# What networks raise for images of a size that they do not take.
-UNFIT_SIZE = (AssertionError, IndexError, RuntimeError)
 
 
 def check_data(model: nn.Module, dataset: Any, key: str, members: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ class WeightRule(nn.Module):
     enters the target (one extra backward pass down to the tapped tensor), equal on all ranks, and
     calls `update`. The running means are in a buffer, hence in checkpoints. Those of the norms are
     geometric: gradients fall by orders of magnitude in a training, and a plain mean would keep to
-    the old, large ones. A batch without gradient does not move them.
+    the old, large ones. A batch without gradient moves no mean.
 
     Args:
         interval: Iterations between measurements.
@@ -81,7 +81,7 @@ class WeightRule(nn.Module):
         if found.task_norm > 0 and found.link_norm > 0:
             task = found.task_norm ** (1 - keep) * (task or found.task_norm) ** keep
             link = found.link_norm ** (1 - keep) * (link or found.link_norm) ** keep
-        cosine = keep * cosine + (1 - keep) * (found.cosine or 0.0)
+            cosine = keep * cosine + (1 - keep) * (found.cosine or 0.0)
         means = torch.tensor([count + 1, task, link, cosine])
         self._means = means.tolist()  # rounded as in the buffer: a resumed run goes on alike
         self.means.copy_(means)
