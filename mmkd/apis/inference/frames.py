@@ -88,7 +88,7 @@ class Frames:
             self.images = [('image.png', source)]
         elif isinstance(source, list | tuple):
             self.images = _of_list(source)
-        elif isinstance(source, str | Path):
+        elif isinstance(source, str | Path) and str(source):  # '' would be the working folder
             self._open(str(source))
         else:
             raise ConfigError(

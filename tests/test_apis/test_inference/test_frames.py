@@ -203,3 +203,8 @@ def test_the_order_does_not_depend_on_the_file_system(folder):
     shutil.move(folder / 'a.png', folder / 'c.png')
     write_image(folder / 'a.png', IMAGE)
     assert names(folder) == ['a.png', 'b.png', 'c.png', 'sub/a.png']
+
+
+def test_an_empty_path_is_not_the_working_folder():
+    with pytest.raises(ConfigError, match="INPUT: expected a path, .*, got ''"):
+        Frames('')
