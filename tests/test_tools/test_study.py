@@ -1,5 +1,6 @@
 """tools/study.py as a user runs it: real trainings, killed in the middle and gone on with."""
 
+import fcntl
 import os
 import runpy
 import signal
@@ -73,6 +74,16 @@ def running(folder):
     return found
 
 
+def free(lock):
+    """Whether nobody holds a lock; a process that ends has no command line before it lets go."""
+    with open(lock) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def wait(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
@@ -100,7 +111,7 @@ def test_a_killed_study_leaves_no_training_and_goes_on(data, tmp_path):
     wait(lambda: any(p.is_file() and 'Epoch(train)' in p.read_text() for p in logs))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait(lambda: not running(runs))
+    wait(lambda: not running(runs) and all(free(lock) for lock in runs.glob('*/lock')))
     assert not (folder / 'results').exists()
     study(*command)
     assert 'resumed epoch' in ''.join(path.read_text() for path in logs)
