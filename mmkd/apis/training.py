@@ -133,13 +133,16 @@ def find_checkpoint(cfg: Config) -> tuple[str, Any] | None:
     return find_latest(cfg.work_dir, folders, hook.get('filename_tmpl'))
 
 
-def check_start(cfg: Config) -> None:
+def check_start(cfg: Config) -> Any:
     """Raise a ConfigError if `load_from` of an OnlineDistiller's config loads nothing.
 
     mmengine loads the weights whose names it finds and leaves the rest at their initial values.
+
+    Returns:
+        The checkpoint, None if the config names none.
     """
     if cfg.get('load_from') is None or 'members' not in cfg.model:
-        return
+        return None
     checkpoint = load_file(cfg.load_from, 'load_from')
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
     names = [name for name, member in cfg.model.members.items() if member is not None]
@@ -149,7 +152,7 @@ def check_start(cfg: Config) -> None:
             'checkpoint?): name it as the start of each member that it fits, '
             'model.members.<name>.checkpoint'
         )
-    hand_over(cfg.load_from, checkpoint)
+    return checkpoint
 
 
 def check_resumed(runner: Runner, checkpoint: Any, key: str) -> None:
@@ -244,8 +247,9 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
     if resume is None and cfg.get('resume'):  # the config's own `resume = True`
         resume = cfg.get('load_from') or 'auto'
     checkpoint = _checkpoint_to_resume(cfg, resume)
-    if checkpoint is None:
-        check_start(cfg)
+    if checkpoint is None and (start := check_start(cfg)) is not None:
+        hand_over(cfg.load_from, start)
+        del start
     if 'members' in cfg.model:
         self_contained(cfg)
     runner = build_runner(readable(cfg))

@@ -204,7 +204,7 @@ def test_a_start_that_would_load_nothing_is_an_error(cfg, tmp_path):
     with pytest.raises(ConfigError, match=r'load_from: .*no weights of the members .*\.checkpoint'):
         check_start(cfg)
     cfg.load_from = str(joint)
-    check_start(cfg)
+    assert list(check_start(cfg)['state_dict']) == ['members.student1.backbone.w']
     cfg.model = dict(type='YOLOX')
     cfg.load_from = str(plain)
-    check_start(cfg)
+    assert check_start(cfg) is None
