@@ -16,6 +16,7 @@ from torch.nn import functional as F
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnx')
 
+from mmkd.apis import onnx  # noqa: E402
 from mmkd.apis.inference.frames import Frames  # noqa: E402
 from mmkd.apis.inference.inferencer import MemberInferencer  # noqa: E402
 from mmkd.apis.onnx import (  # noqa: E402
@@ -269,3 +270,12 @@ def test_wrong_inputs(checkpoints, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r'pip install "mmkd\[onnx\]"'):
         export_onnx(checkpoints['cls'], tmp_path / 'm.onnx')
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('first, second', [(0.0, float('nan')), (float('nan'), 0.0)])
+def test_an_output_that_is_no_number_is_a_difference(monkeypatch, first, second):
+    found = dict(boxes=first, scores=second)
+    monkeypatch.setattr(onnx, '_difference', lambda *args: found)
+    assert 'onnxruntime differs by' in onnx._problem(None, None, (1, 3, 64, 64))
+    found.update(boxes=0.0, scores=1e-9)
+    assert onnx._problem(None, None, (1, 3, 64, 64)) == ''
