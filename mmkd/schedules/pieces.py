@@ -95,7 +95,8 @@ class Trapezoid(Schedule):
     Args:
         warmup: Share of progress over which the value rises from 0 to 1. Default: 0.05, where
             `warmup_iters` is not given.
-        begin: Share of progress before which the value is 0; the warm-up starts there. Default: 0.
+        begin: Share of progress before which the value is 0; the warm-up starts there. Default: 0,
+            where `begin_iters` is not given.
         decay: Share of progress, at the end, over which the value falls. Default: 0.2.
         end_value: Value at the end. Default: 0.
         warmup_iters: In place of `warmup`: iterations over which the value rises.
@@ -109,7 +110,7 @@ class Trapezoid(Schedule):
     def __init__(
         self,
         warmup: float | None = None,
-        begin: float = 0.0,
+        begin: float | None = None,
         decay: float = 0.2,
         end_value: float = 0.0,
         warmup_iters: int | None = None,
@@ -123,12 +124,13 @@ class Trapezoid(Schedule):
             if iters is None:
                 continue
             check_integer(iters, f'{name}_iters', least=0)
-            if share:
+            if share is not None:
                 raise ConfigError(
                     f'{name}, {name}_iters: expected one of them, got {share} and {iters}'
                 )
         if warmup is None:
             warmup = 0.05 if warmup_iters is None else 0.0
+        begin = 0.0 if begin is None else begin
         for name, value in (('warmup', warmup), ('begin', begin), ('decay', decay)):
             check_number(value, name)
         check_number(end_value, 'end_value')

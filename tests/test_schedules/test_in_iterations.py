@@ -136,6 +136,10 @@ def test_a_schedule_of_ones_own_gets_what_its_value_names():
             'schedule: warmup, warmup_iters: expected one of them, got 0.1 and 200',
         ),
         (
+            dict(warmup=0.0, warmup_iters=5),
+            'schedule: warmup, warmup_iters: expected one of them, got 0.0 and 5',
+        ),
+        (
             dict(begin=0.1, begin_iters=20),
             'schedule: begin, begin_iters: expected one of them, got 0.1 and 20',
         ),
