@@ -94,8 +94,10 @@ def convert_polyp_folder(
         choose(name, [part.name for part in parts], '--test')
     parts = [p._replace(split='test') if p.name in options.test else p for p in parts]
     report = PolypReport(in_no_set=in_no_set)
-    # PraNet's TestDataset alone. A FOLDER that is named for training is cut as any other set.
+    # PraNet's TestDataset alone. A FOLDER that is named for training is cut as any other set, and
+    # so is any whose cut the options ask for.
     is_test = Path(abspath(folder)).name.lower().startswith('test')
+    is_test = is_test and options.train_ratio is None and options.sequence is None
     if options.one_split:  # the published splits do not count; names are told apart by set
         parts = [part._replace(split='') for part in parts]
     elif is_test and not any(part.split for part in parts):

@@ -208,6 +208,9 @@ def test_a_folder_of_test_sets_alone_is_no_training_set(tmp_path, monkeypatch):
     report = convert_polyp_folder(folder, tmp_path / 'one', PolypOptions(one_split='train'))
     assert report.images == dict(train=10) and not report.held_out
     assert {'CVC-300_1.png', 'Kvasir_1.png'} < set(names(tmp_path / 'one', 'train'))
+    # Nor where a share is given: images are cut, by sets and all.
+    report = convert_polyp_folder(folder, tmp_path / 'share', PolypOptions(train_ratio=0.5))
+    assert report.images == dict(train=5, val=5) and not report.held_out
     # A training set alone is cut, as a set of any other name.
     add(tmp_path / 'TrainDataset', 'image', 'mask', count=10)
     report = convert_polyp_folder(tmp_path / 'TrainDataset', tmp_path / 'cut')
