@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
         --out) [ -n "${2:-}" ] || fail "--out: expected a folder"; OUT=$(realpath -m "$2"); shift 2;;
         --wheels) [ -d "${2:-}" ] || fail "--wheels: no folder '${2:-}'"; WHEELS=$(cd "$2" && pwd); shift 2;;
         --dry-run) DRY=1; shift;;
-        -h|--help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit;;
+        -h|--help) sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit;;
         *) fail "unknown option $1" "bash tools/gpu_check.sh --help";;
     esac
 done
