@@ -217,10 +217,11 @@ def report(
     students, names = model.ensemble_members, model.evaluated
     columns = table_columns(metrics, names)
     table = _table(runner, metrics, columns, Path(checkpoint).name, train)
-    files = []
+    curves, pictures, text = out / 'curves.png', out / 'predictions.png', out / 'table.txt'
+    files = [pictures, text]
     if train or val:
-        files.append(out / 'curves.png')
-        draw_curves(work_dir, files[0], names, curve_metric(list(columns), val, names))
+        draw_curves(work_dir, curves, names, curve_metric(list(columns), val, names))
+        files.insert(0, curves)
     else:
         table += f'\n(no curves: no */vis_data/scalars.json of the training in {work_dir})'
     # Spread over the set, whose files are often sorted by case.
@@ -229,9 +230,8 @@ def report(
         member_panels(model.eval(), dataset, index)
         for index in range(0, len(dataset), step)[:images]
     ]
-    files += [out / 'predictions.png', out / 'table.txt']
-    write_image(files[-2], cv2.cvtColor(stack_rows(rows), cv2.COLOR_RGB2BGR))
-    files[-1].write_text(table + '\n')
+    write_image(pictures, cv2.cvtColor(stack_rows(rows), cv2.COLOR_RGB2BGR))
+    text.write_text(table + '\n')
     missing = page_packages()
     if missing is None:
         info = (loaded.get('message_hub') or {}).get('runtime_info') or {}
@@ -240,12 +240,12 @@ def report(
             trained,
             model,
             dataset,
-            metrics,
-            table,
-            (train, val),
-            info.get('max_iters'),
-            work_dir,
-            images,
+            metrics=metrics,
+            table=table,
+            scalars=(train, val),
+            max_iters=info.get('max_iters'),
+            work_dir=work_dir,
+            images=images,
         )
         files.insert(0, page)
     else:

@@ -47,6 +47,7 @@ def write_page(
     cfg: Any,
     model: Any,
     dataset: Any,
+    *,
     metrics: Mapping[str, Any],
     table: str,
     scalars: tuple[Scalars, Scalars],
