@@ -258,10 +258,15 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> Config:
 
 
 def _value_of(text: str) -> Any:
-    """Read a value as OpenMMLab's tools do; dicts as Python writes them, too."""
+    """Read a value as OpenMMLab's tools do; dicts, and lists of them, as Python writes them."""
     from mmengine.config import DictAction
 
-    return ast.literal_eval(text) if text.startswith('{') else DictAction._parse_iterable(text)
+    if text.startswith(('{', '[', '(')) and '{' in text:
+        return ast.literal_eval(text)
+    try:
+        return DictAction._parse_iterable(text)
+    except RecursionError as error:  # brackets behind a name: dict(a=1, b=2)
+        raise ValueError("expected a value, a list, or a dict as {'key': value}") from error
 
 
 def check_launcher(launcher: str) -> None:

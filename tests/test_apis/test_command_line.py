@@ -47,6 +47,19 @@ def test_values_are_read_as_mmengine_reads_them(text, value):
     assert merge_options(Config(dict(k=0)), options(f'k={text}')).k == value
 
 
+def test_a_list_of_dicts_is_read_as_python_writes_it():
+    link = dict(source=['a', 'b'], target='c', on='both')
+    merged = merge_options(Config(dict(k=0)), options(f'k=[{link}, {link}]'))
+    assert merged.k == [link, link]
+    with pytest.raises(ConfigError, match=r'--cfg-options k=\[\{source: a\}\]: '):
+        merge_options(Config(dict(k=0)), options('k=[{source: a}]'))
+
+
+def test_a_dict_by_call_is_told_how_to_be_written():
+    with pytest.raises(ConfigError, match=r'--cfg-options k=dict\(a=1,b=2\): expected a value, '):
+        merge_options(Config(dict(k=0)), options('k=dict(a=1,b=2)'))
+
+
 def test_a_key_below_a_members_options_drops_none_of_its_options():
     cfg = distiller(options={'bbox_head.num_classes': 3, 'neck.out_channels': 8})
     merge_options(cfg, options('model.members.a.options.bbox_head.feat_channels=16'))
