@@ -28,6 +28,7 @@ LIBRARIES = {
     'cv2': 'opencv-python',
     'matplotlib': 'matplotlib',
     'ensemble_boxes': 'ensemble-boxes',
+    'faster_coco_eval': 'faster-coco-eval',
     'pycocotools.coco': 'pycocotools',
 }
 OPS = (

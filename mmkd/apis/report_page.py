@@ -29,7 +29,11 @@ NO_COMMAND = '(not written down: trained by an older mmkd, or not by tools/train
 NOT_MEASURED = 'not measured'
 JUDGED = 60  # test images among which the best and the worst are looked for
 # Logged by links beside their terms, see docs/concepts.md.
-GRADIENTS = ("links' share of the gradient", 'share_'), ("links' cosine", 'cosine_')
+MEASURED = {
+    "links' share of the gradient": 'share_',
+    "links' cosine": 'cosine_',
+    "links' factor (weight x schedule x guard) when measured": 'factor_',
+}
 
 
 def page_packages() -> str | None:
@@ -130,7 +134,7 @@ def curves(
         'loss of each member': {n: train[f'{n}/loss'] for n in names if f'{n}/loss' in train},
         "links' terms": link_terms(train),
     }
-    for title, prefix in GRADIENTS:
+    for title, prefix in MEASURED.items():
         groups[title] = {n: v for n, v in train.items() if f'/{prefix}' in n}
     if train or val:
         groups[WEIGHTS] = weights_over_training(links, max_iters)
@@ -169,7 +173,7 @@ def weights_over_training(
 ) -> dict[str, dict[int, float]]:
     """Return each link's weight x schedule by percent of the training; none where all are constant.
 
-    What a rule, a guard or `only_if_better` makes of it is not logged, and not in it.
+    What a rule or a guard makes of it is logged as the factor; what `only_if_better` does is not.
     """
     if all(isinstance(link.spec.schedule, Constant) for link in links):
         return {}
@@ -213,7 +217,9 @@ def _link(link: Any, train: Scalars) -> list[str]:
 def _described(value: Any) -> str:
     """Return a config with `type`, or a schedule, as its call; anything else as its text."""
     if isinstance(value, Schedule):
-        options = {k: v for k, v in vars(value).items() if not k.startswith('_')}
+        kept = {k: v for k, v in vars(value).items() if not k.startswith('_')}
+        # Constant can't keep its argument under its name: that of the method.
+        options = {'value' if k == 'constant' else k: v for k, v in kept.items()}
         name = type(value).__name__
     elif isinstance(value, Mapping):
         options = {k: v for k, v in value.items() if k != 'type'}

@@ -1,24 +1,7 @@
 """Counting of pixels by class, for MMSegmentation's own metric."""
 
-import sys
-from typing import Any
-
 import torch
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
-
-
-def count_quickly(metric: BaseMetric) -> None:
-    """Let an IoUMetric of MMSegmentation count pixels by `label_areas`.
-
-    Other metrics, and subclasses that count in their own way, stay as they are.
-    """
-    module = sys.modules.get('mmseg.evaluation.metrics.iou_metric')
-    if module is None or not isinstance(metric, module.IoUMetric):
-        return
-    own: Any = metric.intersect_and_union
-    if own is module.IoUMetric.intersect_and_union:
-        metric.intersect_and_union = label_areas
 
 
 def label_areas(

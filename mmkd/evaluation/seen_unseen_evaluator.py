@@ -19,7 +19,7 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.test_sets import GAP, NUMBER, SEEN, SET, UNSEEN
 
 from .evaluator_config import evaluator_config_of
-from .label_areas import count_quickly
+from .quick_metrics import count_quickly
 
 
 @EVALUATOR.register_module()

@@ -89,7 +89,7 @@ def test_links_say_their_options_and_what_was_measured(links):
     head, fitted, scheduled = report_page.link_rows(links, {SHARE: {40: 0.25, 20: 0.1}})
     fitted, scheduled = dict(zip(head, fitted)), dict(zip(head, scheduled))
     assert fitted['weight'] == 'GradientShare(share=0.2), fitted: not measured'
-    assert fitted['schedule'] == 'Constant(constant=1.0)' and fitted['guard'] == 'log'
+    assert fitted['schedule'] == 'Constant(value=1.0)' and fitted['guard'] == 'log'
     assert (fitted['share'], fitted['cosine']) == ('0.25', 'not measured')
     assert scheduled['weight'] == '3.0' and scheduled['guard'] == '-'
     assert scheduled['schedule'] == (

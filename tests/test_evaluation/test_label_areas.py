@@ -9,7 +9,8 @@ pytest.importorskip('mmseg')
 from mmseg.evaluation import IoUMetric  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
-from mmkd.evaluation.label_areas import count_quickly, label_areas  # noqa: E402
+from mmkd.evaluation.label_areas import label_areas  # noqa: E402
+from mmkd.evaluation.quick_metrics import count_quickly  # noqa: E402
 
 
 def labels(classes, highest, kind=torch.long):

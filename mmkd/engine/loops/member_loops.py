@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from mmkd.evaluation.agreement import Agreement
 from mmkd.evaluation.evaluator_config import evaluator_config_of
-from mmkd.evaluation.label_areas import count_quickly
+from mmkd.evaluation.quick_metrics import count_quickly
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import share_buffers

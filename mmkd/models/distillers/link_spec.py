@@ -131,7 +131,7 @@ class LinkSpec:
         return f'{self.target}/loss_{name}[{self.label}:{self.source_tap}]'
 
     def log_key(self, kind: str) -> str:
-        """Return the key under which the link's `share` or `cosine` is logged."""
+        """Return the key under which the link's `share`, `cosine` or `factor` is logged."""
         return f'{self.target}/{kind}_{self.name}[{self.label}:{self.source_tap}]'
 
     @staticmethod

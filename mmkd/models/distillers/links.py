@@ -329,7 +329,7 @@ class Links(nn.Module):
             target: Of the links into this member alone. Default: of all.
 
         Returns:
-            Scalars by their keys, and what was measured: `share_...` and `cosine_...`.
+            Scalars by their keys, and what was measured: `share_...`, `cosine_...`, `factor_...`.
         """
         terms: dict[str, Tensor] = {}
         unscaled: dict[str, Tensor] = {}
@@ -412,7 +412,7 @@ class Links(nn.Module):
     ) -> dict[str, Tensor]:
         """Return what a measurement found, for the log."""
         share = factor * measured.link_norm / max(measured.task_norm, 1e-30)
-        found = {'share': share}
+        found = {'share': share, 'factor': factor}
         if measured.cosine is not None:
             found['cosine'] = measured.cosine
         return {link.spec.log_key(key): like.new_tensor(value) for key, value in found.items()}

@@ -318,6 +318,21 @@ def test_projection_is_refused_for_structured_taps(toolkit):
         toolkit.make_distiller(sharing=dict(type='kd_p', guard='project'))
 
 
+def test_the_factor_is_logged_with_what_was_measured(toolkit):
+    """Of a fitted weight, and of a number where a guard measures."""
+    schedule = dict(type='Constant', value=0.5)
+    for weight, guard in ((dict(type='GradientShare', share=0.2), None), (3.0, 'log')):
+        sharing = dict(type='kd_p', weight=weight, guard=guard, schedule=schedule)
+        model = toolkit.make_distiller(sharing=sharing)
+        terms = losses_of(model, toolkit.make_batch())
+        factors = {k: v.item() for k, v in terms.items() if '/factor_' in k}
+        assert len(factors) == len(model.links) == 2
+        for link in model.links:
+            assert factors[link.spec.log_key('factor')] == pytest.approx(link.factor(0.0))
+            if guard is not None:
+                assert link.factor(0.0) == 1.5
+
+
 def test_a_guard_logs_the_cosine_only(toolkit):
     guard = NegativeTransferGuard('log')
     guard.update(Measurement(1.0, 1.0, -1.0))
