@@ -77,6 +77,16 @@ def test_a_frozen_teacher_on_another_device(toolkit, tmp_path):
         torch.testing.assert_close(logs[0][key], value, rtol=1e-2, atol=1e-3, msg=key)
 
 
+def test_on_a_stream_of_its_own(toolkit):
+    """The whole step follows the current stream."""
+    _, plain, _ = train(toolkit, sharing='kdml_mixed_full')
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        _, logs, _ = train(toolkit, sharing='kdml_mixed_full')
+    stream.synchronize()
+    torch.testing.assert_close(logs[0]['loss'], plain[0]['loss'], rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize('processes', [1, 2])
 @pytest.mark.parametrize('in_turns', [False, True])
 def test_nccl_sync_bn_and_resume(toolkit, data, tmp_path, processes, in_turns):

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmkd.models.distillers.member_spec import MemberSpec
+from mmkd.models.distillers.tap import moved
 from mmkd.utils.errors import ConfigError
 
 
@@ -429,6 +430,36 @@ def test_every_preset_trains(toolkit, preset):
     for i in range(2):
         log = model.train_step(toolkit.make_batch(seed=i), wrapper)
     assert all(torch.isfinite(v) for v in log.values()), log
+
+
+def test_a_device_of_its_own_changes_nothing(toolkit, tmp_path, monkeypatch):
+    """Named though there is one alone: images, taps and predictions take the way of two."""
+    moves = []
+
+    def spy(value, device):
+        moves.append(device)
+        return moved(value, device)
+
+    monkeypatch.setattr('mmkd.models.distillers.members.moved', spy)
+    teacher = toolkit.make_distiller(members=toolkit.members(students=0)).network('teacher')
+    torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
+    frozen = toolkit.yolox(
+        options=toolkit.WIDER, training='frozen', checkpoint=str(tmp_path / 'teacher.pth')
+    )
+    terms, boxes = [], []
+    for device in (None, 'cpu'):
+        members = toolkit.members(teacher=dict(frozen, device=device))
+        model = toolkit.make_distiller(members=members, sharing='kdml_mixed_full')
+        terms.append(losses_of(model, toolkit.make_batch()))
+        assert bool(moves) == (device is not None)
+        found = model.eval().predict_members(toolkit.make_batch())
+        boxes.append([sample.pred_instances.bboxes for sample in found['ensemble']])
+    assert set(moves) == {torch.device('cpu')}
+    assert terms[0].keys() == terms[1].keys()
+    for key, value in terms[0].items():
+        torch.testing.assert_close(terms[1][key], value, rtol=0, atol=0, msg=key)
+    for one, other in zip(*boxes, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_training_step_in_bfloat16_on_cpu(toolkit):
