@@ -17,6 +17,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 
+import mmkd.models.weights.base
 import mmkd.utils.distributed
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -199,7 +200,7 @@ def part(batch, index, parts):
 
 
 class Counter:
-    """Counts the all_reduces of mmkd's own losses."""
+    """Counts the all_reduces of mmkd's own losses and of what links measure."""
 
     def __init__(self):
         self.calls, self.function = 0, mmkd.utils.distributed.all_reduce
@@ -217,7 +218,10 @@ def run(case, rank=0, world=1):
             ranks), `metrics`, `reduces` (each step's all_reduces of the links).
     """
     toolbox, sharing, accumulate, bf16 = CASES[case]
-    counter = mmkd.utils.distributed.all_reduce = Counter()
+    counter = Counter()
+    places = mmkd.utils.distributed, mmkd.models.weights.base
+    for place in places:
+        place.all_reduce = counter
     accumulate = accumulate if world > 1 else 1  # one process: the big batch at once
     make, make_batch, metric = TASKS[toolbox]
     DefaultScope.get_instance(f'{case}-{world}', scope_name=toolbox)
@@ -259,7 +263,8 @@ def run(case, rank=0, world=1):
         if world > 1:
             dist.all_reduce(sums)
         losses.append(sums / world)
-    mmkd.utils.distributed.all_reduce = counter.function
+    for place in places:
+        place.all_reduce = counter.function
     metrics = evaluate(model, make_batch, metric, rank, world)
     return dict(
         start=start,

@@ -64,7 +64,8 @@ def test_processes_step_like_one_on_the_joined_batch(runs, case):
         masked = not case.startswith('classification')
         # One for all links, or for each that sums what depends on its predictions (which positions
         # are confident); none in the last step, in which they are silent.
-        count = 2 if 'unlabeled' in case else int(masked)
+        # One more for all links that measure their gradients.
+        count = (2 if 'unlabeled' in case else int(masked)) + ('shares' in case)
         assert other['reduces'] == [count, count, 0], processes
         seen = dict(
             loss=((one['losses'] - other['losses']).abs() / one['losses'].abs()).max().item(),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmkd.models.connectors.base import WithTerms
 from mmkd.models.weights import NegativeTransferGuard, WeightRule
-from mmkd.models.weights.base import Measurement, measure, tap_gradient
+from mmkd.models.weights.base import GradientProducts, Measurement, products_of, tap_gradient
 from mmkd.registry import MODELS
 from mmkd.utils.checks import build_checked, choose
 from mmkd.utils.errors import ConfigError
@@ -404,10 +404,10 @@ class Link(nn.Module):
         value = self.combiner(sources, target, **context.named(self._combiner_names))
         return value if isinstance(value, WithTerms) else (value, {})
 
-    def measure(
+    def products(
         self, loss: Tensor, raw: Sequence[Tensor], task: Sequence[Tensor], comparable: bool
-    ) -> Measurement | None:
-        """Measure the link's gradient at the target's tap against the task's; fit rule and guard.
+    ) -> GradientProducts:
+        """Compare the link's gradient at the target's tap with the task's, on this rank.
 
         Args:
             loss: Sum of the link's losses at factor 1.
@@ -415,12 +415,13 @@ class Link(nn.Module):
             task: The task's gradient at the tap, in the labeled forward pass.
             comparable: Whether both passes are one.
         """
-        found = measure(task, tap_gradient(loss, raw), comparable)
-        if found is not None:
-            for part in (self.rule, self.guard):
-                if part is not None:
-                    part.update(found)
-        return found
+        return products_of(task, tap_gradient(loss, raw), comparable)
+
+    def fit(self, found: Measurement) -> None:
+        """Fit rule and guard to a measurement."""
+        for part in (self.rule, self.guard):
+            if part is not None:
+                part.update(found)
 
 
 def separate(value: TapValue) -> TapValue:

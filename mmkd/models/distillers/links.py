@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmkd.models.utils.mask import know_totals
-from mmkd.models.weights.base import Measurement, tap_gradient
+from mmkd.models.weights.base import GradientProducts, Measurement, measure, tap_gradient
 from mmkd.tasks.base import Task
 from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
@@ -335,6 +335,8 @@ class Links(nn.Module):
         unscaled: dict[str, Tensor] = {}
         detached: dict[tuple[int, str, str], TapValue] = {}
         gradients: dict[tuple[str, str], list[Tensor]] = {}
+        found: dict[Link, dict[str, LinkTerms]] = {}
+        products: dict[Link, GradientProducts] = {}
         caps = self._caps(active, progress)
         given = {
             (link, kind): self._given(link, kind, batches, detached, progress)
@@ -350,21 +352,27 @@ class Links(nn.Module):
             if compares and place not in gradients:
                 raw = batches['labeled'].readings[place].raw
                 gradients[place] = tap_gradient(task_losses[link.target], raw)
-            measured = None
-            found: dict[str, LinkTerms] = {}
+            found[link] = {}
             for kind in link.spec.batches:
                 batch = batches['labeled' if kind == 'labeled' else 'strong']
                 reading = batch.readings[place]
                 target, sources, context = given[link, kind]
                 target = separate(target) if compares and link.projects else target
-                found[kind] = link(target, sources, context)
-                if compares and measured is None and link.measures(iteration):
-                    loss = sum(found[kind].losses.values(), batch.inputs.new_zeros(()))
-                    measured = link.measure(loss, reading.raw, gradients[place], kind == 'labeled')
+                found[link][kind] = own = link(target, sources, context)
+                if compares and link not in products and link.measures(iteration):
+                    loss = sum(own.losses.values(), batch.inputs.new_zeros(()))
+                    products[link] = link.products(
+                        loss, reading.raw, gradients[place], kind == 'labeled'
+                    )
                 if compares and link.projects:  # after the measurement, which is of the whole
                     bend(link.key, target, reading, gradients[place])
+        measurements = dict(zip(products, measure(list(products.values()))))
+        for link in active:
+            measured = measurements.get(link)
+            if measured is not None:
+                link.fit(measured)
             factor = link.factor(progress) * caps[link]
-            for kind, own in found.items():
+            for kind, own in found[link].items():
                 for key, value in own.losses.items():
                     unscaled[link.spec.on_batch(key, kind)] = value.detach()
                     terms[link.spec.on_batch(key, kind)] = value * factor

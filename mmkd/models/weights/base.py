@@ -104,8 +104,17 @@ def tap_gradient(loss: Tensor, raw: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]
 
 
-def measure(task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool) -> Measurement | None:
-    """Return norms and cosine of two gradients over all ranks; None unless all are finite.
+class GradientProducts(NamedTuple):
+    """Products of the task's and a link's gradient on this rank, see `products_of`."""
+
+    sums: Tensor
+    comparable: bool
+
+
+def products_of(
+    task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool
+) -> GradientProducts:
+    """Return the gradients' squares and their product, summed over a tap's tensors.
 
     Args:
         task: The task's gradient at the tap's tensors.
@@ -118,14 +127,30 @@ def measure(task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool) ->
     for place, (one, other) in enumerate(((task, task), (link, link), (task, link))):
         for a, b in zip(one, other) if place < 2 or comparable else ():
             sums[place] += (a.float() * b.float()).sum()
-    world = get_world_size()
     if not comparable and task and link:  # the gradient of a mean over N images shrinks as N^-1/2
+        world = get_world_size()
         sums[0] *= world * len(task[0])
         sums[1] *= world * len(link[0])
+    return GradientProducts(sums, comparable)
+
+
+def measure(products: Sequence[GradientProducts]) -> list[Measurement | None]:
+    """Return norms and cosine of each pair of gradients over all ranks, by one all_reduce.
+
+    None in place of those that are not all finite.
+    """
+    if not products:
+        return []
+    sums = torch.stack([each.sums for each in products])
+    world = get_world_size()
     if world > 1:
         all_reduce(sums, 'sum')
         sums /= world**2  # DDP takes the mean over ranks: each has `world` times the joint gradient
-    task_square, link_square, dot = sums.tolist()
+    return [_measurement(row, each.comparable) for row, each in zip(sums.tolist(), products)]
+
+
+def _measurement(sums: Sequence[float], comparable: bool) -> Measurement | None:
+    task_square, link_square, dot = sums
     norms = task_square**0.5, link_square**0.5
     if not all(norm < float('inf') for norm in norms):
         return None

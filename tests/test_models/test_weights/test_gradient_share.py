@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 
 from mmkd.models.losses import DistillationLoss
 from mmkd.models.weights import GradientShare, NegativeTransferGuard
-from mmkd.models.weights.base import Measurement, measure, tap_gradient
+from mmkd.models.weights.base import Measurement, measure, products_of, tap_gradient
 from mmkd.registry import MODELS
 from mmkd.utils.checks import build_checked
 from mmkd.utils.errors import ConfigError
@@ -40,17 +40,19 @@ def test_norms_and_cosine_of_gradients():
         tap_gradient((x * torch.tensor([1.0, 0.0])).sum(), [x]),
         tap_gradient((x * torch.tensor([1.0, 1.0])).sum(), [x]),
     )
-    found = measure(task, link, comparable=True)
+    (found,) = measure([products_of(task, link, comparable=True)])
     assert found == pytest.approx((1.0, math.sqrt(2), 1 / math.sqrt(2)))
-    assert measure(task, link, comparable=False).cosine is None
-    assert measure([task[0] * float('nan')], link, comparable=True) is None
+    broken = products_of([task[0] * float('nan')], link, comparable=True)
+    assert measure([broken]) == [None]
+    assert measure([products_of(task, link, comparable=False), broken])[0].cosine is None
+    assert measure([]) == []
 
 
 def test_norms_of_two_batches_are_compared_per_image():
     """The gradient of a mean over N images has a norm that shrinks with the root of N."""
     few, many = (torch.ones(n, 5, requires_grad=True) for n in (4, 16))
     task, link = (tap_gradient(x.mean(0).sum(), [x]) for x in (few, many))
-    found = measure(task, link, comparable=False)
+    (found,) = measure([products_of(task, link, comparable=False)])
     assert found.task_norm == pytest.approx(found.link_norm)
 
 
