@@ -115,17 +115,18 @@ class DenseDetectionLoss(DistillationLoss):
         t, s = target.cls_logits.float(), source.cls_logits.float()
         if target.obj_logits is not None and source.obj_logits is not None:
             t_obj, s_obj = target.obj_logits.float(), source.obj_logits.float()
-            objectness = bernoulli_kl(t_obj / self.tau, s_obj / self.tau) * self.tau**2
-            return self._class_divergence(t, s), objectness
+            return self._divergence(t, s).sum(-1), self._divergence(t_obj, s_obj)
         if target.obj_logits is None and source.obj_logits is None:
-            return self._class_divergence(t, s), None
+            return self._divergence(t, s).sum(-1), None
         log_t, log_not_t = log_joint(t, target.obj_logits)
         log_s, log_not_s = log_joint(s, source.obj_logits)
         joint = log_s.exp() * (log_s - log_t) + log_not_s.exp() * (log_not_s - log_not_t)
         return joint.sum(-1), None
 
-    def _class_divergence(self, target: Tensor, source: Tensor) -> Tensor:
-        return bernoulli_kl(target / self.tau, source / self.tau).sum(-1) * self.tau**2
+    def _divergence(self, target: Tensor, source: Tensor) -> Tensor:
+        if self.tau == 1:  # no copies
+            return bernoulli_kl(target, source)
+        return bernoulli_kl(target / self.tau, source / self.tau) * self.tau**2
 
     def _box_term(self, target: Tensor, source: Tensor, weight: Tensor) -> Tensor:
         target, source = target.float(), source.float()

@@ -113,13 +113,11 @@ class PseudoLabel(DistillationLoss):
                 confidence = source.abs().sigmoid()
                 label = self._label(source, source.ge(0).float() * 2 - 1)
                 divergence = bernoulli_kl(target, label)
-                p, q = target.sigmoid(), label.sigmoid()
             else:
                 confidence = source.softmax(1).amax(1, keepdim=True)
                 best = torch.zeros_like(source).scatter(1, source.argmax(1, keepdim=True), 1)
                 label = self._label(source, best)
                 divergence = categorical_kl(target, label).unsqueeze(1)
-                p, q = target.softmax(1), label.softmax(1)
             valid = torch.ones_like(confidence)
             if weight is not None:
                 valid = valid * weight.unsqueeze(1)
@@ -129,7 +127,7 @@ class PseudoLabel(DistillationLoss):
             mean = weighted_mean(divergence, gated, counted)
             loss = not_negative(mean) * divergence.shape[1]
             if self.dice_weight:
-                loss = loss + self.dice_weight * _dice(p, q, gated)
+                loss = loss + self.dice_weight * _dice(target, label, form, gated)
             return loss
 
     def _label(self, source: Tensor, sign: Tensor) -> Tensor:
@@ -139,7 +137,8 @@ class PseudoLabel(DistillationLoss):
         return source / self.tau if self.mode == 'sharp' else source
 
 
-def _dice(p: Tensor, q: Tensor, weight: Tensor) -> Tensor:
+def _dice(target: Tensor, label: Tensor, form: str, weight: Tensor) -> Tensor:
+    p, q = (x.sigmoid() if form == 'sigmoid' else x.softmax(1) for x in (target, label))
     dims = (0, 2, 3)
     distance = ((p - q).square() * weight).sum(dims)
     total = ((p.square() + q.square()) * weight).sum(dims)

@@ -1,5 +1,7 @@
 """What the losses and combiners of logits share: temperature, form and log-probabilities."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,15 +41,33 @@ def resolve_mode(mode: str, classes: int, key: str = 'mode') -> str:
     return mode
 
 
+class _BernoulliKL(torch.autograd.Function):
+    """Keeps the logits alone for the backward pass: autograd would keep six maps of their size."""
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, source: Tensor) -> Tensor:
+        ctx.save_for_backward(target, source)
+        ones = source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target))
+        return ones + (-source).sigmoid() * (F.logsigmoid(-source) - F.logsigmoid(-target))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        target, source = ctx.saved_tensors
+        of_target = of_source = None
+        if ctx.needs_input_grad[0]:
+            of_target = grad * (target.sigmoid() - source.sigmoid())
+        if ctx.needs_input_grad[1]:
+            of_source = grad * source.sigmoid() * (-source).sigmoid() * (source - target)
+        return of_target, of_source
+
+
 def bernoulli_kl(target: Tensor, source: Tensor) -> Tensor:
     """KL(source || target) of Bernoulli distributions given by logits, elementwise, in log space.
 
     Written as sigmoid(s) (logsigmoid(s) - logsigmoid(t)) + sigmoid(-s) (logsigmoid(-s) -
-    logsigmoid(-t)).
+    logsigmoid(-t)). Both have one shape.
     """
-    ones = source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target))
-    zeros = (-source).sigmoid() * (F.logsigmoid(-source) - F.logsigmoid(-target))
-    return ones + zeros
+    return _BernoulliKL.apply(target, source)
 
 
 def categorical_kl(target: Tensor, source: Tensor, dim: int = 1) -> Tensor:
