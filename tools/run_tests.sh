@@ -22,7 +22,7 @@ fi
 # One process a core; the small networks of the tests gain nothing from more threads. loadfile: what a
 # file sets up is set up once; the longest files come first (tests/conftest.py).
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-if [ "$STACK" = original ]; then  # `+ FILE`, `- TEST why not`
+if [ "$STACK" = original ]; then  # `+ PATH`, `- TEST why not`
     mapfile -t selected < <(sed -n 's/^+ \([^ ]*\).*/\1/p; s/^- \([^ ]*\).*/--deselect=\1/p' tests/original_stack.txt)
     set -- "${selected[@]}" "$@"
 fi

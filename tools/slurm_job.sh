@@ -15,9 +15,8 @@ set -uo pipefail
 CONFIG="$1" WORK_DIR="$2"
 TOOLS="${MMKD_TOOLS:-$SLURM_SUBMIT_DIR/tools}"  # Slurm runs a copy of this file from elsewhere
 STARTED="$(mktemp)"
-# torchrun's own 30 s would cut the saving short; and it would die of SIGUSR1, and leave its processes alone.
+# torchrun's own 30 s would cut the saving short. (SIGUSR1, too, is passed on: mmkd/apis/launch.py.)
 export PET_SHUTDOWN_TIMEOUT="${PET_SHUTDOWN_TIMEOUT:-85}"
-export PET_SIGNALS_TO_HANDLE="${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1}"
 HEAD="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 srun --kill-on-bad-exit=0 "${PYTHON:-python}" -m mmkd.apis.launch --nnodes="$SLURM_NNODES" \
     --nproc_per_node="${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}" --rdzv_backend=c10d --rdzv_id="$SLURM_JOB_ID" \

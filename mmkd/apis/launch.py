@@ -1,7 +1,7 @@
 """torchrun, with one line in place of its own traceback: python -m mmkd.apis.launch ARGUMENTS.
 
-The arguments are torchrun's. The exit status is that of the process that failed first, so that the
-one of `PreemptionHook` reaches the job script.
+The arguments are torchrun's. SIGUSR1 is passed on to the processes, too. The exit status is that of
+the process that failed first, so that the one of `PreemptionHook` reaches the job script.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import sys
 def main() -> None:
     """Run torchrun."""
     from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # The other signals are torchrun's own; of this one it would die, and leave its processes alone.
+    signal.signal(signal.SIGUSR1, api._terminate_process_handler)
     try:
         run.run(run.parse_args(None))
     except ChildFailedError as error:
@@ -24,7 +26,7 @@ def main() -> None:
         ended = f'exit status {status}' if status >= 0 else signal.Signals(-status).name
         print(f'\nprocess {rank} ended first, by {ended}; its message is above', file=sys.stderr)
         sys.exit(status if status >= 0 else 128 - status)
-    except SignalException as error:
+    except api.SignalException as error:
         print(f'\nended by {signal.Signals(error.sigval).name}', file=sys.stderr)
         sys.exit(1)
 

@@ -69,10 +69,14 @@ def peak_of_step(step: Step, batch: Mapping[str, Any], device: str) -> float:
     assert record.profiler is not None and record.profiler.kineto_results is not None
     changes = [e for e in record.profiler.kineto_results.events() if e.name() == '[memory]']
     total = peak = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
+    for event in sorted(changes, key=_start):
         total += event.nbytes()
         peak = max(peak, total)
     return peak / 2**20
+
+
+def _start(event: Any) -> int:
+    return event.start_ns() if hasattr(event, 'start_ns') else event.start_us()  # torch 2.1
 
 
 def measure_peak(

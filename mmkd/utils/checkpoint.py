@@ -94,7 +94,7 @@ def load_file(source: str, key: str) -> Any:
     try:
         _verify(path)
         content = _load_safely(path)
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, KeyError) as error:  # of torch 2.1: KeyError
         found = re.search(r'GLOBAL (\S+)', str(error))
         reason = (
             f'it names {found.group(1)}, and loading it could run code'
@@ -113,7 +113,8 @@ def load_file(source: str, key: str) -> Any:
 
 def _load_safely(path: Path, **options: Any) -> Any:
     with safe_globals(SAFE_GLOBALS):
-        return torch.load(path, map_location='cpu', weights_only=True, **options)
+        # As text: torch 2.1 maps no file that is given as a path.
+        return torch.load(str(path), map_location='cpu', weights_only=True, **options)
 
 
 def _verify(path: Path) -> None:
