@@ -11,13 +11,6 @@ _mixed = {
 arms = dict(
     individual=_alone,
     ml_p={'model.sharing.type': 'ml_p', 'model.sharing.tau': 3.0, 'model.members.teacher': None},
-    # Added on 2026-11-30, before its first run, when individual and ml_p were done; not tuned.
-    metamixer={
-        'model.sharing.type': 'ml_p',
-        'model.sharing.tau': 3.0,
-        'model.members.teacher': None,
-        'model.mixer': dict(type='MetaMixer', depths=(0, 1, 2, 3)),
-    },
     individual_long={
         **_alone,
         'train_cfg.max_epochs': _epochs,
@@ -44,8 +37,6 @@ comparisons = [
     dict(arm='ml_p', at_least=1.0, text='Peers add a point to students alone.'),
     dict(arm='ml_p', control='individual_long', text='Also at twice the steps alone.'),
     dict(arm='ml_p', members=['ensemble'], at_least=1.0, text='The ensemble gains, too.'),
-    dict(arm='metamixer', control='ml_p', text='Mixing adds to peers, where networks overfit.'),
-    dict(arm='metamixer', members=['ensemble'], text='Peers on mixed images: the ensemble.'),
     dict(arm='kdml_p', at_least=1.0, text='So do an online teacher and peers.'),
     dict(arm='kd_p', text='The online teacher alone.'),
     dict(arm='kdml_mixed_full', text='Mixed sharing.'),
@@ -56,5 +47,5 @@ hypotheses = """
 With 100 images a class and 60 epochs a narrow ResNet alone fits its training images and loses on
 new ones. The predictions of a peer that learns beside it soften its targets: mutual learning raises
 the students' mean top-1 by a point or more, at the steps and nearly the cost of training alone, and
-an online teacher adds to that. MetaMixer (arXiv 2303.07951), a regularizer, adds to peers.
+an online teacher adds to that.
 """
