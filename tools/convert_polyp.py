@@ -51,8 +51,8 @@ def parse_args() -> argparse.Namespace:
         metavar='RULE',
         help='what stays together in the random cut, so that neighboring frames of a video or '
         'images of a patient are not in train and in val: folder, a regular expression, or '
-        'FILE.csv:COLUMN (default: the sequence_id of a metadata.csv beside a set in FOLDER, else '
-        'each image for itself)',
+        'FILE.csv:COLUMN (default: the sequence_id of a metadata.csv beside a set in FOLDER, the '
+        'sequences of CVC-ClinicDB by its numbers, else each image for itself)',
     )
     parser.add_argument(
         '--train-ratio',

@@ -21,8 +21,8 @@ class PolypOptions:
             set is not cut).
         seed: Of the random cut. Default: 0.
         sequence: Rule for images that must stay together in the random cut, see
-            `groups.groups_of`. Default: None (what a set's `metadata.csv` lists, see
-            `sequence_tables`; else each image for itself).
+            `groups.groups_of`. Default: None (what a set's `metadata.csv` lists, and the
+            sequences of CVC-ClinicDB, see `sequence_tables`; else each image for itself).
         boxes: Kvasir-SEG's JSON file of boxes, taken in place of the masks' components.
             Default: None.
         min_area: Smaller components are dropped: below 1 a share of the image's area, else pixels.

@@ -70,5 +70,8 @@ class PolypReport(ConversionReport):
             ("for test by FOLDER's own name", self.held_out),
             ('folder of images in no set (no masks beside it), ignored', self.in_no_set),
             ('file of boxes, not used without --boxes', self.unused_boxes),
-            ('sequences kept together in the random cut, as listed in', self.sequence_tables),
+            (
+                'sequences kept together in the random cut, as listed in',
+                self.sequence_tables if self.sequences else [],
+            ),
         ]

@@ -72,7 +72,8 @@ def convert_polyp_folder(
     `Annotations/<video>/*.txt`: boxes, no label maps), and several of these beside each other. A
     published split is kept; each of several test sets becomes a split `test_<set>`. The names of
     the folders tell it, or FOLDER's own (`TestDataset` alone). In a random cut, sequences stay
-    together that a `metadata.csv` beside a set's folders lists (CVC-ClinicDB as on Kaggle).
+    together that a `metadata.csv` beside a set's folders lists, and CVC-ClinicDB's, which are known
+    by its numbers.
 
     Args:
         folder: The data set.

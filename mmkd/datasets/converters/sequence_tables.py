@@ -1,6 +1,7 @@
-"""Tables that list the sequences of a published set, found beside its folders."""
+"""Tables that list the sequences of a published set: beside its folders, or CVC-ClinicDB's own."""
 
 import csv
+from bisect import bisect_left
 from os.path import relpath
 from pathlib import Path
 
@@ -11,12 +12,19 @@ from .layouts import FORMATS, Pair, Part
 from .polyp_report import PolypReport
 
 TABLE, COLUMN = 'metadata.csv', 'sequence_id'
+# The last frame of each of CVC-ClinicDB's 29 sequences, as its publishers number them from 1
+# (polyp.grand-challenge.org/CVCClinicDB).
+CLINICDB = (
+    *(25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317, 342, 363, 383, 408),
+    *(428, 447, 466, 478, 503, 528, 546, 571, 591, 612),
+)
+FEWEST = 500  # numbers that make a set CVC-ClinicDB (612), whole or in PraNet's TrainDataset (550)
 
 
 def with_sequences(
     pairs: list[Pair], parts: list[Part], folder: Path, report: PolypReport
 ) -> list[Pair]:
-    """Name the sequence of each pair whose set has a table `metadata.csv` beside its folders.
+    """Name the sequence of each pair whose set has a table `metadata.csv`, or is CVC-ClinicDB.
 
     CVC-ClinicDB has one as published on Kaggle (balraj98/cvcclinicdb). Its columns are `frame_id`,
     `sequence_id`, `png_image_path`, `png_mask_path`, ..., as public programs that read it have
@@ -24,6 +32,9 @@ def with_sequences(
     names the set's images by their stems tells the rows. A table without `sequence_id` is none of
     sequences, and a set is left as it is, with a warning, where its table does not give exactly one
     sequence for each image.
+
+    Where there is no such table, 500 images or more that are named by numbers from 1 to 612 are
+    taken for CVC-ClinicDB's frames (no other published polyp set has that many).
 
     Args:
         pairs: Of all sets.
@@ -36,9 +47,16 @@ def with_sequences(
         place = part.images.parent
         place = place.parent if place.name.lower() in FORMATS else place
         table = place / TABLE
-        if not _has_sequences(table):
-            continue
         members = [pair for pair in pairs if pair.part == part.name]
+        if not _has_sequences(table):
+            found = _of_clinicdb(members)
+            if found:
+                report.sequence_tables.append(
+                    f"CVC-ClinicDB's list of frames (the {len(found)} numbers"
+                    f'{f" in {part.name}" if part.name else ""})'
+                )
+            sequences |= {image: f'{part.name}: {number}' for image, number in found.items()}
+            continue
         name = Path(relpath(table, folder)).as_posix()  # FOLDER may be `PNG`
         try:
             groups = groups_of([pair.path for pair in members], f'{table}:{COLUMN}', 'FOLDER')
@@ -48,6 +66,14 @@ def with_sequences(
         report.sequence_tables.append(name)
         sequences |= {pair.image: f'{part.name}: {group}' for pair, group in zip(members, groups)}
     return [pair._replace(sequence=sequences.get(pair.image, '')) for pair in pairs]
+
+
+def _of_clinicdb(pairs: list[Pair]) -> dict[Path, int]:
+    """Return the sequence (from 1) of each image that a number names; none of another set."""
+    numbers = {p.image: int(p.image.stem) for p in pairs if p.image.stem.isdecimal()}
+    if len(numbers) < FEWEST or not all(1 <= n <= CLINICDB[-1] for n in numbers.values()):
+        return {}
+    return {image: bisect_left(CLINICDB, n) + 1 for image, n in numbers.items()}
 
 
 def _has_sequences(table: Path) -> bool:

@@ -120,6 +120,31 @@ def test_clinic_db_is_read_once_and_cut_by_the_sequences_of_its_table(tmp_path):
     assert 'WARNING: 24 names in CVC-ClinicDB are numbered like frames' in report.table()
 
 
+def test_clinic_db_without_a_table_is_known_by_its_numbers(tmp_path):
+    """In PraNet's pack, beside other images; whichever numbers are missing."""
+    folder = tmp_path / 'in/PraNet/TrainDataset'
+    add(folder, 'image', 'mask', count=100)
+    add(folder, 'image', 'mask', count=450, first=163)
+    add_named(folder, 'image', 'mask')
+    assert 'sequences' not in convert(tmp_path).table()  # a published training set is not cut
+    report = convert(tmp_path, train_ratio=0.8, overwrite=True)
+    assert not report.warnings and sum(report.images.values()) == 590
+    assert sum(report.sequences.values()) == 27  # the 6th, 104 to 126, and the 7th are not here
+    listed = "as listed in: 1: CVC-ClinicDB's list of frames (the 550 numbers in PraNet/Train"
+    assert listed in report.table()
+    train, val = (
+        {int(name[:-4]) for name in names(tmp_path / 'out', split) if name[0] != 'c'}
+        for split in ('train', 'val')
+    )
+    assert train and val and len(train) + len(val) == 550
+    sequences = [range(1, 26), range(51, 68), range(200, 206), range(479, 504), range(592, 613)]
+    assert all(set(each) <= train or set(each) <= val for each in sequences)
+    # A set of as many numbers that reach further is another one.
+    add(folder, 'image', 'mask', count=1, first=613)
+    report = convert(tmp_path, train_ratio=0.8, overwrite=True)
+    assert not report.sequences and '551 names in PraNet' in report.table()
+
+
 def test_clinic_db_beside_a_set_without_sequences(tmp_path):
     clinic_db(tmp_path / 'in/CVC-ClinicDB')
     add_named(tmp_path / 'in/Kvasir', 'images', 'masks')
