@@ -219,8 +219,7 @@ def import_toolbox(cfg: Config) -> None:
     toolbox, said = cfg.get('default_scope'), io.StringIO()
     if toolbox not in ('mmdet', 'mmseg', 'mmpretrain') or not installed(toolbox):
         return
-    with contextlib.redirect_stdout(said), warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='faster_coco_eval is not installed')
+    with contextlib.redirect_stdout(said):
         hidden = toolboxes_without_need(cfg) if _one_config and 'pretrain' not in cfg else []
         # Errors are told by their keys when the config is built.
         with contextlib.suppress(*BUILD_ERRORS), light_imports(hidden):

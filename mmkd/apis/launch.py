@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import signal
 import sys
+from types import FrameType
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    raise SignalException(f'got signal {number}', signal.Signals(number))
 
 
 def main() -> None:
     """Run torchrun."""
     from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing import api
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     # The other signals are torchrun's own; of this one it would die, and leave its processes alone.
-    signal.signal(signal.SIGUSR1, api._terminate_process_handler)
+    signal.signal(signal.SIGUSR1, _end)
     try:
         run.run(run.parse_args(None))
     except ChildFailedError as error:
@@ -26,7 +33,7 @@ def main() -> None:
         ended = f'exit status {status}' if status >= 0 else signal.Signals(-status).name
         print(f'\nprocess {rank} ended first, by {ended}; its message is above', file=sys.stderr)
         sys.exit(status if status >= 0 else 128 - status)
-    except api.SignalException as error:
+    except SignalException as error:
         print(f'\nended by {signal.Signals(error.sigval).name}', file=sys.stderr)
         sys.exit(1)
 

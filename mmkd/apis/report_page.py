@@ -32,7 +32,7 @@ JUDGED = 60  # test images among which the best and the worst are looked for
 MEASURED = {
     "links' share of the gradient": 'share_',
     "links' cosine": 'cosine_',
-    "links' factor (weight x schedule x guard) when measured": 'factor_',
+    "links' factor when measured (weight x schedule x guard, capped)": 'factor_',
 }
 
 

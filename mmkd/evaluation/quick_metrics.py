@@ -27,19 +27,38 @@ def count_quickly(metric: BaseMetric) -> None:
     if detection is not None and isinstance(metric, detection.CocoMetric):
         own = type(metric).compute_metrics
         if own is detection.CocoMetric.compute_metrics:
-            metric.compute_metrics = functools.partial(_compute_quickly, metric)
+            matching = _quick_evaluation()  # a missing package is told here, before a training
+            metric.compute_metrics = functools.partial(_compute_quickly, metric, matching)
 
 
-def _compute_quickly(metric: Any, results: list[Any]) -> dict[str, float]:
+@functools.cache
+def _quick_evaluation() -> Any:
+    """Return a class that matches boxes by faster-coco-eval and sums up as pycocotools does.
+
+    Of more than 100 detections an image faster-coco-eval's own summary counts all in the mAP.
+    """
+    from faster_coco_eval import COCOeval_faster
+    from pycocotools.cocoeval import COCOeval
+
+    class QuickEvaluation(COCOeval_faster):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, print_function=print, **kwargs)
+
+        def summarize(self) -> None:
+            COCOeval.summarize(self)
+
+    return QuickEvaluation
+
+
+def _compute_quickly(metric: Any, matching: Any, results: list[Any]) -> dict[str, float]:
     """Return what CocoMetric.compute_metrics does.
 
     mmdet finds the class that matches boxes in its module alone, so it is replaced there meanwhile.
     """
-    from faster_coco_eval import COCOeval_faster
     from mmdet.evaluation.metrics import coco_metric
 
     own = coco_metric.COCOeval
-    coco_metric.COCOeval = functools.partial(COCOeval_faster, print_function=print)
+    coco_metric.COCOeval = matching
     try:
         return coco_metric.CocoMetric.compute_metrics(metric, results)
     finally:

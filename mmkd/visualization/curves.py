@@ -47,7 +47,7 @@ def read_scalars(work_dir: str | Path) -> tuple[Scalars, Scalars]:
 
 
 def link_terms(train: Scalars) -> Scalars:
-    """Return the links' terms, `<target>/loss_<name>[<source>:<tap>]`: no share, no cosine."""
+    """Return the links' terms, `<target>/loss_<name>[<source>:<tap>]`, and no measurements."""
     return {name: points for name, points in train.items() if '/loss_' in name and '[' in name}
 
 

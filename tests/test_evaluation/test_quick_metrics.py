@@ -58,15 +58,20 @@ def ground_truth(tmp_path_factory):
     return file
 
 
-def predictions_near(ground_truth):
-    """Data samples: boxes moved by some pixels, of equal scores and of wrong classes, too."""
+def predictions_near(ground_truth, others=5):
+    """Data samples: boxes moved by some pixels, of equal scores and of wrong classes, too.
+
+    Args:
+        others: Boxes an image that are near no true one.
+    """
     draw = np.random.default_rng(1)
     known = json.loads(ground_truth.read_text())
     for image in known['images']:
         true = [a for a in known['annotations'] if a['image_id'] == image['id']]
         near = [np.array(a['bbox']) + draw.normal(0, 3, 4) for a in true for _ in range(3)]
-        boxes = np.array([*near, *boxes_in(draw, 5)]).clip(1, SIDE - 1)
-        labels = [a['category_id'] - 1 for a in true for _ in range(3)] + [0, 1, 2, 0, 1]
+        boxes = np.array([*near, *boxes_in(draw, others)]).clip(1, SIDE - 1)
+        labels = [a['category_id'] - 1 for a in true for _ in range(3)]
+        labels += [i % 3 for i in range(others)]
         masks = [mask_of(box) for box in boxes]
         corners = boxes + np.concatenate([np.zeros_like(boxes[:, :2]), boxes[:, :2]], axis=1)
         yield dict(
@@ -83,13 +88,15 @@ def predictions_near(ground_truth):
 
 def evaluated(metric):
     metric.dataset_meta = dict(classes=CLASSES)
-    metric.process({}, predictions_near(metric.known))
+    metric.process({}, predictions_near(metric.known, **metric.predicted))
     return metric.evaluate(IMAGES)
 
 
 KINDS = dict(
     boxes=dict(metric='bbox'),
     masks=dict(metric=['bbox', 'segm'], classwise=True),
+    many=dict(metric='bbox', others=300),  # of which 100 count in the mAP
+    few_count=dict(metric='bbox', proposal_nums=(1, 3, 10)),
     proposals=dict(metric='proposal', proposal_nums=(1, 3, 10)),
     thresholds=dict(metric='bbox', iou_thrs=np.array([0.5, 0.75]), metric_items=['mAP', 'mAP_75']),
 )
@@ -97,10 +104,11 @@ KINDS = dict(
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_figures_are_those_of_cocometric(ground_truth, kind):
-    found = []
+    found, options = [], dict(KINDS[kind])
+    predicted = dict(others=options.pop('others', 5))
     for quick in (True, False):
-        metric = CocoMetric(ann_file=str(ground_truth), **KINDS[kind])
-        metric.known = ground_truth
+        metric = CocoMetric(ann_file=str(ground_truth), **options)
+        metric.known, metric.predicted = ground_truth, predicted
         if quick:
             count_quickly(metric)
             metric = copy.deepcopy(metric)  # as an evaluator is for each member

@@ -5,6 +5,8 @@ from bisect import bisect_left
 from os.path import relpath
 from pathlib import Path
 
+from PIL import Image
+
 from mmkd.utils.errors import ConfigError
 
 from .groups import groups_of
@@ -18,7 +20,8 @@ CLINICDB = (
     *(25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317, 342, 363, 383, 408),
     *(428, 447, 466, 478, 503, 528, 546, 571, 591, 612),
 )
-FEWEST = 500  # numbers that make a set CVC-ClinicDB (612), whole or in PraNet's TrainDataset (550)
+FEWEST = 500  # of the 612 numbers; PraNet's TrainDataset has 550
+SIZE = 384, 288  # of its frames
 
 
 def with_sequences(
@@ -33,8 +36,8 @@ def with_sequences(
     sequences, and a set is left as it is, with a warning, where its table does not give exactly one
     sequence for each image.
 
-    Where there is no such table, 500 images or more that are named by numbers from 1 to 612 are
-    taken for CVC-ClinicDB's frames (no other published polyp set has that many).
+    Without such a table 500 images or more of one folder, named by numbers from 1 to 612 and of
+    384 x 288 pixels, are taken for CVC-ClinicDB's frames.
 
     Args:
         pairs: Of all sets.
@@ -52,7 +55,7 @@ def with_sequences(
             found = _of_clinicdb(members)
             if found:
                 report.sequence_tables.append(
-                    f"CVC-ClinicDB's list of frames (the {len(found)} numbers"
+                    f"CVC-ClinicDB's list of frames ({len(found)} numbers"
                     f'{f" in {part.name}" if part.name else ""})'
                 )
             sequences |= {image: f'{part.name}: {number}' for image, number in found.items()}
@@ -70,10 +73,22 @@ def with_sequences(
 
 def _of_clinicdb(pairs: list[Pair]) -> dict[Path, int]:
     """Return the sequence (from 1) of each image that a number names; none of another set."""
-    numbers = {p.image: int(p.image.stem) for p in pairs if p.image.stem.isdecimal()}
-    if len(numbers) < FEWEST or not all(1 <= n <= CLINICDB[-1] for n in numbers.values()):
+    numbers = {int(p.image.stem): p.image for p in pairs if p.image.stem.isdecimal()}
+    one_folder = len({image.parent for image in numbers.values()}) == 1
+    if len(numbers) < FEWEST or not one_folder or min(numbers) < 1 or max(numbers) > CLINICDB[-1]:
         return {}
-    return {image: bisect_left(CLINICDB, n) + 1 for image, n in numbers.items()}
+    # Sizes of some: a damaged file, or one of another size, is no frame of it as published.
+    if any(_size(numbers[n]) != SIZE for n in (min(numbers), max(numbers))):
+        return {}
+    return {image: bisect_left(CLINICDB, n) + 1 for n, image in numbers.items()}
+
+
+def _size(image: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(image) as opened:
+            return opened.size
+    except OSError:
+        return None
 
 
 def _has_sequences(table: Path) -> bool:

@@ -415,7 +415,7 @@ class Link(nn.Module):
             task: The task's gradient at the tap, in the labeled forward pass.
             comparable: Whether both passes are one.
         """
-        return products_of(task, tap_gradient(loss, raw), comparable)
+        return products_of(task, tap_gradient(loss, raw), comparable, loss.device)
 
     def fit(self, found: Measurement) -> None:
         """Fit rule and guard to a measurement."""

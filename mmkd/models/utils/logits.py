@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd.models.utils.normalize import EPS
+from mmkd.models.utils.once import is_compiling
 from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
 
@@ -41,23 +42,30 @@ def resolve_mode(mode: str, classes: int, key: str = 'mode') -> str:
     return mode
 
 
+def _bernoulli_kl(target: Tensor, source: Tensor) -> Tensor:
+    ones = source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target))
+    return ones + (-source).sigmoid() * (F.logsigmoid(-source) - F.logsigmoid(-target))
+
+
 class _BernoulliKL(torch.autograd.Function):
-    """Keeps the logits alone for the backward pass: autograd would keep six maps of their size."""
+    """Keeps the logits alone for the backward pass, where autograd keeps several maps of each."""
 
     @staticmethod
     def forward(ctx: Any, target: Tensor, source: Tensor) -> Tensor:
         ctx.save_for_backward(target, source)
-        ones = source.sigmoid() * (F.logsigmoid(source) - F.logsigmoid(target))
-        return ones + (-source).sigmoid() * (F.logsigmoid(-source) - F.logsigmoid(-target))
+        return _bernoulli_kl(target, source)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         target, source = ctx.saved_tensors
         of_target = of_source = None
-        if ctx.needs_input_grad[0]:
-            of_target = grad * (target.sigmoid() - source.sigmoid())
+        not_source = (-source).sigmoid()
+        if ctx.needs_input_grad[0]:  # sigmoid(t) - sigmoid(s), exact for large logits, too
+            of_target = grad * (
+                target.sigmoid() * not_source - source.sigmoid() * (-target).sigmoid()
+            )
         if ctx.needs_input_grad[1]:
-            of_source = grad * source.sigmoid() * (-source).sigmoid() * (source - target)
+            of_source = grad * source.sigmoid() * not_source * (source - target)
         return of_target, of_source
 
 
@@ -67,6 +75,8 @@ def bernoulli_kl(target: Tensor, source: Tensor) -> Tensor:
     Written as sigmoid(s) (logsigmoid(s) - logsigmoid(t)) + sigmoid(-s) (logsigmoid(-s) -
     logsigmoid(-t)). Both have one shape.
     """
+    if is_compiling():  # a compiler decides itself what it keeps
+        return _bernoulli_kl(target, source)
     return _BernoulliKL.apply(target, source)
 
 

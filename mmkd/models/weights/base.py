@@ -112,7 +112,10 @@ class GradientProducts(NamedTuple):
 
 
 def products_of(
-    task: Sequence[Tensor], link: Sequence[Tensor], comparable: bool
+    task: Sequence[Tensor],
+    link: Sequence[Tensor],
+    comparable: bool,
+    device: torch.device | str = 'cpu',
 ) -> GradientProducts:
     """Return the gradients' squares and their product, summed over a tap's tensors.
 
@@ -121,9 +124,9 @@ def products_of(
         link: The link's.
         comparable: Whether both are of the same images; else there is no cosine, and norms are
             scaled to one image each.
+        device: Where the sums are, the same for all links.
     """
-    first = next(iter(link), torch.zeros(()))
-    sums = torch.zeros(3, device=first.device)
+    sums = torch.zeros(3, device=device)
     for place, (one, other) in enumerate(((task, task), (link, link), (task, link))):
         for a, b in zip(one, other) if place < 2 or comparable else ():
             sums[place] += (a.float() * b.float()).sum()

@@ -120,17 +120,20 @@ def test_clinic_db_is_read_once_and_cut_by_the_sequences_of_its_table(tmp_path):
     assert 'WARNING: 24 names in CVC-ClinicDB are numbered like frames' in report.table()
 
 
-def test_clinic_db_without_a_table_is_known_by_its_numbers(tmp_path):
+def test_clinic_db_without_a_table_is_known_by_its_numbers(tmp_path, monkeypatch):
     """In PraNet's pack, beside other images; whichever numbers are missing."""
     folder = tmp_path / 'in/PraNet/TrainDataset'
     add(folder, 'image', 'mask', count=100)
     add(folder, 'image', 'mask', count=450, first=163)
     add_named(folder, 'image', 'mask')
-    assert 'sequences' not in convert(tmp_path).table()  # a published training set is not cut
+    report = convert(tmp_path, train_ratio=0.8)
+    assert not report.sequences and '550 names in PraNet' in report.table()  # of another size
+    monkeypatch.setattr('mmkd.datasets.converters.sequence_tables.SIZE', (50, 40))
+    assert 'sequences' not in convert(tmp_path, overwrite=True).table()  # published, not cut
     report = convert(tmp_path, train_ratio=0.8, overwrite=True)
     assert not report.warnings and sum(report.images.values()) == 590
     assert sum(report.sequences.values()) == 27  # the 6th, 104 to 126, and the 7th are not here
-    listed = "as listed in: 1: CVC-ClinicDB's list of frames (the 550 numbers in PraNet/Train"
+    listed = "as listed in: 1: CVC-ClinicDB's list of frames (550 numbers in PraNet/TrainDataset"
     assert listed in report.table()
     train, val = (
         {int(name[:-4]) for name in names(tmp_path / 'out', split) if name[0] != 'c'}
@@ -143,6 +146,15 @@ def test_clinic_db_without_a_table_is_known_by_its_numbers(tmp_path):
     add(folder, 'image', 'mask', count=1, first=613)
     report = convert(tmp_path, train_ratio=0.8, overwrite=True)
     assert not report.sequences and '551 names in PraNet' in report.table()
+
+
+def test_videos_numbered_from_1_are_not_clinic_db(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmkd.datasets.converters.sequence_tables.SIZE', (50, 40))
+    for video in range(6):
+        add(tmp_path / 'in', f'images/video{video}', f'masks/video{video}', count=100)
+    report = convert(tmp_path)
+    assert not report.sequences and len(report.warnings) == 1
+    assert '600 names in in are numbered like frames' in report.table()
 
 
 def test_clinic_db_beside_a_set_without_sequences(tmp_path):

@@ -75,6 +75,16 @@ def test_gradients_of_both_sides(scale):
     assert torch.autograd.gradgradcheck(bernoulli_kl, logits)
 
 
+def test_gradients_of_large_logits_in_float32():
+    """Probabilities near 1 differ by less than float32 tells near 1."""
+    logits = [(20.0, 18.0), (12.0, 11.9), (18.0, 30.0), (-20.0, -18.0), (0.5, -0.5)]
+    for t, s in logits:
+        target = torch.tensor(t, requires_grad=True)
+        bernoulli_kl(target, torch.tensor(s)).backward()
+        one, other = (torch.tensor(x, dtype=torch.float64).sigmoid() for x in (t, s))
+        assert target.grad.item() == pytest.approx((one - other).item(), rel=1e-5)
+
+
 def test_gradients_of_extreme_logits():
     extreme = torch.tensor([-1e30, -200.0, 0.0, 200.0, 1e30])
     target, source = (x.clone().requires_grad_() for x in torch.cartesian_prod(extreme, extreme).T)
