@@ -113,6 +113,8 @@ def compile_members(members: Members, links: Links, options: Mapping[str, Any] |
         ConfigError: For options that it does not have, and for a member that is checkpointed.
     """
     compiler = Compiler(options)
+    if any(link.rule is not None or link.guard is not None for link in links):
+        _keep_graphs()
     for name, network in members.networks().items():
         spec = members.specs[name]
         if spec.checkpointing:
@@ -128,6 +130,17 @@ def compile_members(members: Members, links: Links, options: Mapping[str, Any] |
         for module in (*modules, *link.connectors):
             if not isinstance(module, (nn.Identity, nn.ModuleList)):
                 module.forward = Compiled(module, compiler)
+
+
+def _keep_graphs() -> None:
+    """Let compiled graphs run backward more than once, as links that measure gradients do.
+
+    By default torch gives some of a graph's memory away in its first backward pass.
+    """
+    from torch._functorch import config
+
+    if hasattr(config, 'donated_buffer'):
+        config.donated_buffer = False
 
 
 def _parts(network: nn.Module) -> list[nn.Module]:

@@ -42,6 +42,19 @@ def test_compiled_members_take_the_same_step(toolkit):
     assert not ours[-1].equal(theirs[-1])
 
 
+def test_links_that_measure_go_through_compiled_members_twice(toolkit, monkeypatch):
+    """Newer torch gives a compiled graph's memory away in its first backward pass by default."""
+    config = torch._functorch.config
+    if hasattr(config, 'donated_buffer'):
+        monkeypatch.setattr(config, 'donated_buffer', True)
+    members = toolkit.members(students=1)
+    weight = dict(type='GradientShare')
+    links = [dict(link, weight=weight) for link in LINKS]
+    model = toolkit.make_distiller(members=members, links=links, compile=dict(backend='aot_eager'))
+    found, _ = step(toolkit, model)
+    assert any('/share_' in key for key in found)
+
+
 def test_where_it_does_not_work_one_warning_says_so(toolkit, monkeypatch):
     told = []
     place = 'mmkd.models.distillers.compiling.print_log'
