@@ -73,9 +73,11 @@ def with_sequences(
 
 def _of_clinicdb(pairs: list[Pair]) -> dict[Path, int]:
     """Return the sequence (from 1) of each image that a number names; none of another set."""
-    numbers = {int(p.image.stem): p.image for p in pairs if p.image.stem.isdecimal()}
-    one_folder = len({image.parent for image in numbers.values()}) == 1
-    if len(numbers) < FEWEST or not one_folder or min(numbers) < 1 or max(numbers) > CLINICDB[-1]:
+    frames = [pair.image for pair in pairs if pair.image.stem.isdecimal()]
+    numbers = {int(image.stem): image for image in frames}
+    if len({image.parent for image in frames}) != 1 or len(numbers) != len(frames):
+        return {}  # several folders, or a number twice: other videos
+    if len(numbers) < FEWEST or min(numbers) < 1 or max(numbers) > CLINICDB[-1]:
         return {}
     # Sizes of some: a damaged file, or one of another size, is no frame of it as published.
     if any(_size(numbers[n]) != SIZE for n in (min(numbers), max(numbers))):

@@ -149,12 +149,14 @@ def test_clinic_db_without_a_table_is_known_by_its_numbers(tmp_path, monkeypatch
 
 
 def test_videos_numbered_from_1_are_not_clinic_db(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmkd.datasets.converters.sequence_tables.SIZE', (50, 40))
-    for video in range(6):
-        add(tmp_path / 'in', f'images/video{video}', f'masks/video{video}', count=100)
+    module = 'mmkd.datasets.converters.sequence_tables'
+    monkeypatch.setattr(f'{module}.SIZE', (50, 40))
+    monkeypatch.setattr(f'{module}.FEWEST', 30)
+    for video in range(3):
+        add(tmp_path / 'in', f'images/video{video}', f'masks/video{video}', count=40)
     report = convert(tmp_path)
     assert not report.sequences and len(report.warnings) == 1
-    assert '600 names in in are numbered like frames' in report.table()
+    assert '120 names in in are numbered like frames' in report.table()
 
 
 def test_clinic_db_beside_a_set_without_sequences(tmp_path):
