@@ -64,7 +64,7 @@ def datasets(cfg):
 
 
 def sizes(pipeline):
-    scales = [step.scale for step in pipeline if step.type == 'Resize']
+    scales = [step.scale for step in pipeline if step.type in ('Resize', 'RandomResize')]
     return [(scale, scale) if isinstance(scale, int) else tuple(scale) for scale in scales]
 
 
@@ -88,7 +88,8 @@ def test_the_model_builds_and_every_student_learns(name):
         member: sum(p.numel() for p in model.network(member).parameters()) for member in model.specs
     }
     assert len({parameters[member] for member in students}) == 1
-    assert 'teacher' not in parameters or parameters['teacher'] > 2 * parameters['student1']
+    times = 1.3 if '_lite_' in name else 2  # EfficientNet-Lite2 is 1.4 to 1.6 times Lite0
+    assert 'teacher' not in parameters or parameters['teacher'] > times * parameters['student1']
 
 
 @pytest.mark.parametrize(
