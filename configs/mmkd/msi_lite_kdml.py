@@ -10,9 +10,7 @@ _base_ = [
 ]
 _lite0 = dict(
     type='ImageClassifier',
-    backbone=dict(
-        type='mmkd.EfficientNetLite', arch='lite0', out_indices=(4,), channels_last=True
-    ),
+    backbone=dict(type='mmkd.EfficientNetLite', arch='lite0', out_indices=(4,), channels_last=True),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',

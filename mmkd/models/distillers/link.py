@@ -157,10 +157,15 @@ class Link(nn.Module):
 
     def _check_guard(self, target: TapValue) -> None:
         assert self.guard is not None
-        if self.spec.on != 'labeled':
+        if 'labeled' not in self.spec.batches:
             raise ConfigError(
                 f'{self.key}.guard: the gradients of a link and of the task are compared on the '
-                f"same images, so the link must act on='labeled', got {self.spec.on!r}"
+                f"same images, so the link must act on='labeled' or 'both', got {self.spec.on!r}"
+            )
+        if self.guard.mode == 'project' and self.spec.on != 'labeled':
+            raise ConfigError(
+                f"{self.key}.guard: 'project' bends the gradient on labeled images alone, so the "
+                f"link must act on='labeled', got {self.spec.on!r}; use 'mute'"
             )
         plain = all(isinstance(level, Tensor) for level in levels_of(target))
         if self.guard.mode == 'project' and not plain:

@@ -14,7 +14,8 @@ class NegativeTransferGuard(WeightRule):
     that points against the task's (PCGrad, Yu et al., arXiv 2001.06782, eq. 1; here at each tapped
     tensor and for the link alone); it needs the task's gradient at the tap in every step. `log`
     only measures. A training begins with `first` measurements in a row; until then a link that may
-    be muted is.
+    be muted is. Of a link on labeled and unlabeled images (`on='both'`) the labeled ones are
+    compared, and `mute` silences both; `project` is for labeled images alone.
 
     Args:
         mode: `mute`, `project` or `log`. Default: `mute`.

@@ -222,7 +222,11 @@ def test_a_missing_loader_is_named(toolkit):
     [
         (dict(on='unlabelled'), "on: unknown name 'unlabelled'; did you mean 'unlabeled'"),
         (dict(source_view='srtong'), "source_view: unknown name 'srtong'; did you mean 'strong'"),
-        (dict(on='unlabeled', guard='mute'), "guard: .*must act on='labeled', got 'unlabeled'"),
+        (
+            dict(on='unlabeled', guard='mute'),
+            "guard: .*act on='labeled' or 'both', got 'unlabeled'",
+        ),
+        (dict(on='both', guard='project'), "guard: 'project' .*must act on='labeled', got 'both'"),
         (dict(on='unlabeled', loss=dict(type='DKD')), r'DKD needs labels \(data_samples\)'),
         (dict(source='student1', on='labeled'), "source and target are both 'student1'"),
     ],
@@ -242,6 +246,27 @@ def test_on_both_gives_a_term_for_each_batch(toolkit):
         'student1/loss_kd[student2:prediction]',
         'student1/loss_kd_unlabeled[student2:prediction]',
     ]
+
+
+def test_a_guard_on_both_compares_on_labeled_images_and_mutes_both(toolkit):
+    guard = dict(type='NegativeTransferGuard', first=1)
+    link = dict(source='student2', target='student1', on='both', source_view='strong', guard=guard)
+    model = make(toolkit, links=[link])
+    only = next(iter(model.links))
+    keys = [
+        'student1/loss_kd[student2:prediction]',
+        'student1/loss_kd_unlabeled[student2:prediction]',
+    ]
+    alone = make(toolkit, links=[dict(link, on='labeled')])
+    torch.manual_seed(0)
+    expected = losses_of(alone, make_batch())['student1/cosine_kd[student2:prediction]']
+    torch.manual_seed(0)
+    losses = losses_of(model, make_batch())
+    torch.testing.assert_close(losses['student1/cosine_kd[student2:prediction]'], expected)
+    for cosine, muted in ((-0.5, True), (0.5, False)):
+        only.guard.load_state_dict({'means': torch.tensor([100.0, 1.0, 1.0, cosine])})
+        losses = losses_of(model, make_batch())
+        assert [bool(losses[key] == 0) for key in keys] == [muted, muted]
 
 
 def test_strong_views_repeat_and_leave_other_streams_alone(toolkit):
