@@ -266,9 +266,8 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _of_folder(folder: Path) -> list[tuple[str, Path | np.ndarray]]:
-    files = sorted(
-        p for p in folder.rglob('*') if p.suffix.lower() in READ_SUFFIXES and p.is_file()
-    )
+    found = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    files = sorted(p for p in found if p.suffix.lower() in READ_SUFFIXES and p.is_file())
     if not files:
         videos = [p.name for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES]
         hint = f'; there are videos, name one of them: {sorted(videos)[:3]}' if videos else ''

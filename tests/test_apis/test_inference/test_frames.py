@@ -1,5 +1,6 @@
 """Inputs of the inferencer: images, folders, lists, videos, cameras."""
 
+import os
 import shutil
 
 import camera
@@ -48,6 +49,18 @@ def test_images_folders_and_lists(folder):
     (frame,) = frames
     assert frame.path == folder / 'sub/a.png' and (frame.image == IMAGE).all()
     assert names(IMAGE) == ['image.png']
+
+
+def test_a_folder_that_vanishes_while_it_is_read(folder, monkeypatch):
+    scan = os.scandir
+
+    def vanishing(place):
+        if os.path.basename(place) == 'sub':
+            shutil.rmtree(place)
+        return scan(place)
+
+    monkeypatch.setattr(os, 'scandir', vanishing)
+    assert names(folder) == ['a.png', 'b.png']
 
 
 def test_an_image_that_cannot_be_read_is_left_out_with_a_warning(folder):
