@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -63,8 +64,17 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command line of this process, quoted as a shell needs it."""
-    return shlex.join(['python', *sys.argv])
+    """Return the command line of this process, quoted as a shell needs it.
+
+    Of one that torchrun started with the numbers of nodes and processes, so that it can be repeated
+    on one node as it is.
+    """
+    start = ['python']
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        each = int(os.environ['LOCAL_WORLD_SIZE'])
+        nodes = int(os.environ['WORLD_SIZE']) // each
+        start = ['torchrun', f'--nnodes={nodes}', f'--nproc-per-node={each}']
+    return shlex.join([*start, *sys.argv])
 
 
 def write_origin(folder: str | Path) -> None:

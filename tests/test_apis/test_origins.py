@@ -28,6 +28,15 @@ def test_what_is_written_is_read(tmp_path, monkeypatch):
     assert origin.versions == origins.versions() and {'torch', 'mmkd'} <= set(origin.versions)
 
 
+def test_a_run_of_torchrun_says_so(monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'x.py', '--launcher', 'pytorch'])
+    for name, value in (('TORCHELASTIC_RUN_ID', 'none'), ('LOCAL_WORLD_SIZE', '2')):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    expected = 'torchrun --nnodes=2 --nproc-per-node=2 tools/train.py x.py --launcher pytorch'
+    assert origins.command_line() == expected
+
+
 def test_one_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(origins, 'is_main_process', lambda: False)
     write_origin(tmp_path / 'run')
