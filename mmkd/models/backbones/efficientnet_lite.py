@@ -7,10 +7,11 @@ import torch
 from mmengine.logging import print_log
 from mmpretrain.models import TIMMBackbone
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.registry import MODELS
-from mmkd.utils.checks import choose
+from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.memory_format import let_operators_read_channels_last
 from mmkd.utils.packages import installed
@@ -47,6 +48,11 @@ class EfficientNetLite(TIMMBackbone):
         channels_last: Whether to compute in the channels-last memory format. On a CPU a training
             step then takes about 0.6 times as long; results differ by rounding. The maps that
             it returns are in this format, too.
+        upscale: By what the images are enlarged (bilinear) before the first layer, 1 or more. The
+            maps are then larger by it: at 2 their strides are 1, 2, 4, 8 and 16. The ImageNet
+            weights have seen objects at 224 px; a teacher of small images that sees them enlarged
+            has more to tell (see docs/stages.md). Such a network has no plain form, so it is no
+            student to export.
         init_cfg: Initialization of the layers, used without `pretrained`.
 
     Raises:
@@ -61,6 +67,7 @@ class EfficientNetLite(TIMMBackbone):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         channels_last: bool = False,
+        upscale: float = 1,
         init_cfg: dict | list | None = None,
     ) -> None:
         choose(arch, ARCHS, 'EfficientNetLite.arch')
@@ -75,6 +82,7 @@ class EfficientNetLite(TIMMBackbone):
                 'EfficientNetLite.frozen_stages: expected an integer from -1 to '
                 f'{NUM_STAGES}, got {frozen_stages!r}'
             )
+        check_number(upscale, 'EfficientNetLite.upscale', least=1)
         if not installed('timm'):
             raise ConfigError(f'EfficientNetLite: timm is not installed; {INSTALL}')
         self.weights = weights_file(arch) if pretrained else None
@@ -82,7 +90,7 @@ class EfficientNetLite(TIMMBackbone):
             f'tf_efficientnet_{arch}', features_only=True, out_indices=indices, init_cfg=init_cfg
         )
         self.arch, self.frozen_stages, self.norm_eval = arch, frozen_stages, norm_eval
-        self.channels_last = channels_last
+        self.channels_last, self.upscale = channels_last, upscale
         if channels_last:
             let_operators_read_channels_last()
             self.timm_model.to(memory_format=torch.channels_last)
@@ -109,6 +117,8 @@ class EfficientNetLite(TIMMBackbone):
         Returns:
             One map (N, C, H', W') for each of `out_indices`.
         """
+        if self.upscale != 1:
+            x = F.interpolate(x, scale_factor=self.upscale, mode='bilinear', align_corners=False)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return super().forward(x)
@@ -131,12 +141,24 @@ class EfficientNetLite(TIMMBackbone):
 
     @classmethod
     def plain_config(
-        cls, arch: str = 'lite0', out_indices: Sequence[int] = tuple(range(NUM_LEVELS)), **_: Any
+        cls,
+        arch: str = 'lite0',
+        out_indices: Sequence[int] = tuple(range(NUM_LEVELS)),
+        upscale: float = 1,
+        **_: Any,
     ) -> dict:
         """Return the config of the same network that runs without mmkd, from this one's arguments.
 
         Freezing, `norm_eval` and `channels_last` matter in training alone and are left out.
+
+        Raises:
+            ConfigError: With `upscale`, which mmpretrain's wrapper does not know.
         """
+        if upscale != 1:
+            raise ConfigError(
+                f'EfficientNetLite.upscale: a network that enlarges its images ({upscale}) has no '
+                'plain form to export; let it teach one without'
+            )
         return dict(
             type='mmpretrain.TIMMBackbone',
             model_name=f'tf_efficientnet_{arch}',

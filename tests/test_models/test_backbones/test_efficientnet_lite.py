@@ -36,6 +36,20 @@ def test_feature_maps():
     assert shapes == [(2, 24, 16, 24), (2, 320, 2, 3)]
 
 
+def test_images_are_enlarged_first():
+    plain, net = build(pretrained=False), build(pretrained=False, upscale=2)
+    net.load_state_dict(plain.state_dict())
+    x = torch.rand(2, 3, 32, 48)
+    enlarged = torch.nn.functional.interpolate(x, size=(64, 96), mode='bilinear')
+    for a, b in zip(net.eval()(x), plain.eval()(enlarged), strict=True):
+        torch.testing.assert_close(a, b)
+    assert net(x)[1].shape[2:] == (16, 24)  # stride 2 of the images
+    with pytest.raises(
+        ConfigError, match=r'upscale: .*enlarges its images \(2\) has no plain form'
+    ):
+        EfficientNetLite.plain_config(upscale=2)
+
+
 def test_the_state_dict_is_that_of_the_plain_wrapper():
     own = build(pretrained=False, arch='lite1', out_indices=(2, 3), norm_eval=True)
     plain = MODELS.build(
@@ -135,6 +149,7 @@ def test_a_missing_package_is_named(monkeypatch):
         dict(out_indices=(5,)),
         dict(out_indices=(3, 1)),
         dict(frozen_stages=8),
+        dict(upscale=0.5),
     ],
 )
 def test_wrong_values(wrong):
