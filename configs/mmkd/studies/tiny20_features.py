@@ -5,9 +5,7 @@
 _base_ = './tiny20_peers.py'
 model = dict(
     members=dict(
-        teacher=dict(
-            training='frozen', checkpoint='work_dirs/studies/tiny20_teacher/epoch_30.pth'
-        )
+        teacher=dict(training='frozen', checkpoint='work_dirs/studies/tiny20_teacher/epoch_30.pth')
     ),
     sharing=dict(tau=3.0),
 )

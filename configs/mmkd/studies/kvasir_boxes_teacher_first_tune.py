@@ -1,0 +1,22 @@
+# For choosing settings of kvasir_boxes_teacher_first.py: 100 of the training images are held out,
+# the test list is not touched.
+_base_ = './kvasir_boxes_teacher_first.py'
+_held_out = dict(type='mmkd.LabeledSubset', count=100, seed=2026)
+_images = _base_.train_images
+_weak = _base_.unlabeled_dataloader.dataset.dataset
+train_dataloader = dict(
+    dataset=dict(dataset=dict(_delete_=True, **_held_out, complement=True, dataset=_images))
+)
+unlabeled_dataloader = dict(
+    dataset=dict(dataset=dict(_delete_=True, **_held_out, complement=True, dataset=_weak))
+)
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        **_held_out,
+        dataset=dict(_images, pipeline=_base_.val_pipeline, test_mode=True),
+    )
+)
+test_dataloader = val_dataloader
+val_evaluator = [dict(type='mmkd.PolypDetMetric', ann_file='data/kvasir/annotations/train.json')]
+test_evaluator = val_evaluator
