@@ -1,5 +1,5 @@
-# The frozen teacher of tiny20_features.py: the wider ResNet of tiny20_peers.py, trained alone on all
-# 8000 images for 30 epochs.
+# The frozen teacher of tiny20_features.py: the wider ResNet of tiny20_peers.py, trained alone on
+# all 8000 images for 30 epochs.
 _base_ = './tiny20_peers.py'
 _epochs = 30  # of 125 iterations
 model = dict(

@@ -1,4 +1,4 @@
-# Not tuned: tau is that of docs/studies/tiny20_peers, each link from features has the default share.
+# Not tuned: tau is that of docs/studies/tiny20_peers, links from features have the default share.
 # The teacher once, before:
 #   python tools/train.py configs/mmkd/studies/tiny20_teacher.py \
 #       --work-dir work_dirs/studies/tiny20_teacher
