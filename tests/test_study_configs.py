@@ -66,6 +66,8 @@ def build_model(name):
     model = CONFIGS[name].model.copy()
     members = {key: member for key, member in model.members.items() if member is not None}
     links = [dict(link, on='labeled') for link in model.get('links', [])]
+    if (model.get('sharing') or {}).get('on') == 'both':
+        model.sharing = dict(model.sharing, on='labeled')
     for member in members.values():
         if member.config.backbone.type == 'mmkd.EfficientNetLite':
             member.config.backbone.pretrained = False
