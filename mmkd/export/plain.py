@@ -118,7 +118,8 @@ def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> 
 def plain_config(cfg: Config, name: str) -> Config:
     """Return a config of the member `name` (or `ensemble`) alone, with the data of `cfg`.
 
-    A member's config names nothing of mmkd's: mmkd's metrics and hooks are left out. The
+    A member's config names nothing of mmkd's: mmkd's metrics and hooks are left out. (But for a
+    network that has no plain form, an `EfficientNetLite` with `upscale`; it imports mmkd.) The
     ensemble's is one of mmkd's, of its members, without links and mixer.
 
     Raises:
@@ -163,9 +164,13 @@ def plain_config(cfg: Config, name: str) -> Config:
         checkpoint['save_best'] = metric if member in (*specs, 'ensemble') else best
     _make_plain(plain._cfg_dict)
     _name_test_pipeline(plain)
-    left = sorted(_own_names(plain._cfg_dict))
+    # A network of which mmkd's class says that it stays, since no other can do its work.
+    needed = {kind for kind in _own_names(plain.model) if hasattr(_own_class(kind), 'plain_config')}
+    left = sorted(_own_names(plain._cfg_dict) - needed)
     if left:
         raise ConfigError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')
+    if needed:
+        plain.custom_imports = dict(imports=[*imports, 'mmkd'], allow_failed_imports=False)
     return plain
 
 
@@ -263,7 +268,7 @@ def _make_plain(node: Any) -> None:
 
 
 def _replace(node: dict[str, Any]) -> None:
-    own = next((cls for r in REGISTRIES if (cls := _class_in(r, node['type'])) is not None), None)
+    own = _own_class(node['type'])
     if own is None:
         return
     if hasattr(own, 'plain_config'):
@@ -285,6 +290,10 @@ def _replace(node: dict[str, Any]) -> None:
         for key in set(node) - set(parameters) - {'type', '_scope_'}:
             node.pop(key)
     node['type'] = base.__name__
+
+
+def _own_class(kind: str) -> type | None:
+    return next((cls for r in REGISTRIES if (cls := _class_in(r, kind)) is not None), None)
 
 
 def _class_in(registry: Registry, name: str) -> type | None:

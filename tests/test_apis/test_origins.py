@@ -30,9 +30,10 @@ def test_what_is_written_is_read(tmp_path, monkeypatch):
 
 def test_a_run_of_torchrun_says_so(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'x.py', '--launcher', 'pytorch'])
-    for name, value in (('TORCHELASTIC_RUN_ID', 'none'), ('LOCAL_WORLD_SIZE', '2')):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv('WORLD_SIZE', '4')
+    monkeypatch.setenv('GROUP_WORLD_SIZE', '2')  # of nodes
+    monkeypatch.delenv('LOCAL_WORLD_SIZE', raising=False)
+    assert origins.command_line().startswith('python tools/train.py')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     expected = 'torchrun --nnodes=2 --nproc-per-node=2 tools/train.py x.py --launcher pytorch'
     assert origins.command_line() == expected
 

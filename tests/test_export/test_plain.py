@@ -139,6 +139,16 @@ def test_a_class_whose_plain_config_depends_on_its_arguments(cfg):
     )
 
 
+def test_a_network_without_a_plain_form_imports_mmkd(cfg):
+    backbone = dict(type='mmkd.EfficientNetLite', arch='lite1', upscale=2, norm_eval=True)
+    cfg.model.members.student1 = dict(config=dict(type='YOLOX', backbone=backbone))
+    plain = plain_config(cfg, 'student1')
+    own = dict(type='mmkd.EfficientNetLite', arch='lite1', upscale=2, pretrained=False)
+    assert plain.model.backbone == dict(own, out_indices=[0, 1, 2, 3, 4])
+    assert plain.custom_imports.imports == ['mmkd']
+    assert 'mmkd' not in config_text(plain_config(cfg, 'student2'))
+
+
 @pytest.mark.parametrize(
     'preset, students', [('mean_teacher', ['student1']), ('peers_ema', ['student1', 'student2'])]
 )

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from mmkd.utils.checks import check_integer
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, message_of
 from mmkd.utils.images import IMAGE_SUFFIXES, decode_image, image_problem
 
 # What OpenCV reads beyond the formats of data sets; AVIF and GIF in its newer builds.
@@ -266,7 +266,8 @@ def _checked(image: np.ndarray) -> np.ndarray:
 
 
 def _of_folder(folder: Path) -> list[tuple[str, Path | np.ndarray]]:
-    found = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    walk = os.walk(folder, onerror=_tell_unreadable)
+    found = (Path(place) / name for place, _, names in walk for name in names)
     files = sorted(p for p in found if p.suffix.lower() in READ_SUFFIXES and p.is_file())
     if not files:
         videos = [p.name for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES]
@@ -275,6 +276,11 @@ def _of_folder(folder: Path) -> list[tuple[str, Path | np.ndarray]]:
             f'INPUT: {folder}: a folder without images ({", ".join(READ_SUFFIXES)}){hint}'
         )
     return [(path.relative_to(folder).as_posix(), path) for path in files]
+
+
+def _tell_unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # gone since its parent was read
+        warnings.warn(f'left out: {message_of(error)}', stacklevel=2)
 
 
 def _of_text(file: Path) -> list[tuple[str, Path | np.ndarray]]:

@@ -48,11 +48,11 @@ class EfficientNetLite(TIMMBackbone):
         channels_last: Whether to compute in the channels-last memory format. On a CPU a training
             step then takes about 0.6 times as long; results differ by rounding. The maps that
             it returns are in this format, too.
-        upscale: By what the images are enlarged (bilinear) before the first layer, 1 or more. The
+        upscale: By what the images are enlarged (bilinear) before the first layer, from 1 to 8. The
             maps are then larger by it: at 2 their strides are 1, 2, 4, 8 and 16. The ImageNet
-            weights have seen objects at 224 px; a teacher of small images that sees them enlarged
-            has more to tell (see docs/stages.md). Such a network has no plain form, so it is no
-            student to export.
+            weights were trained on images of 224 to 260 px, in which objects are larger than in
+            small images (a teacher of such: docs/stages.md). An exported network with it needs
+            mmkd.
         init_cfg: Initialization of the layers, used without `pretrained`.
 
     Raises:
@@ -82,7 +82,7 @@ class EfficientNetLite(TIMMBackbone):
                 'EfficientNetLite.frozen_stages: expected an integer from -1 to '
                 f'{NUM_STAGES}, got {frozen_stages!r}'
             )
-        check_number(upscale, 'EfficientNetLite.upscale', least=1)
+        check_number(upscale, 'EfficientNetLite.upscale', 1, 8)
         if not installed('timm'):
             raise ConfigError(f'EfficientNetLite: timm is not installed; {INSTALL}')
         self.weights = weights_file(arch) if pretrained else None
@@ -149,16 +149,12 @@ class EfficientNetLite(TIMMBackbone):
     ) -> dict:
         """Return the config of the same network that runs without mmkd, from this one's arguments.
 
-        Freezing, `norm_eval` and `channels_last` matter in training alone and are left out.
-
-        Raises:
-            ConfigError: With `upscale`, which mmpretrain's wrapper does not know.
+        Freezing, `norm_eval` and `channels_last` matter in training alone and are left out. With
+        `upscale`, which mmpretrain's wrapper does not know, it stays one of mmkd's.
         """
         if upscale != 1:
-            raise ConfigError(
-                f'EfficientNetLite.upscale: a network that enlarges its images ({upscale}) has no '
-                'plain form to export; let it teach one without'
-            )
+            own = dict(arch=arch, out_indices=list(out_indices), upscale=upscale)
+            return dict(type='mmkd.EfficientNetLite', pretrained=False, **own)
         return dict(
             type='mmpretrain.TIMMBackbone',
             model_name=f'tf_efficientnet_{arch}',

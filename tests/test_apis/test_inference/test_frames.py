@@ -1,5 +1,6 @@
 """Inputs of the inferencer: images, folders, lists, videos, cameras."""
 
+import errno
 import os
 import shutil
 
@@ -61,6 +62,19 @@ def test_a_folder_that_vanishes_while_it_is_read(folder, monkeypatch):
 
     monkeypatch.setattr(os, 'scandir', vanishing)
     assert names(folder) == ['a.png', 'b.png']
+
+
+def test_a_folder_that_cannot_be_read_is_left_out_with_a_warning(folder, monkeypatch):
+    scan = os.scandir
+
+    def failing(place):
+        if os.path.basename(str(place)) == 'sub':
+            raise OSError(errno.ESTALE, 'Stale file handle', str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, 'scandir', failing)
+    with pytest.warns(UserWarning, match=r'left out: .*sub: Stale file handle'):
+        assert names(folder) == ['a.png', 'b.png']
 
 
 def test_an_image_that_cannot_be_read_is_left_out_with_a_warning(folder):

@@ -44,10 +44,6 @@ def test_images_are_enlarged_first():
     for a, b in zip(net.eval()(x), plain.eval()(enlarged), strict=True):
         torch.testing.assert_close(a, b)
     assert net(x)[1].shape[2:] == (16, 24)  # stride 2 of the images
-    with pytest.raises(
-        ConfigError, match=r'upscale: .*enlarges its images \(2\) has no plain form'
-    ):
-        EfficientNetLite.plain_config(upscale=2)
 
 
 def test_the_state_dict_is_that_of_the_plain_wrapper():
@@ -150,6 +146,7 @@ def test_a_missing_package_is_named(monkeypatch):
         dict(out_indices=(3, 1)),
         dict(frozen_stages=8),
         dict(upscale=0.5),
+        dict(upscale=9),
     ],
 )
 def test_wrong_values(wrong):

@@ -56,6 +56,14 @@ CASES = {
         ),
         {},
     ),
+    'segmentation, guards and own views': (
+        'mmseg',
+        dict(
+            sharing=dict(type='kdml_p', weight=SHARE, guard='mute', on='both'),
+            strong_view=dict(type='StrongView', cutmix=1.0),
+        ),
+        {},
+    ),
     'classification': (
         'mmpretrain',
         dict(sharing=None, links=SEVERAL),

@@ -267,6 +267,8 @@ def test_a_guard_on_both_compares_on_labeled_images_and_mutes_both(toolkit):
         only.guard.load_state_dict({'means': torch.tensor([100.0, 1.0, 1.0, cosine])})
         losses = losses_of(model, make_batch())
         assert [bool(losses[key] == 0) for key in keys] == [muted, muted]
+    only.guard.load_state_dict({'means': torch.tensor([100.0, 1.0, 1.0, -0.5])})
+    assert model.links.active(0.5, iteration=1) == []  # muted, and no measurement is due
 
 
 def test_strong_views_repeat_and_leave_other_streams_alone(toolkit):
