@@ -3,34 +3,14 @@
 _base_ = './polyp_lite_fpn_kdml.py'
 _scale = (96, 96)
 model = dict(data_preprocessor=dict(size=_scale))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=_scale, ratio_range=(0.8, 1.3), keep_ratio=False),
-    dict(type='RandomCrop', crop_size=_scale),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='RandomFlip', prob=0.5, direction='vertical'),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
-]
-val_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=_scale, keep_ratio=False),
-    dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
-]
-tta_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='TestTimeAug',
-        transforms=[
-            [dict(type='Resize', scale=_scale, keep_ratio=False)],
-            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
-        ],
-    ),
-]
+_keys = ('scale', 'crop_size')
+train_pipeline, val_pipeline = (
+    [dict(step, **{key: _scale for key in _keys if key in step}) for step in pipeline]
+    for pipeline in (_base_.train_pipeline, _base_.val_pipeline)
+)
+_load, _tta = _base_.tta_pipeline
+_resize = dict(type='Resize', scale=_scale, keep_ratio=False)
+tta_pipeline = [_load, dict(_tta, transforms=[[_resize], *_tta['transforms'][1:]])]
 train_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=16, num_workers=1, dataset=dict(pipeline=val_pipeline))
 test_dataloader = val_dataloader
