@@ -69,6 +69,7 @@ def build_model(name):
     model = copy.deepcopy(cfg.model)
     members = {key: member for key, member in model.members.items() if member is not None}
     first = cfg.get('pretrain', {}).get('members', [])
+    first = [first] if isinstance(first, str) else first
     for key, member in members.items():
         if member.config.backbone.type == 'mmkd.EfficientNetLite':
             member.config.backbone.pretrained = False
