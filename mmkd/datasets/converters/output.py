@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,14 +87,16 @@ def whole_folder(out: str | Path, overwrite: bool = False) -> Iterator[Path]:
             f'{out} was not made by a converter of mmkd (it has no {MARKER}): --overwrite leaves '
             'it alone; remove it yourself, or name another folder'
         )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
-    except OSError as error:
-        raise ConfigError(f'{out}: cannot write there: {error.strerror}') from error
+    # Named before it is made: a signal in between leaves nothing.
+    temporary = out.parent / f'.{out.name}.{uuid.uuid4().hex}'
     new, old = temporary / 'new', temporary / 'old'
-    new.mkdir()
     try:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir(mode=0o700)
+            new.mkdir()
+        except OSError as error:
+            raise ConfigError(f'{out}: cannot write there: {error.strerror}') from error
         (new / MARKER).write_text(
             'Made by a converter of mmkd, whose --overwrite replaces this folder.\n'
         )

@@ -1,6 +1,8 @@
+import os
+
 import pytest
 
-from mmkd.datasets.converters.output import tracked
+from mmkd.datasets.converters.output import tracked, whole_folder
 
 
 @pytest.mark.parametrize('terminal', [True, False])
@@ -12,3 +14,20 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys, terminal):
     assert list(tracked(range(7))) == list(range(7))
     out, err = capsys.readouterr()
     assert not out and ('100%' in err) is terminal
+
+
+@pytest.mark.parametrize('made', [1, 2])
+def test_a_stop_while_folders_are_made_leaves_nothing(tmp_path, monkeypatch, made):
+    make, count = os.mkdir, 0
+
+    def stopped(place, *args, **kwargs):
+        nonlocal count
+        make(place, *args, **kwargs)
+        count += 1
+        if count == made:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, 'mkdir', stopped)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / 'out'):
+        pass
+    assert not list(tmp_path.iterdir())
