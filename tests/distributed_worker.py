@@ -7,6 +7,7 @@ Norms are group norms, connectors' too: a batch norm in training mode sees its o
 """
 
 import copy
+import itertools
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ RAMP = dict(type='Until', end=0.6)  # the links fall silent before the last step
 # Each process standardizes its own batch, as batch norm does: no step of the joined batch.
 PLAIN = dict(feature=dict(type='FeatureMSE'), feature_weight=1.0)
 STEPS, BATCH = 3, 8
+scopes = itertools.count()
 
 
 def detection(sharing):
@@ -210,23 +212,12 @@ class Counter:
         return self.function(*args)
 
 
-def run(case, rank=0, world=1):
-    """Train STEPS steps on this rank's share of batches of BATCH images; evaluate 8 images.
-
-    Returns:
-        dict: `start` and `weights` (state dicts), `losses` (each step's, by member, over all
-            ranks), `metrics`, `reduces` (each step's all_reduces of the links).
-    """
-    toolbox, sharing, accumulate, bf16 = CASES[case]
-    counter = Counter()
-    places = mmkd.utils.distributed, mmkd.models.weights.base
-    for place in places:
-        place.all_reduce = counter
-    accumulate = accumulate if world > 1 else 1  # one process: the big batch at once
-    make, make_batch, metric = TASKS[toolbox]
-    DefaultScope.get_instance(f'{case}-{world}', scope_name=toolbox)
+def build(case):
+    """The distiller of a case; its default scope is the case's toolbox."""
+    toolbox, sharing, *_ = CASES[case]
+    DefaultScope.get_instance(f'{case}-{next(scopes)}', scope_name=toolbox)
     torch.manual_seed(0)
-    cfg = make(sharing)
+    cfg = TASKS[toolbox][0](sharing)
     if 'unlabeled' in case:
         # Few positions are confident, other shares of them on each rank.
         loss = dict(type='PseudoLabel', mode='soft', threshold=0.55, normalize='confident')
@@ -235,7 +226,24 @@ def run(case, rank=0, world=1):
         share = dict(type='GradientShare', share=0.3, interval=1)
         cfg['sharing'].update(weight=share, guard='log')
         cfg['max_share'] = 0.4
-    model = toolkit.make_distiller(**cfg, in_turns='in turns' in case)
+    return toolkit.make_distiller(**cfg, in_turns='in turns' in case)
+
+
+def run(case, rank=0, world=1):
+    """Train STEPS steps on this rank's share of batches of BATCH images; evaluate 8 images.
+
+    Returns:
+        dict: `start` and `weights` (state dicts), `losses` (each step's, by member, over all
+            ranks), `metrics`, `reduces` (each step's all_reduces of the links).
+    """
+    toolbox, _, accumulate, bf16 = CASES[case]
+    counter = Counter()
+    places = mmkd.utils.distributed, mmkd.models.weights.base
+    for place in places:
+        place.all_reduce = counter
+    accumulate = accumulate if world > 1 else 1  # one process: the big batch at once
+    make_batch = TASKS[toolbox][1]
+    model = build(case)
     start = copy.deepcopy(model.state_dict())
     wrapper = MemberDistributedDataParallel if model.in_turns else MMDistributedDataParallel
     wrapped = wrapper(model, broadcast_buffers=False) if world > 1 else model
@@ -265,19 +273,31 @@ def run(case, rank=0, world=1):
         losses.append(sums / world)
     for place in places:
         place.all_reduce = counter.function
-    metrics = evaluate(model, make_batch, metric, rank, world)
     return dict(
         start=start,
         weights=model.state_dict(),
         losses=torch.stack(losses),
-        metrics=metrics,
+        metrics=evaluate(model, case, rank, world)[0],
         reduces=reduces,
         means=[rule.means for link in model.links for rule in (link.rule, link.guard) if rule],
     )
 
 
-def evaluate(model, make_batch, metric, rank, world):
+def evaluate_at(case, weights):
+    """One process's metrics at given weights, and its segmenters' logits on the 8 images."""
+    model = build(case)
+    model.load_state_dict(weights)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as torchrun does: rounding may depend on it
+    found = evaluate(model, case)
+    torch.set_num_threads(threads)
+    return found
+
+
+def evaluate(model, case, rank=0, world=1):
+    _, make_batch, metric = TASKS[CASES[case][0]]
     model.eval()
+    logits = []
     evaluators = {name: Evaluator(dict(metric)) for name in model.evaluated}
     for evaluator in evaluators.values():
         evaluator.dataset_meta = dict(
@@ -287,11 +307,13 @@ def evaluate(model, make_batch, metric, rank, world):
         batch = {key: value[index : index + 1] for key, value in make_batch(8, seed=99).items()}
         for name, samples in model.predict_members(copy.deepcopy(batch)).items():
             evaluators[name].process(samples, batch)
-    return {
+            logits += [sample.seg_logits.data for sample in samples if 'seg_logits' in sample]
+    metrics = {
         f'{name}/{key}': float(value)
         for name, evaluator in evaluators.items()
         for key, value in evaluator.evaluate(8).items()
     }
+    return metrics, logits
 
 
 def buffers_are_shared(rank, world):
