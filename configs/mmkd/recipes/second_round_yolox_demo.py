@@ -21,7 +21,7 @@ val_dataloader = dict(_loader, dataset=dict(data_root=data_root, pipeline=_val))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
-_epochs = 32  # of 10 iterations
+_epochs = 32  # of 20 iterations
 train_cfg = dict(max_epochs=_epochs, val_interval=8)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=8)
