@@ -182,6 +182,7 @@ CASES = {
     'classification, 2 accumulated': ('mmpretrain', 'kdml_p', 2, False),
     'classification, DOT, 2 accumulated': ('mmpretrain', 'kdml_f', 2, False),
     'classification, in turns': ('mmpretrain', 'kdml_mixed_full', 2, False),
+    'classification, a link ends early': ('mmpretrain', 'kdml_mixed_full', 1, False),
     'classification, bf16': ('mmpretrain', 'kdml_mixed_full', 1, True),
     'segmentation, unlabeled': ('mmseg', 'cps', 1, False),
     'segmentation, shares': ('mmseg', 'kdml_mixed_full', 1, False),
@@ -222,6 +223,10 @@ def build(case):
         # Few positions are confident, other shares of them on each rank.
         loss = dict(type='PseudoLabel', mode='soft', threshold=0.55, normalize='confident')
         cfg['sharing']['prediction'], cfg['strong_view'] = loss, SAME_VIEW
+    if 'ends early' in case:
+        end = dict(type='Until', end=0.3)
+        early = dict(tap='backbone.layer4', loss='FeatureMSE', connector=CONNECTOR, schedule=end)
+        cfg['links'] = [dict(early, source='teacher', target='student1', name='early')]
     if 'shares' in case:
         share = dict(type='GradientShare', share=0.3, interval=1)
         cfg['sharing'].update(weight=share, guard='log')

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 class KeptBuffers:
     """A module's buffers as they were, to go back to.
 
+    Those of a child whose class says `goes_back = False` are left alone.
+
     Args:
         module: The module.
     """
@@ -16,6 +18,7 @@ class KeptBuffers:
         self.places = [
             (child._buffers, name)
             for child in module.modules()
+            if getattr(child, 'goes_back', True)
             for name, buffer in child._buffers.items()
             if buffer is not None
         ]

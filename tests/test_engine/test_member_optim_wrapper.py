@@ -54,6 +54,22 @@ def test_a_member_with_gradients_not_finite_skips_alone(toolkit, caplog):
     )
 
 
+def test_a_skipped_step_keeps_what_its_links_have_measured(toolkit):
+    """The step reads a list, checkpoints have a buffer: both stay alike."""
+    weight = dict(type='GradientShare', interval=1)
+    model = toolkit.make_distiller(sharing=dict(type='kd_f', feature_weight=weight))
+    wrapper = toolkit.optim_wrapper(model)
+    step(model, wrapper, toolkit)
+    first = next(model.network('student1').parameters())
+    handle = first.register_hook(lambda grad: grad * float('nan'))
+    step(model, wrapper, toolkit, seed=1)
+    handle.remove()
+    assert wrapper.skipped == ['student1']
+    for link in model.links:
+        assert link.rule.measurements == 2
+        assert link.rule.means.tolist() == link.rule._means
+
+
 def test_each_member_has_its_own_optimiser_rate_and_clip(toolkit):
     model = toolkit.make_distiller(sharing='kdml_f')
     wrapper = toolkit.optim_wrapper(

@@ -315,14 +315,17 @@ class Link(nn.Module):
         return [self.spec.on_batch(term, batch) for term in self.terms]
 
     def base_factor(self, progress: float) -> float:
-        """Return what weight (1 for a rule) and schedule make at `progress`; 0: not run at all.
+        """Return what weight (1 for a rule that acts) and schedule make; 0: not run at all.
+
+        Args:
+            progress: Share of the training done.
 
         Raises:
             ConfigError: If the schedule does not fit into the training's iterations.
         """
         if self.source_is_worse:
             return 0.0
-        weight = 1.0 if self.rule is not None else self.spec.weight
+        weight = self.spec.weight if self.rule is None else float(self.rule.acts)
         max_iters = MessageHub.get_current_instance().get_info('max_iters')
         try:
             return weight * self.spec.schedule(progress, max_iters)
@@ -335,6 +338,11 @@ class Link(nn.Module):
         for part in (self.rule, self.guard):
             factor *= 1.0 if part is None else part.factor()
         return factor
+
+    def share(self, progress: float) -> float:
+        """Return the share of the task's gradient that is asked for; 0 without a `GradientShare`."""
+        heard = 1.0 if self.guard is None else self.guard.factor()
+        return float(getattr(self.rule, 'share', 0.0)) * self.base_factor(progress) * heard
 
     def measures(self, iteration: int) -> bool:
         """Return whether gradients are to be measured in this iteration."""
@@ -460,9 +468,9 @@ def bend(key: str, value: TapValue, reading: Reading, task: Sequence[Tensor]) ->
 
 
 def _bent(grad: Tensor, task: Tensor) -> Tensor:
-    task = task.to(grad)
-    share = (grad * task).sum() / task.square().sum().clamp(min=torch.finfo(task.dtype).tiny)
-    return grad - share.clamp(max=0) * task
+    own, task = grad.float(), task.float()  # squares leave the range of float16
+    share = (own * task).sum() / task.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
+    return (own - share.clamp(max=0) * task).to(grad.dtype)
 
 
 def _through(

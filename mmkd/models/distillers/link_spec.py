@@ -7,6 +7,7 @@ from mmkd.utils.checks import build_checked, check_arguments, check_number, choo
 from mmkd.utils.errors import ConfigError
 
 BATCHES = ('labeled', 'unlabeled')
+LOGGED = ('share', 'factor', 'cosine')  # what a measurement leaves in the log
 
 
 class LinkSpec:
@@ -14,7 +15,8 @@ class LinkSpec:
 
     Args:
         source: The member that knowledge is read from, or several; `ensemble` stands for the
-            ensemble's members (less the target). A source gets no gradient (see `detach`).
+            ensemble's members (less the target). A source gets no gradient (see `detach`). With
+            `combine` the target may be one of several.
         target: The member that learns.
         tap: The tap on both sides.
         source_tap: The sources' tap where it differs.
@@ -90,8 +92,12 @@ class LinkSpec:
         self.on = choose(on, (*BATCHES, 'both'), f'{key}.on')
         self.source_view = choose(source_view, ('weak', 'strong'), f'{key}.source_view')
         own_weak_view = on == 'unlabeled' and source_view == 'weak'  # FixMatch: learn from oneself
-        if target in self.sources and not own_weak_view:
-            raise ConfigError(f'{key}: source and target are both {target!r}')
+        one_of_several = combine is not None and detach and len(self.sources) > 1  # as in KDCL
+        if target in self.sources and not (own_weak_view or one_of_several):
+            raise ConfigError(
+                f'{key}: source and target are both {target!r}; a target can be one of several '
+                'detached sources with `combine`'
+            )
         if isinstance(weight, Mapping):
             self.weight: Any = dict(weight)
         else:
@@ -133,6 +139,12 @@ class LinkSpec:
     def log_key(self, kind: str) -> str:
         """Return the key under which the link's `share`, `cosine` or `factor` is logged."""
         return f'{self.target}/{kind}_{self.name}[{self.label}:{self.source_tap}]'
+
+    @staticmethod
+    def is_log_key(key: str) -> bool:
+        """Return whether a key is of `log_key`: no loss term, whatever its names are."""
+        kind = key.partition('/')[2].partition('_')[0]
+        return kind in LOGGED and key.endswith(']')
 
     @staticmethod
     def on_batch(term: str, batch: str) -> str:

@@ -337,7 +337,6 @@ class Links(nn.Module):
         gradients: dict[tuple[str, str], list[Tensor]] = {}
         found: dict[Link, dict[str, LinkTerms]] = {}
         products: dict[Link, GradientProducts] = {}
-        caps = self._caps(active, progress)
         given = {
             (link, kind): self._given(link, kind, batches, detached, progress)
             for link in active
@@ -356,32 +355,34 @@ class Links(nn.Module):
             for kind in link.spec.batches:
                 batch = batches['labeled' if kind == 'labeled' else 'strong']
                 reading = batch.readings[place]
-                target, sources, context = given[link, kind]
-                target = separate(target) if compares and link.projects else target
-                found[link][kind] = own = link(target, sources, context)
+                value, sources, context = given[link, kind]
+                value = separate(value) if compares and link.projects else value
+                found[link][kind] = own = link(value, sources, context)
                 if compares and link not in products and link.measures(iteration):
                     loss = sum(own.losses.values(), batch.inputs.new_zeros(()))
                     products[link] = link.products(
                         loss, reading.raw, gradients[place], kind == 'labeled'
                     )
                 if compares and link.projects:  # after the measurement, which is of the whole
-                    bend(link.key, target, reading, gradients[place])
+                    bend(link.key, value, reading, gradients[place])
         measurements = dict(zip(products, measure(list(products.values()))))
+        for link, fitting in measurements.items():
+            if fitting is not None:
+                link.fit(fitting)
+        caps = self._caps(active, progress)
         for link in active:
             measured = measurements.get(link)
-            if measured is not None:
-                link.fit(measured)
             factor = link.factor(progress) * caps[link]
             for kind, own in found[link].items():
-                for key, value in own.losses.items():
-                    unscaled[link.spec.on_batch(key, kind)] = value.detach()
-                    terms[link.spec.on_batch(key, kind)] = value * factor
+                for key, loss in own.losses.items():
+                    unscaled[link.spec.on_batch(key, kind)] = loss.detach()
+                    terms[link.spec.on_batch(key, kind)] = loss * factor
                 terms.update({link.spec.on_batch(k, kind): v for k, v in own.extra.items()})
             if measured is not None:
                 terms.update(self._logged(link, measured, factor, batches['labeled'].inputs))
         self._check_terms(active, terms, unscaled, iteration)
         for link in self:
-            if link not in caps and target in (None, link.target):
+            if link not in active and target in (None, link.target):
                 terms.update(self._silent(link, batches['labeled'].inputs))
         return terms
 
@@ -460,10 +461,9 @@ class Links(nn.Module):
             return caps
         shares: dict[str, float] = {}
         for link in active:
-            share = getattr(link.rule, 'share', 0.0) * link.base_factor(progress)
-            shares[link.target] = shares.get(link.target, 0.0) + share
+            shares[link.target] = shares.get(link.target, 0.0) + link.share(progress)
         for link in active:
-            if hasattr(link.rule, 'share') and shares[link.target] > self.max_share:
+            if link.share(progress) and shares[link.target] > self.max_share:
                 caps[link] = self.max_share / shares[link.target]
         return caps
 

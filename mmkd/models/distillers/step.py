@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmkd.utils.errors import ConfigError
 
+from .link_spec import LinkSpec
 from .links import Batch
 from .members import kept_statistics
 
@@ -145,6 +146,6 @@ def sum_of(terms: Mapping[str, Any], name: str) -> Tensor:
     own = [
         mean_of(v)
         for k, v in terms.items()
-        if k.startswith(f'{name}/') and 'loss' in k[len(name) :]
+        if k.startswith(f'{name}/') and 'loss' in k[len(name) :] and not LinkSpec.is_log_key(k)
     ]
     return sum(own[1:], own[0])

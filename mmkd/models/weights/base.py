@@ -40,6 +40,7 @@ class WeightRule(nn.Module):
     """
 
     means: Tensor
+    goes_back = False  # A skipped step leaves the measurements as they are, see `KeptBuffers`.
 
     def __init__(self, interval: int = 20, momentum: float = 0.9) -> None:
         super().__init__()
@@ -69,6 +70,11 @@ class WeightRule(nn.Module):
     def cosine(self) -> float:
         """Running mean of the cosine between both gradients."""
         return self._means[3]
+
+    @property
+    def acts(self) -> bool:
+        """Whether the link is run at all."""
+        return True
 
     def due(self, iteration: int) -> bool:
         """Return whether a measurement is due in this iteration (from 0)."""

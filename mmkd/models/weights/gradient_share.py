@@ -18,7 +18,7 @@ class GradientShare(WeightRule):
     unlabeled images (`on='both'`) the labeled images are measured, and both have the factor.
 
     Args:
-        share: Norm of the link's gradient as a share of the task's. Default: 0.1.
+        share: Norm of the link's gradient as a share of the task's; 0: no link. Default: 0.1.
         interval: See `WeightRule`.
         momentum: See `WeightRule`. Default: 0.3, so that the share follows gradients that fall
             while it averages the batches a little (mmkd's choice: at 0.9 it lagged by 200
@@ -44,6 +44,11 @@ class GradientShare(WeightRule):
         if not low < high:
             raise ConfigError(f'limits: expected the least and the greatest factor, got {limits}')
         self.share, self.limits = share, (low, high)
+
+    @property
+    def acts(self) -> bool:
+        """Whether the share is above 0."""
+        return self.share > 0
 
     def factor(self) -> float:
         """Return the factor; 0 before the first measurement and for a link without gradient."""

@@ -7,6 +7,8 @@ import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 
+from mmkd.utils.errors import ConfigError
+
 PREPROCESSOR = dict(type='ClsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3)
 TERM = 'student1/loss_kd[student2+student3:prediction]'
 
@@ -48,10 +50,11 @@ def classifiers(toolkit, **link):
         )
         return dict(config=model, seed=seed)
 
+    link = {'source': ['student2', 'student3'], 'target': 'student1', **link}
     return toolkit.make_distiller(
         members={f'student{i}': member(4 if i < 3 else 6, i) for i in (1, 2, 3)},
         data_preprocessor=dict(PREPROCESSOR, _scope_='mmpretrain'),
-        links=[dict(source=['student2', 'student3'], target='student1', **link)],
+        links=[link],
     )
 
 
@@ -73,6 +76,31 @@ def test_peers_teach_together(toolkit, combine):
     assert any(p.grad is not None and p.grad.any() for p in model.network('student1').parameters())
     for name in ('student2', 'student3'):
         assert all(p.grad is None for p in model.network(name).parameters())
+
+
+def test_a_target_is_one_of_several_sources(toolkit):
+    """KDCL's target is of all students: the mean of both logits, whose own part is detached."""
+    both = dict(source=['student1', 'student2'], combine='MeanLogits', loss='KLDivergence')
+    model = classifiers(toolkit, **both)
+    data = model.data_preprocessor(batch(), True)
+    taps = model.links.read_taps(data['inputs'], data['data_samples'])
+    model.eval()  # batch norms as in `read_taps`
+    own, peer = (taps[f'student{i}', 'prediction'].double() for i in (1, 2))
+    terms = model(**data, mode='loss')
+    tau = next(iter(model.links)).loss.tau
+    q, p = ((own + peer) / 2 / tau).softmax(1), (own / tau).softmax(1)
+    expected = (q * (q / p).log()).sum(1).mean() * tau**2
+    found = terms['student1/loss_kd[student1+student2:prediction]']
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-7)
+    found.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.network('student1').parameters())
+    assert all(p.grad is None for p in model.network('student2').parameters())
+
+
+@pytest.mark.parametrize('changes', [dict(), dict(combine='MeanLogits', detach=False)])
+def test_a_target_among_sources_needs_a_combiner_and_a_cut(toolkit, changes):
+    with pytest.raises(ConfigError, match='with `combine`'):
+        classifiers(toolkit, **{'source': ['student1', 'student2'], 'combine': None, **changes})
 
 
 @pytest.mark.parametrize('combine', ['Attention', 'Gate'])

@@ -22,6 +22,7 @@ def plain(*names, **kwargs):
 TEACHING = plain(('teacher', 'student1'), ('student1', 'student2'), tap='prediction')
 SEVERAL = [
     dict(source=['teacher', 'student1'], target='student2', combine='MeanProbability'),
+    dict(source=['student1', 'student2'], target='student1', combine='MinLogit', name='kdcl'),
     dict(source='average', target='student1', **LAYER, weight=SHARE, guard='project'),
     dict(
         source='student2', target='teacher', **{**LAYER, 'loss': 'MaskedGenerative'}, guard='mute'

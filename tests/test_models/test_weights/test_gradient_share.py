@@ -11,6 +11,8 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
+from mmkd.models.distillers.link import bend, separate
+from mmkd.models.distillers.tap import Reading
 from mmkd.models.losses import DistillationLoss
 from mmkd.models.weights import GradientShare, NegativeTransferGuard
 from mmkd.models.weights.base import Measurement, measure, products_of, tap_gradient
@@ -214,6 +216,57 @@ def test_the_shares_of_one_target_are_capped_together(toolkit):
     assert len(shares) == 3 and sum(shares) == pytest.approx(0.3, rel=1e-3)
 
 
+def test_a_muted_link_takes_nothing_of_the_cap(toolkit):
+    share = dict(type='GradientShare', share=0.3, interval=4)
+    guard = dict(mode='mute', threshold=1, first=1, interval=4)
+    links = [
+        dict(source='teacher', target='student1', weight=share, name='heard'),
+        dict(source='teacher', target='student1', weight=share, guard=guard, name='muted'),
+    ]
+    model = toolkit.make_distiller(links=links, max_share=0.3)
+    heard, batch = [], toolkit.make_batch()
+    for iteration in range(3):
+        MessageHub.get_current_instance().update_info('iter', iteration)
+        terms = losses_of(model, batch)
+        assert terms['student1/loss_muted[teacher:prediction]'] == 0
+        heard.append(terms['student1/loss_heard[teacher:prediction]'].item())
+    assert heard[0] > 0 and heard == pytest.approx([heard[0]] * 3)
+
+
+@pytest.mark.parametrize(
+    'sharing',
+    [
+        dict(type='kdml_p', weight=dict(type='GradientShare', share=0.0)),
+        dict(type='kdml_mixed_full', kd_weight=0, ml_weight=0),
+    ],
+)
+def test_a_share_of_0_is_no_link(toolkit, sharing):
+    batch, sums = toolkit.make_batch(), []
+    for one in (sharing, 'individual'):
+        torch.manual_seed(0)
+        model = toolkit.make_distiller(sharing=one)
+        assert model.links.active(0.5, 0) == []
+        sums.append(model.parse_losses(losses_of(model, batch))[1])
+    for key, value in sums[1].items():
+        assert torch.equal(sums[0][key], value), key
+    links = [v for k, v in sums[0].items() if '[' in k]
+    assert links and not any(v.any() for v in links)
+
+
+def test_what_is_logged_of_a_link_is_no_loss(toolkit):
+    """Whatever the link and its source are called."""
+    members = toolkit.members(students=1)
+    members['low_loss'] = members.pop('teacher')
+    weight = dict(type='GradientShare', share=0.1)
+    link = dict(source='low_loss', target='student1', name='pixel_loss', weight=weight)
+    model = toolkit.make_distiller(members=members, links=[link])
+    terms = losses_of(model, toolkit.make_batch())
+    own, of_links = split_terms(terms)
+    assert 'student1/factor_pixel_loss[low_loss:prediction]' in terms and len(of_links) == 1
+    log = model.parse_losses(terms)[1]
+    torch.testing.assert_close(log['student1/loss'], own + sum(of_links.values()))
+
+
 @pytest.mark.parametrize('value', [-1, 0, '0.3', True])
 def test_a_cap_is_a_number_above_0(toolkit, value):
     weight = dict(type='GradientShare')
@@ -313,6 +366,25 @@ def test_projection_removes_what_points_against_the_task(toolkit):
     hook.remove()
     found = torch.autograd.grad(terms['student1/loss_kd[teacher:neck[0]]'], kept[0][0])[0]
     torch.testing.assert_close(found, other, rtol=1e-3, atol=1e-5 * other.norm().item())
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('scale', [1.0, 65536.0])
+def test_projection_in_half_precision(dtype, scale):
+    """Of gradients whose squares float16 does not hold, also with a loss scaler's factor."""
+    torch.manual_seed(0)
+    task = 1e-4 * torch.randn(2, 4, 16, 16)
+    against = (torch.randn_like(task) * 1e-4 - 2 * task).to(dtype)
+    x = torch.zeros_like(against, requires_grad=True)
+    tapped = x * 1
+    value = separate(tapped)
+    bend('link', value, Reading(tapped, (tapped,)), [task.to(dtype)])
+    (value.float() * against.float() * scale).sum().backward()
+    found = x.grad.double() / scale
+    task, against = task.to(dtype).double(), against.double()
+    expected = against - (against * task).sum() / task.square().sum() * task
+    assert (against * task).sum() < 0 and found.isfinite().all()
+    assert (found - expected).norm() < 0.01 * expected.norm()
 
 
 def test_projection_is_refused_for_structured_taps(toolkit):
