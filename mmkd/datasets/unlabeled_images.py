@@ -66,7 +66,7 @@ class UnlabeledImages(CheckedData, BaseDataset):
                 f'no image in {absolute(root)} (data_root of the unlabeled images); expected files '
                 f'that end in {", ".join(IMAGE_SUFFIXES)}'
             )
-        labels = _label_maps(images)
+        labels = images if _holds_labels(PurePosixPath(root).name) else _label_maps(images)
         if labels:
             raise ConfigError(
                 f'{absolute(root)} (data_root of the unlabeled images): {len(labels)} of '
@@ -79,6 +79,10 @@ class UnlabeledImages(CheckedData, BaseDataset):
         ]
 
 
+def _holds_labels(folder: str) -> bool:
+    return folder.lower().replace('_', '').rstrip('s') in LABEL_FOLDERS
+
+
 def _label_maps(images: Sequence[str]) -> list[str]:
     """Return the files that are labels by their folder's name, or by an image of their name."""
     paths = [PurePosixPath(name) for name in images]
@@ -87,10 +91,13 @@ def _label_maps(images: Sequence[str]) -> list[str]:
         beside[path.parent / path.stem.lower()].add(path.suffix.lower())
     found = []
     for path in paths:
-        folders = {part.lower().replace('_', '').rstrip('s') for part in path.parent.parts}
         stem = path.stem.lower()
         image = next((stem[: -len(e)] for e in LABEL_ENDINGS if stem.endswith(e)), None)
         twin = len(beside[path.parent / stem]) > 1 and path.suffix.lower() == '.png'
-        if folders & LABEL_FOLDERS or twin or (image and path.parent / image in beside):
+        if (
+            any(map(_holds_labels, path.parent.parts))
+            or twin
+            or (image and path.parent / image in beside)
+        ):
             found.append(str(path))
     return found

@@ -63,6 +63,12 @@ def test_a_folder_without_images_or_with_label_maps_is_refused(folder, names, me
         build(folder(*names))
 
 
+def test_a_folder_of_label_maps_alone_is_refused(folder):
+    root = folder('images/a.jpg', 'Masks/a.png', 'Masks/b.png')
+    with pytest.raises(ConfigError, match=r'Masks .*2 of 2 images look like label maps'):
+        build(root / 'Masks')
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ConfigError, match='no folder of unlabeled images .*none'):
         build(tmp_path / 'none')

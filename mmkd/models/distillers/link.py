@@ -279,7 +279,28 @@ class Link(nn.Module):
                     'scalar, or a dict of scalars'
                 )
         self.check_signs(found.losses)
+        if not found.extra:  # what it adds it learns from
+            self._check_combiner_learns(target, sources, probe)
         return list(values)
+
+    def _check_combiner_learns(
+        self, target: TapValue, sources: list[TapValue], probe: LinkContext
+    ) -> None:
+        own = [] if self.combiner is None else list(self.combiner.parameters())
+        if not own:
+            return
+        with torch.enable_grad():
+            found = self(target, sources, probe)
+            total = torch.stack(list(found.losses.values())).sum()
+        reached = total.requires_grad and any(
+            grad is not None for grad in torch.autograd.grad(total, own, allow_unused=True)
+        )
+        if not reached:
+            raise ConfigError(
+                f'{self.key}.combine: {type(self.combiner).__name__} would learn nothing: '
+                f'{type(self.loss).__name__} cuts its source out of the graph; take a loss that '
+                'does not, such as KLDivergence, or a combiner without weights'
+            )
 
     def _why_unfit(self, error: Exception, target: TapValue, task: Any) -> str:
         """Return an error's text; where values are no tensors, also which loss takes them."""
@@ -340,7 +361,7 @@ class Link(nn.Module):
         return factor
 
     def share(self, progress: float) -> float:
-        """Return the share of the task's gradient that is asked for; 0 without a `GradientShare`."""
+        """Return the share of the task's gradient asked for; 0 without a `GradientShare`."""
         heard = 1.0 if self.guard is None else self.guard.factor()
         return float(getattr(self.rule, 'share', 0.0)) * self.base_factor(progress) * heard
 

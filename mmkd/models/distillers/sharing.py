@@ -46,6 +46,11 @@ UNLABELED_PRESETS = {
     'peers_ema': (True, True, False),
     'fixmatch': (False, False, True),
 }
+# What their `PseudoLabel` has that is not its default.
+PSEUDO_LABELS: dict[str, dict[str, Any]] = {
+    'mean_teacher': dict(mode='soft'),
+    'fixmatch': dict(threshold=0.95),
+}
 
 
 def kinds_for(word: str, position: int) -> str:
@@ -125,7 +130,9 @@ def sharing_links(
         teacher: The teacher's name.
         students: The students. Default: all members but the teacher (the distiller gives the
             online ones).
-        prediction: Loss in place of the task's own; on unlabeled images in place of `PseudoLabel`.
+        prediction: Loss in place of the task's own. The presets for unlabeled images have
+            `PseudoLabel` for logits: hard labels, as in CPS; soft ones for `mean_teacher`; only
+            those of a probability of 0.95 for `fixmatch`, the threshold of its paper.
         feature: Loss in place of `PearsonFeature`. The mixed-sharing paper's distance of normalized
             maps at a fixed weight is `feature=dict(type='FeatureMSE'), feature_weight=1.0`.
         feature_tap: Tap of feature links.
@@ -243,7 +250,7 @@ def _unlabeled_links(
             links.append(link(student, student, '', 'self', kd_weight))
     loss = prediction or task.default_loss('prediction')
     if prediction is None and loss['type'] == 'KLDivergence':
-        loss = dict(type='PseudoLabel')
+        loss = dict(type='PseudoLabel', **PSEUDO_LABELS.get(type, {}))
     return [{**cfg, 'tap': 'prediction', 'loss': loss} for cfg in links]
 
 

@@ -9,6 +9,7 @@ from mmkd.models.utils.logits import check_tau
 from mmkd.models.utils.normalize import EPS
 from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
+from mmkd.tasks.detection import DetectionTask
 from mmkd.utils.checks import check_integer, check_number
 from mmkd.utils.errors import ConfigError
 
@@ -64,7 +65,13 @@ class FocalGlobal(DistillationLoss):
         self.target_context = _ContextBlock(out_channels)
         self.source_context = _ContextBlock(out_channels)
 
-    def forward(self, target: Tensor, source: Tensor, data_samples: Sequence[Any] | None) -> Tensor:
+    def forward(
+        self,
+        target: Tensor,
+        source: Tensor,
+        data_samples: Sequence[Any] | None,
+        task: Any = None,
+    ) -> Tensor:
         """Compare maps.
 
         Args:
@@ -72,13 +79,17 @@ class FocalGlobal(DistillationLoss):
             source: Of the same shape.
             data_samples: One per image, with `gt_instances.bboxes` in pixels of the network's
                 input, whose size is the meta key `batch_input_shape`.
+            task: The members' task.
 
         Returns:
             A scalar.
 
         Raises:
-            ConfigError: For vectors, maps whose shapes differ, and batches without boxes' samples.
+            ConfigError: For other tasks than detection, vectors, maps whose shapes differ, and
+                batches without boxes' samples.
         """
+        if task is not None and not isinstance(task, DetectionTask):
+            raise ConfigError(f'FocalGlobal is for detectors, not for a {type(task).__name__}')
         check_maps(target, source)
         check_same_shape(target, source)
         with torch.autocast(target.device.type, enabled=False):

@@ -103,6 +103,18 @@ def test_a_target_among_sources_needs_a_combiner_and_a_cut(toolkit, changes):
         classifiers(toolkit, **{'source': ['student1', 'student2'], 'combine': None, **changes})
 
 
+def test_a_combiner_that_could_not_learn_is_refused(toolkit):
+    with pytest.raises(ConfigError, match='combine: Attention would learn nothing: PseudoLabel'):
+        classifiers(toolkit, combine='Attention', loss='PseudoLabel')
+    classifiers(toolkit, combine='Gate', loss='PseudoLabel')  # by a term of its own
+
+
+def test_a_loss_for_detectors_is_refused_at_the_build(toolkit):
+    link = dict(tap='backbone.layer4', loss='FocalGlobal', combine=None)
+    with pytest.raises(ConfigError, match='FocalGlobal is for detectors, not for a Classif'):
+        classifiers(toolkit, source='student2', **link)
+
+
 @pytest.mark.parametrize('combine', ['Attention', 'Gate'])
 def test_what_a_combiner_learns_is_trained_with_the_target(toolkit, combine):
     model = classifiers(toolkit, combine=combine, weight=0.5)

@@ -52,7 +52,7 @@ CASES = {
     'segmentation, averages and own views': (
         'mmseg',
         dict(
-            sharing=dict(type='fixmatch'),
+            sharing=dict(type='fixmatch', prediction=dict(type='PseudoLabel')),
             links=plain(('student1', 'student2'), tap='prediction', on='both'),
         ),
         {},

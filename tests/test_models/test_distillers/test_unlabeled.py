@@ -137,6 +137,10 @@ def test_a_labeled_batch_given_as_unlabeled_equals_mutual_learning(toolkit):
 )
 def test_presets(toolkit, preset, terms, weak, strong):
     model = make(toolkit, sharing=preset)
+    for link in model.links:
+        assert link.loss.mode == ('soft' if preset == 'mean_teacher' else 'hard')
+        assert link.loss.threshold == (0.95 if preset == 'fixmatch' else 0.0)
+        link.loss.threshold = 0.0  # nobody is sure yet
     losses = losses_of(model, make_batch())
     own = [key for key in losses if key.startswith('student1/') and '[' in key]
     assert sorted(own) == sorted(f'student1/loss_{term}' for term in terms)
