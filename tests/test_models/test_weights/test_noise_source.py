@@ -104,12 +104,14 @@ def test_a_guard_lets_through_what_agrees_with_the_task(toolkit):
 
 
 @pytest.mark.slow
-def test_noise_costs_less_than_half_a_point_with_a_guard(toolkit):
+def test_noise_costs_less_than_half_a_point_when_muted_or_held_at_a_share(toolkit):
     """Mean over three seeds, paired: same initial weights and batches."""
     data, costs = digits(), {}
     arms = dict(
         unguarded=dict(weight=1.0),
         mute=dict(weight=1.0, guard='mute'),
+        project=dict(weight=1.0, guard='project'),
+        share=dict(weight=dict(type='GradientShare', share=0.1)),
     )
     alone = [train(toolkit, data, seed, 6)[1] for seed in range(3)]
     for arm, link in arms.items():
@@ -118,4 +120,5 @@ def test_noise_costs_less_than_half_a_point_with_a_guard(toolkit):
         print(f'{arm}: {[round(x, 1) for x in found]}')
     rounded = {arm: round(cost, 2) for arm, cost in costs.items()}
     print(f'alone: {[round(x, 1) for x in alone]}; costs in points: {rounded}')
-    assert costs['mute'] < 0.5
+    assert costs['mute'] < 0.5 and costs['share'] < 0.5
+    assert 0.5 < costs['project'] < costs['unguarded']  # noise does not oppose the task
