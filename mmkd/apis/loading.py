@@ -55,8 +55,8 @@ def load_trained(
     Args:
         checkpoint: The file.
         config: Default: the config that stands beside it.
-        members: What to predict with, of a checkpoint with members; `all`: every member and the
-            ensemble. Default: the ensemble.
+        members: What to predict with, of a checkpoint with members; `all`: the ensemble and every
+            member that gives predictions. Default: the ensemble.
 
     Raises:
         ConfigError: If a file is missing or they do not fit together.
@@ -68,8 +68,10 @@ def load_trained(
     meta = meta if isinstance(meta, dict) else {}
     import_toolbox(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
+    everything = False
     if isinstance(cfg.model.get('members'), dict):
         specs = member_specs(cfg)
+        everything = members == 'all'
         if members == 'all':
             members = [*specs, 'ensemble']
         names = list(dict.fromkeys(members or ['ensemble']))
@@ -90,6 +92,9 @@ def load_trained(
     check_fit(model.state_dict(), weights, str(checkpoint))
     model.load_state_dict(weights)
     task = getattr(model, 'task', None) or task_of({names[0]: model})
+    if everything:
+        networks = model.members.networks()
+        names = [n for n in names if n == 'ensemble' or task.predicts(networks[n])]
     return Trained(cfg, model.eval(), names, _metainfo(cfg, meta), task)
 
 

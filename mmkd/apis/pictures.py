@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -37,7 +38,7 @@ def visualize(args: argparse.Namespace) -> None:
     dataset = runner.build_dataloader(cfg.test_dataloader).dataset
     names = [Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset))]
     if args.names:
-        indices = [names.index(choose(name, names, '--names')) for name in args.names]
+        indices = [_index_of(name, names) for name in args.names]
     else:
         indices = args.indices if args.indices is not None else list(range(min(6, len(names))))
     for index in indices:
@@ -52,6 +53,22 @@ def visualize(args: argparse.Namespace) -> None:
             pictures['features'] = feature_panels(model, dataset, index)
         for kind, picture in pictures.items():
             if picture is not None:
-                path = out / f'{Path(names[index]).stem}_{kind}.png'
+                path = out / f'{_stem_of(index, names)}_{kind}.png'
                 write_image(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
                 print(path)
+
+
+def _index_of(name: str, names: Sequence[str]) -> int:
+    index = names.index(choose(name, names, '--names'))
+    if names.count(name) > 1:
+        raise ConfigError(
+            f'--names: {names.count(name)} images of the test set are called {name!r}; name one by '
+            'its place, --indices'
+        )
+    return index
+
+
+def _stem_of(index: int, names: Sequence[str]) -> str:
+    """Return the image's name without suffix, with its place where others have the same."""
+    stems = [Path(name).stem for name in names]
+    return stems[index] if stems.count(stems[index]) == 1 else f'{stems[index]}_{index}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import fcntl
 import hashlib
 import json
 import logging
@@ -233,6 +234,20 @@ class Pretraining:
         if not set(self.members) <= set(found):
             return None
         return {name: os.path.normpath(self.folder / found[name][0]) for name in self.members}
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process of this machine trains in the folder; keep others out."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / 'lock', 'w') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f'pretrain: another process trains in {self.folder}; waiting for it')
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                print(f'pretrain: {self.folder} takes no locks ({error}); let no other train there')
+            yield
 
     def begin(self) -> None:
         """Note which config the folder is for."""

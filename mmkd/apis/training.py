@@ -8,7 +8,7 @@ import logging
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -272,12 +272,16 @@ def _train_before(stage: Pretraining, cfg: Config, args: argparse.Namespace) -> 
         stage.check_next(cfg)
         if args.resume is None and not cfg.get('resume'):
             check_start(cfg)
-        stage.begin()
-        resume = None if args.resume is None else 'auto'
-        _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
-        latest = find_checkpoint(stage.cfg)
-        stage.finish(None if latest is None else latest[0])
-        found = stage.checkpoints()
+        # The processes of one launch train together.
+        with stage.alone() if args.launcher == 'none' else nullcontext():
+            found = stage.checkpoints()  # another process may have trained them meanwhile
+            if found is None:
+                stage.begin()
+                resume = None if args.resume is None else 'auto'
+                _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
+                latest = find_checkpoint(stage.cfg)
+                stage.finish(None if latest is None else latest[0])
+                found = stage.checkpoints()
         assert found is not None, 'it has just been finished'
     else:
         print(f'pretrain: {names}: trained before, {", ".join(sorted(set(found.values())))}')

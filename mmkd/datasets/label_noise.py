@@ -30,6 +30,8 @@ class LabelNoise(BaseTransform):
             classes.
     """
 
+    plain_config = None  # a network needs nothing in its place
+
     def __init__(self, share: float, num_classes: int, seed: int = 0) -> None:
         check_number(share, 'mmkd.LabelNoise.share', most=1)
         check_integer(num_classes, 'mmkd.LabelNoise.num_classes', 2)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zlib
@@ -20,7 +21,8 @@ from mmkd.utils.errors import ConfigError
 
 from .unreadable import FILES
 
-FORMAT = 'mmkd 1'
+FORMAT = 'mmkd 2'
+ADDRESS = re.compile(r' at 0x[0-9a-f]+')
 # Bytes that a cache leaves free on its disk, mmkd's choice.
 LEFT_FREE = 2**30
 
@@ -49,7 +51,7 @@ class StepCache:
             raise ConfigError(
                 f'dataset.cache_folder: expected a folder to write to, got {folder!r} ({error})'
             ) from error
-        self.pipeline = f'{FORMAT} {mmcv.__version__} {[repr(step) for step in steps]}'
+        self.pipeline = f'{FORMAT} {mmcv.__version__} {[_described(step) for step in steps]}'
         self.writes = True
 
     def path(self, info: dict[str, Any]) -> Path:
@@ -159,3 +161,18 @@ def _decoded(value: Any, arrays: list[Any], data: bytearray) -> Any:
         return bbox.HorizontalBoxes(_decoded(content, arrays, data), clone=False)
     masks, height, width = content
     return getattr(mask, kind)(_decoded(masks, arrays, data), height, width)
+
+
+def _described(step: Callable) -> str:
+    """Return a step's class and values; its `repr` alone may leave some out."""
+    values = {key: value for key, value in vars(step).items() if _is_plain(value)}
+    name = f'{type(step).__module__}.{type(step).__qualname__}'
+    return f'{name} {sorted(values.items())} {ADDRESS.sub("", repr(step))}'
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(each) for pair in value.items() for each in pair)
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool | type)

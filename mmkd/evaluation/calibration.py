@@ -15,6 +15,7 @@ from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
 
 LIMITS = (0.05, 20.0)  # of a temperature
+SUM_ROUNDING = 2e-3  # of probabilities, also of half precision
 
 
 def bin_sums(confidence: np.ndarray, right: np.ndarray, bins: int) -> np.ndarray:
@@ -181,11 +182,11 @@ def odds_and_truth(sample: Any, ignore_index: int = 255) -> tuple[Tensor, Tensor
         either is or not. N is 1 for an image, or the number of pixels.
     """
     if 'pred_score' in sample:
-        scores = sample['pred_score'].float().cpu()
-        truth = sample['gt_score'].cpu() if 'gt_score' in sample else None
-        if truth is not None and truth.sum() != 1:
-            return _log_odds(scores), truth
-        return scores.clamp(min=1e-12).log()[None], sample['gt_label'].cpu()[:1]
+        scores, labels = sample['pred_score'].float().cpu(), sample['gt_label'].cpu().long()
+        # Classes exclude each other where their probabilities sum to 1; else each is or is not.
+        if len(labels) == 1 and len(scores) > 1 and abs(float(scores.sum()) - 1) < SUM_ROUNDING:
+            return scores.clamp(min=1e-12).log()[None], labels
+        return _log_odds(scores), torch.zeros_like(scores).index_fill(0, labels, 1.0)
     if 'seg_logits' not in sample:
         raise ConfigError('Calibration: for classifiers and segmenters; boxes: PolypDetMetric.ece')
     scores = sample['seg_logits']['data'].float().cpu().flatten(1)

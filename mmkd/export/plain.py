@@ -250,8 +250,9 @@ def _make_plain(node: Any) -> None:
     """Replace mmkd's classes in a config by what does their work in the toolboxes, in place.
 
     That is what a class's `plain_config()` says: it returns what is added where it takes no
-    argument, else, of the class's own arguments, the whole. Classes without it become their
-    registered base class, with the arguments that the base class has.
+    argument, else, of the class's own arguments, the whole. A step of a pipeline whose class says
+    `plain_config = None` is left out. Classes without it become their registered base class, with
+    the arguments that the base class has.
     """
     if isinstance(node, dict):
         while node.get('type') in DATASET_WRAPPERS:
@@ -263,8 +264,14 @@ def _make_plain(node: Any) -> None:
         for value in dict.values(node):
             _make_plain(value)
     elif isinstance(node, list | tuple):
+        if isinstance(node, list):
+            node[:] = [value for value in node if not _is_left_out(value)]
         for value in node:
             _make_plain(value)
+
+
+def _is_left_out(node: Any) -> bool:
+    return _is_own(node) and getattr(_own_class(node['type']), 'plain_config', '') is None
 
 
 def _replace(node: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """`pretrain`: members that are trained first and then frozen, in one command."""
 
 import argparse
+import fcntl
 import json
+import threading
+import time
 
 import pytest
 import torch
@@ -86,6 +89,34 @@ def test_the_teacher_is_trained_first_then_frozen_and_not_trained_again(run, tmp
         file.write(b'x')
     with pytest.raises(ConfigError, match='is not what the training has written; remove'):
         run('third', work_dir=str(stage))
+
+
+def test_two_runs_with_one_stage_train_it_once(run, tmp_path, capsys):
+    """The second one waits for the first, which holds the folder's lock."""
+    run('first')
+    stage = tmp_path / 'first/pretrain'
+    record = (stage / 'pretrained.json').read_text()
+    (stage / 'pretrained.json').unlink()
+    done = []
+
+    def first_process():
+        with open(stage / 'lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            held.set()
+            while 'waiting for it' not in ''.join(said):
+                said.append(capsys.readouterr().out)
+                time.sleep(0.05)
+            (stage / 'pretrained.json').write_text(record)
+            done.append(True)
+
+    held, said = threading.Event(), []
+    thread = threading.Thread(target=first_process, daemon=True)
+    thread.start()
+    assert held.wait(60)
+    written = (stage / 'epoch_2.pth').stat().st_mtime_ns
+    run('second', work_dir=str(stage))
+    thread.join(60)
+    assert done and (stage / 'epoch_2.pth').stat().st_mtime_ns == written
 
 
 def test_both_stages_go_on_where_they_were_cut_off(run, tmp_path):

@@ -250,3 +250,19 @@ def test_ticks_are_round_and_hold_the_values(low, high, expected):
     assert found[0] <= low and found[-1] >= high and len(found) >= 2
     if expected is not None and low != 0.012:
         assert found == expected
+
+
+def test_one_test_for_all_planned_rows_whatever_is_done(study):
+    """Fourteen seeds planned: sign flips for the ten done, the t test once a row has thirteen."""
+    seeds = list(range(14))
+    plan = study.write('seeds = [0, 1, 2]', f'seeds = {seeds}')()
+    values = {'alone': [50.0 + i % 3 for i in range(14)]}
+    values['peers'] = [v + 1 + 0.1 * i for i, v in enumerate(values['alone'])]
+    values['other'] = [v + 0.2 * (i % 2) for i, v in enumerate(values['alone'])]
+    results(study, plan, {arm: row[:10] for arm, row in values.items()})
+    text = report(plan)
+    assert "Holm's p is of the exact sign-flip test" in text
+    assert 'With 10 pairs p (sign flips) cannot be below 0.001953.' in text
+    results(study, plan, {**values, 'other': values['other'][:10]})
+    text = report(plan)
+    assert "Holm's p is of the paired t test" in text and 'cannot be below' not in text

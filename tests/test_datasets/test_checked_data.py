@@ -14,6 +14,7 @@ import torch
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
+from mmkd.datasets.step_cache import StepCache
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import read_image, write_image
 
@@ -185,6 +186,23 @@ def test_what_a_kept_item_depends_on(copied, tmp_path):
     for each in kept_files(tmp_path / 'cache'):
         each.write_bytes(each.read_bytes()[:-1])  # cut off: made anew
     assert torch.equal(first(), before)
+
+
+def test_steps_are_told_apart_by_what_their_text_leaves_out(tmp_path):
+    class Scaled:
+        def __init__(self, factor):
+            self.factor = factor
+
+        def __repr__(self):
+            return 'Scaled()'
+
+    paths = {StepCache(str(tmp_path), [Scaled(f)]).path({}) for f in (1, 2, (1, {'a': None}), 2)}
+    assert len(paths) == 3
+
+    class Plain:
+        pass
+
+    assert len({StepCache(str(tmp_path), [Plain()]).path({}) for _ in range(3)}) == 1
 
 
 def test_a_full_disk_ends_the_keeping_not_the_training(data, tmp_path, monkeypatch):

@@ -53,6 +53,24 @@ def test_classifiers():
     assert found['accuracy'] == 75 and found['confidence'] == pytest.approx(80.25, abs=1e-3)
 
 
+@pytest.mark.parametrize('scored', [True, False])
+def test_classes_that_do_not_exclude_each_other(scored):
+    """Each class is a decision of its own, also of images that have one label."""
+    samples = [
+        dict(pred_score=torch.tensor([0.9, 0.2, 0.6]), gt_label=torch.tensor([0])),
+        dict(pred_score=torch.tensor([0.9, 0.2, 0.6]), gt_label=torch.tensor([0, 2])),
+        dict(pred_score=torch.tensor([0.9, 0.2, 0.6]), gt_label=torch.tensor([])),
+    ]
+    for sample in samples if scored else ():
+        truth = torch.zeros(3).index_fill(0, sample['gt_label'].long(), 1.0)
+        sample['gt_score'] = truth
+    found = evaluated(Calibration(bins=10), samples)
+    # Confidences 0.9 (two of three right), 0.8 (all right) and 0.6 (one of three).
+    errors = abs(0.9 - 2 / 3), abs(0.8 - 1), abs(0.6 - 1 / 3)
+    assert found['ece'] == pytest.approx(100 * sum(errors) / 3, abs=1e-3)
+    assert found['accuracy'] == pytest.approx(100 * 6 / 9)
+
+
 @pytest.mark.parametrize('channels', [1, 2])
 def test_segmenters(channels):
     probability = torch.tensor([[0.8, 0.8, 0.1, 0.6]])

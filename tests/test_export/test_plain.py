@@ -1,5 +1,7 @@
 """Plain configs and plain checkpoints of members."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -307,3 +309,18 @@ def test_a_frozen_member_is_exported_from_the_checkpoint_that_it_is(cfg, state, 
     both = load_file(str(tmp_path / 'both.pth'), 'x')['state_dict']
     assert {key.split('.')[1] for key in both} == {'teacher', 'student1'}
     assert all(torch.equal(value, state[key]) for key, value in both.items())
+
+
+def test_label_noise_is_left_out():
+    root = Path(__file__).parents[2]
+    cfg = Config.fromfile(root / 'configs/mmkd/studies/tiny20_noise.py')
+    assert any('LabelNoise' in str(step['type']) for step in steps_of(cfg.train_dataloader))
+    plain = plain_config(cfg, 'student1')
+    assert not any('LabelNoise' in str(step['type']) for step in steps_of(plain.train_dataloader))
+
+
+def steps_of(loader):
+    dataset = loader.dataset
+    while 'pipeline' not in dataset:
+        dataset = dataset.dataset
+    return dataset.pipeline

@@ -423,6 +423,28 @@ def test_visualize_tool(runs, kind):
     )
 
 
+def test_pictures_of_images_with_one_name(runs):
+    """Folders of classes may have them: each picture has its place in the name."""
+    folder = runs('resnet')
+    cfg = Config.fromfile(folder / 'config.py')
+    root = Path(folder / cfg.test_dataloader.dataset.data_root)
+    images = sorted(p for p in root.rglob('*.png') if p.is_file())[:2]
+    for name, image in zip(('a', 'b'), images):
+        (folder / 'twins' / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder / 'twins' / name / '1.png')
+    dataset = dict(cfg.test_dataloader.dataset, data_root='twins', data_prefix='', ann_file='')
+    dataset.pop('split', None)
+    changes = f'test_dataloader = dict(dataset=dict(_delete_=True, **{dataset!r}))'
+    (folder / 'twins.py').write_text(f"_base_ = 'config.py'\n{changes}\n")
+    arguments = ('twins.py', 'work/epoch_2.pth', '--out', 'of_twins', '--no-features')
+    done = call('visualize.py', *arguments, '--indices', '0', '1', cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {p.name for p in (folder / 'of_twins').iterdir()}
+    assert found == {'1_0_members.png', '1_1_members.png'}
+    done = call('visualize.py', *arguments, '--names', '1.png', cwd=folder)
+    assert done.returncode != 0 and "2 images of the test set are called '1.png'" in done.stderr
+
+
 def test_visualize_tool_with_a_wrong_name(runs):
     arguments = ('config.py', 'work/epoch_2.pth', '--out', 'wrong', '--names', '00009.png')
     done = call('visualize.py', *arguments, cwd=runs('unet'))

@@ -17,7 +17,7 @@ from mmkd.utils.errors import ConfigError, wrong_paths
 from mmkd.utils.files import write_atomically
 from mmkd.utils.images import IMAGE_SUFFIXES, write_image
 
-from .frames import Frames
+from .frames import READ_SUFFIXES, Frames
 from .inferencer import Predicted, label_map, run_lengths
 
 CODECS = (('mp4v', '.mp4'), ('MJPG', '.avi'))  # the first that this OpenCV writes
@@ -149,7 +149,9 @@ class ResultWriter:
             self._rows.writerow(
                 [image, self.classes[label], int(pixels), round(float(pixels) / labels.size, 5)]
             )
-        path = self.out / self.name / f'{image.rpartition(".")[0] or image}.png'
+        suffix = Path(image).suffix  # a frame of a video has none, but perhaps a dot in its name
+        stem = image[: -len(suffix)] if suffix.lower() in READ_SUFFIXES else image
+        path = self.out / self.name / f'{stem}.png'
         if path in self._masks:  # of a.png and a.jpg the second
             path = path.with_name(f'{Path(image).name}.png')
         self._masks.add(path)

@@ -10,7 +10,7 @@ from mmkd.apis.study.figure import draw
 from mmkd.apis.study.plan import Plan
 from mmkd.apis.study.results import write_text
 from mmkd.apis.study.statistics import EXACT
-from mmkd.apis.study.summary import Row, Summary, mean_sd, summarize
+from mmkd.apis.study.summary import Row, Summary, counts_all_cases, mean_sd, summarize
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;
 color:#222;background:#fff}
@@ -236,12 +236,11 @@ def _comparison_table(summary: Summary, rows: Sequence[Row], unit: int) -> list[
 
 
 def _how(summary: Summary) -> str:
-    plan, n = summary.plan, len(summary.plan.seeds)
-    test = (
-        'the exact sign-flip test'
-        if plan.test == 'permutation' and n <= EXACT
-        else 'the paired t test'
-    )
+    plan = summary.plan
+    pairs = [len(row.gains) for row in summary.planned if row.paired is not None]
+    n = max(pairs, default=len(plan.seeds))
+    exact = counts_all_cases(summary.planned, plan.test)
+    test = 'the exact sign-flip test' if exact else 'the paired t test'
     text = (
         "Pairs are runs of one seed. Intervals and p (t) are those of Student's t over the paired "
         f"differences, not adjusted. Holm's p is of {test} over all planned comparisons. 'Could "

@@ -146,12 +146,14 @@ def summarize(plan: Plan, keep_stale: bool = False) -> Summary:
     )
 
 
-def p_of(row: Row, test: str) -> float | None:
-    """Return the p of the plan's test; the t test's where n is too large to count all cases."""
-    if row.paired is None:
-        return None
-    exact = row.paired.p_flip if test == 'permutation' else None
-    return row.paired.p_t if exact is None else exact
+def counts_all_cases(rows: Sequence[Row], test: str) -> bool:
+    """Return whether the p of the planned rows are those of sign flips; else of the t test.
+
+    One test for all: where one row has too many pairs to count all cases, all have the t test's.
+    """
+    return test == 'permutation' and all(
+        row.paired is None or row.paired.p_flip is not None for row in rows
+    )
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -188,7 +190,9 @@ def _compare(plan: Plan, results: dict[tuple[str, int], dict], comparison: Compa
 
 def _adjust(rows: list[Row], test: str) -> list[Row]:
     """Fill in Holm's p over the planned comparisons, once each of them has a p."""
-    ps = [p_of(row, test) for row in rows]
+    exact = counts_all_cases(rows, test)
+    found = [row.paired for row in rows]
+    ps = [None if p is None else p.p_flip if exact else p.p_t for p in found]
     if any(p is None for p in ps):
         return rows
     adjusted = holm([p for p in ps if p is not None])

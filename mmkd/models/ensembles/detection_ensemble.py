@@ -105,11 +105,15 @@ class DetectionEnsemble(Ensemble):
         if len(predictions) == 1:
             return predictions[0]
         members = [self._usable(p) for p in self._calibrated(map(_with_boxes, predictions))]
+        weights = self.weights
+        if weights is not None:  # the library has no weight of 0
+            members = [member for member, weight in zip(members, weights) if weight]
+            weights = [weight for weight in weights if weight]
         first = predictions[0].bboxes
         if not any(len(p) for p in members):
             boxes, scores, labels = np.zeros((0, 4)), np.zeros(0), np.zeros(0)
         else:
-            boxes, scores, labels = self._fused(members)
+            boxes, scores, labels = self._fused(members, weights)
         order = np.argsort(-scores, kind='stable')
         if self.max_per_img > 0:
             order = order[: self.max_per_img]
@@ -169,7 +173,9 @@ class DetectionEnsemble(Ensemble):
         keep &= prediction.scores.float() > self.score_thr
         return prediction if keep.all() else prediction[keep]
 
-    def _fused(self, members: Sequence[InstanceData]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _fused(
+        self, members: Sequence[InstanceData], weights: Sequence[float] | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         from ensemble_boxes import nms, weighted_boxes_fusion  # imports numba and pandas
 
         boxes = [p.bboxes.detach().cpu().double().numpy().clip(-FAR, FAR) for p in members]
@@ -181,9 +187,9 @@ class DetectionEnsemble(Ensemble):
         start, end = together[:, :2].min(0), together[:, 2:].max(0)
         offset, extent = np.tile(start, 2), np.tile(end - start, 2)
         boxes = [((b - offset) / extent).clip(0, 1) for b in boxes]
-        if self.weights is not None and self.fusion == 'nms':
+        if weights is not None and self.fusion == 'nms':
             # The library's own weights make scores smaller by their sum.
-            scores = [s * w / max(self.weights) for s, w in zip(scores, self.weights)]
+            scores = [s * w / max(weights) for s, w in zip(scores, weights)]
         if self.fusion == 'nms':
             fused = nms(boxes, scores, labels, iou_thr=self.iou_thr)
         else:
@@ -191,7 +197,7 @@ class DetectionEnsemble(Ensemble):
                 boxes,
                 scores,
                 labels,
-                weights=self.weights,
+                weights=weights,
                 iou_thr=self.iou_thr,
                 skip_box_thr=self.score_thr,
                 conf_type=self.conf_type,

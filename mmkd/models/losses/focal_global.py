@@ -9,7 +9,6 @@ from mmkd.models.utils.logits import check_tau
 from mmkd.models.utils.normalize import EPS
 from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
-from mmkd.tasks.detection import DetectionTask
 from mmkd.utils.checks import check_integer, check_number
 from mmkd.utils.errors import ConfigError
 
@@ -88,7 +87,7 @@ class FocalGlobal(DistillationLoss):
             ConfigError: For other tasks than detection, vectors, maps whose shapes differ, and
                 batches without boxes' samples.
         """
-        if task is not None and not isinstance(task, DetectionTask):
+        if task is not None and type(task).__name__ != 'DetectionTask':
             raise ConfigError(f'FocalGlobal is for detectors, not for a {type(task).__name__}')
         check_maps(target, source)
         check_same_shape(target, source)

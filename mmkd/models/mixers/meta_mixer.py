@@ -183,6 +183,8 @@ class MetaMixer(Mixer):
 
     def _check_heads(self, networks: Mapping[str, nn.Module]) -> None:
         for name, network in networks.items():
+            if not any(p.requires_grad for p in network.parameters()):
+                continue  # frozen and averaged members compute no loss
             if self.labels == 'soft':
                 self.mixing.check_soft_labels(name, network)
                 continue

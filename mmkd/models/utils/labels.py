@@ -46,8 +46,9 @@ def _label_of(sample: Any, logits: Tensor) -> Tensor:
     """One image's label: a scalar or (H, W)."""
     if 'gt_sem_seg' in sample:
         return sample.gt_sem_seg.data.squeeze(0).long()
-    if 'gt_score' in sample and sample.gt_score.numel() == logits.shape[1]:
-        return sample.gt_score.argmax()
+    scored = 'gt_score' in sample and sample.gt_score.numel() == logits.shape[1]
+    if scored and ('gt_label' not in sample or sample.gt_label.numel() == 1):
+        return sample.gt_score.argmax()  # of mixed labels the larger part
     if 'gt_label' not in sample:
         raise ConfigError(
             f'{type(sample).__name__} has neither gt_sem_seg nor gt_label: this loss or combiner '

@@ -80,7 +80,8 @@ class ClassificationMixing(TaskMixing):
     def soft_labels(
         self, samples: Sequence[DataSample], others: Sequence[DataSample], lam: float
     ) -> list[DataSample]:
-        classes = next(network.head.num_classes for network in self.task.networks.values())
+        heads = [getattr(network, 'head', None) for network in self.task.networks.values()]
+        classes = next(head.num_classes for head in heads if head is not None)
         mixed = []
         for sample, other in zip(samples, others):
             own, theirs = (label_to_onehot(s.gt_label, classes).float() for s in (sample, other))

@@ -169,14 +169,17 @@ def test_masks_and_labels_in_files(checkpoints, images, tmp_path):
 
 def test_images_with_one_stem_have_masks_of_their_own(tmp_path):
     writer = ResultWriter(tmp_path, 'student1', ('background', 'polyp'))
-    for value, name in enumerate(('a.png', 'a.jpg')):
+    names = ('a.png', 'a.jpg', 'case.12_000000', 'case.12_000001')  # two of a video, case.12.mp4
+    for value, name in enumerate(names):
+        value = value % 2
         sample = BaseDataElement()
         sample.set_data(dict(pred_sem_seg=PixelData(data=torch.full((1, 4, 4), value))))
         image = np.zeros((4, 4, 3), np.uint8)
         writer.add(Predicted(Frame(name, image), dict(student1=sample)))
     writer.close()
     masks = {p.name: read_image(p).max() for p in (tmp_path / 'student1').iterdir()}
-    assert masks == {'a.png': 0, 'a.jpg.png': 255}
+    frames = {'case.12_000000.png': 0, 'case.12_000001.png': 255}
+    assert masks == {'a.png': 0, 'a.jpg.png': 255, **frames}
 
 
 def test_a_video_becomes_an_overlay_video(checkpoints, images, tmp_path):

@@ -75,6 +75,16 @@ def test_a_heavier_member_moves_the_box_and_its_scores_count_more():
     check(kept, A, (*FAR[:4], 0.5 / 3, 0))
 
 
+@pytest.mark.parametrize('fusion', FUSIONS)
+@pytest.mark.parametrize('conf_type', ['max', 'avg', 'box_and_model_avg'])
+def test_a_member_of_weight_0_is_left_out(fusion, conf_type):
+    ensemble = DetectionEnsemble(weights=[1, 0, 2], fusion=fusion, conf_type=conf_type)
+    alone = DetectionEnsemble(weights=[1, 2], fusion=fusion, conf_type=conf_type)
+    found = ensemble([boxes_of(A), boxes_of(FAR), boxes_of(B)])
+    check(found, *rows_of(alone([boxes_of(A), boxes_of(B)])))
+    assert len(ensemble([boxes_of(), boxes_of(FAR), boxes_of()])) == 0
+
+
 def test_scores_are_calibrated_before_they_are_fused():
     """(slope, offset) of the log-odds: 0.6 becomes 2 logit(0.6) - 1."""
     ensemble = DetectionEnsemble(calibration=[(2.0, -1.0), (1.0, 0.0)], fusion='nms')

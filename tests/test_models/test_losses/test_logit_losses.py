@@ -101,6 +101,9 @@ def test_what_has_no_label_is_refused():
     several[0].set_gt_label([0, 2])
     with pytest.raises(ValueError, match=r'one label per image is needed, got \[0, 2\]'):
         DKD()(target, source, several)
+    several[0].set_gt_score(torch.tensor([1.0, 0.0, 1.0]))  # as `to_onehot=True` adds
+    with pytest.raises(ValueError, match=r'one label per image is needed, got \[0, 2\]'):
+        DKD()(target, source, several)
     with pytest.raises(ValueError, match='labels of shape .* do not belong to logits of shape'):
         DKD()(*logits((2, 3, 4, 4)), samples(2, 3))
     from mmdet.structures import DetDataSample

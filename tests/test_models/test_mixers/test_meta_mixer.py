@@ -709,6 +709,22 @@ def test_a_stage_that_does_not_run_once_is_named(toolkit):
         model(*prepared(model), mode='loss')
 
 
+@pytest.mark.parametrize('labels', ['index', 'soft'])
+def test_a_frozen_teacher_needs_no_head(toolkit, tmp_path, labels):
+    """It computes no loss."""
+    state = make(toolkit).network('student1').state_dict()
+    state = {key: value for key, value in state.items() if not key.startswith('head.')}
+    torch.save(state, tmp_path / 't.pth')
+    teacher = mixing.cifar(
+        1, training='frozen', checkpoint=str(tmp_path / 't.pth'), options={'head': None}
+    )
+    link = dict(source='teacher', target='student1', tap='backbone.layer4', loss='FeatureMSE')
+    members = dict(teacher=teacher, student1=mixing.cifar(1))
+    model = make(toolkit, dict(labels=labels), members=members, links=[link])
+    fix(model, depth=1)
+    assert model(*prepared(model), mode='loss')['student1/loss_kd[teacher:backbone.layer4]'] > 0
+
+
 def test_losses_that_cannot_be_mixed_are_refused(toolkit):
     seesaw = {'head.loss': dict(type='SeesawLoss', num_classes=3, _delete_=True)}
     with pytest.raises(
