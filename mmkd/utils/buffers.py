@@ -3,6 +3,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class KeptBuffers:
@@ -50,3 +51,25 @@ class KeptBuffers:
             yield
         finally:
             self.restore()
+
+
+@contextmanager
+def kept_statistics(network: nn.Module) -> Iterator[None]:
+    """Normalize by each batch's own statistics inside, without moving the running ones.
+
+    Strong views (jitter, CutMix) are unlike the images that the network is evaluated on.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def keeps_statistics(network: nn.Module) -> bool:
+    """Return whether a network's norms are inside `kept_statistics`."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    return any(m.running_mean is not None and not m.track_running_stats for m in norms)

@@ -222,3 +222,14 @@ def test_aligned_queries_ask_for_decoders_that_start_at_boxes():
 def test_unknown_detectors_are_named():
     with pytest.raises(ConfigError, match="detector: unknown name 'YOLO'"):
         build('YOLO')
+
+
+def test_masks_of_condinst_in_turns(toolkit):
+    """A source that runs for its taps alone stops once all that a reader needs is there."""
+    losses = []
+    for in_turns in (False, True):
+        model = build('CondInst', 'CondInst')
+        model.in_turns = in_turns
+        log = model.train_step(batch(masks=True), toolkit.optim_wrapper(model))
+        losses.append(log['loss'])
+    torch.testing.assert_close(*losses)

@@ -122,6 +122,7 @@ class FactorPretrainHook(Hook):
                 sums, counted = [0.0] * len(jobs), 0
             if self.done < total:
                 runner.call_hook('after_pretrain_iter', iteration=self.done)
+        optimizer.zero_grad(set_to_none=True)  # the training's first step has these parameters, too
         self.optimizer = None
 
 

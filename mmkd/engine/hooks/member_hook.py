@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
@@ -92,7 +92,9 @@ class MemberHook(Hook):
         """Move ema members if the optimizers have stepped; name images that are not finite."""
         model = distiller_of(runner.model)
         if runner.optim_wrapper.should_update():
-            model.update_ema_members()
+            wrapper: Any = runner.optim_wrapper
+            one = getattr(wrapper, 'first', wrapper)  # all members accumulate alike
+            model.update_ema_members(one._accumulative_counts)
         else:
             model._average_is_due = False
         if getattr(runner.optim_wrapper, 'skipped', ()):
@@ -121,9 +123,7 @@ class MemberHook(Hook):
         self.gathered = all_gather_object(states)
         if get_world_size() > 1 and not runner.optim_wrapper.should_update():
             # Each rank has gradients of its own yet: all go on from the mean that is saved.
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    all_reduce(parameter.grad, 'mean')
+            average_gradients([p for p in model.parameters() if p.requires_grad])
             for parameters in getattr(runner.optim_wrapper, 'split', {}).values():
                 average_gradients(parameters, SHARE)
 

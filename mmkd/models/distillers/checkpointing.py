@@ -1,7 +1,7 @@
 """Activation checkpointing: modules that compute their activations again in the backward pass."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from mmkd.utils.buffers import KeptBuffers
+from mmkd.utils.buffers import KeptBuffers, keeps_statistics, kept_statistics
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
@@ -36,7 +36,14 @@ class Checkpointed:
         return checkpoint(forward, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), KeptBuffers(self.module).around()
+        return nullcontext(), _again(self.module, keeps_statistics(self.module))
+
+
+@contextmanager
+def _again(module: nn.Module, own_statistics: bool) -> Iterator[None]:
+    """The second computation: no trace in buffers, and norms by their batch as in the first."""
+    with KeptBuffers(module).around(), kept_statistics(module) if own_statistics else nullcontext():
+        yield
 
 
 def turn_on_checkpointing(network: nn.Module, modules: bool | Sequence[str], key: str) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mmkd.utils.checks import check_arguments
 from mmkd.utils.errors import ConfigError
 
+from .tap import SeenForward
+
 if TYPE_CHECKING:
     from .links import Links
     from .members import Members
@@ -123,7 +125,11 @@ def compile_members(members: Members, links: Links, options: Mapping[str, Any] |
                 '(model.compile)'
             )
         for part in _parts(network) if spec.training != 'ema' else ():
-            part.forward = Compiled(part, compiler, spec.training == 'frozen')
+            compiled = Compiled(part, compiler, spec.training == 'frozen')
+            if isinstance(part.forward, SeenForward):  # a tap sees what it returns
+                part.forward.inner = compiled
+            else:
+                part.forward = compiled
     for link in links:
         plain = all(level is not None for form in link.forms for level in form)
         modules = [link.loss] if plain and link.context_names <= {'mask'} else []

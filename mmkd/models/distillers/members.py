@@ -7,7 +7,6 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmkd.tasks.base import Task
 from mmkd.utils.buffers import KeptBuffers
@@ -21,7 +20,7 @@ from .checkpointing import turn_on_checkpointing
 from .member_spec import MemberSpec
 from .prediction_cache import PredictionCache
 from .preprocessing import Renormalize, check_statistics
-from .tap import Enough, Reading, Tap, detach, moved
+from .tap import Enough, Reading, SeenForward, Tap, detach, moved
 from .watch import Watch
 
 # By (member, tap): what the links' taps read in one forward pass.
@@ -51,23 +50,10 @@ class FrozenNetworks(dict[str, nn.Module]):
                 memo[id(module)] = module
                 for hook in module._forward_hooks.values():
                     memo[id(hook)] = hook
+                forward = module.__dict__.get('forward')
+                if isinstance(forward, SeenForward):
+                    memo[id(forward.recorder)] = forward.recorder
         return self
-
-
-@contextmanager
-def kept_statistics(network: nn.Module) -> Iterator[None]:
-    """Normalize by each batch's own statistics inside, without moving the running ones.
-
-    Strong views (jitter, CutMix) are unlike the images that the network is evaluated on.
-    """
-    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 def check_members(specs: Mapping[str, MemberSpec]) -> None:
@@ -215,7 +201,7 @@ class Members(nn.ModuleDict):
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
-    def update_averages(self, iteration: int) -> None:
+    def update_averages(self, step: int) -> None:
         """Move each ema member towards the member it averages.
 
         Running statistics are averaged as the weights are: those of the member's newest weights
@@ -223,11 +209,11 @@ class Members(nn.ModuleDict):
         forgotten (Tarvainen & Valpola, arXiv 1703.01780, do so in their code).
 
         Args:
-            iteration: From 0.
+            step: Of the optimizers, from 0.
         """
         for name in self.averaged:
             own, other = self[name], self[str(self.specs[name].of)]
-            momentum = max(self.specs[name].momentum, 1 / (iteration + 1))
+            momentum = max(self.specs[name].momentum, 1 / (step + 1))
             tensors = ([*network.parameters(), *network.buffers()] for network in (own, other))
             pairs = list(zip(*tensors))
             averaged = [(a, b) for a, b in pairs if a.is_floating_point()]
@@ -313,10 +299,12 @@ class Members(nn.ModuleDict):
         inputs: Tensor,
         data_samples: list[Any] | None,
         taps: Iterable[str],
+        cached: bool = True,
     ) -> Readings:
         """Run a member once without losses, as far as its taps need, and read them.
 
-        The member keeps its mode and its own random stream.
+        The member keeps its mode and its own random stream. Unless `cached` it runs whatever its
+        cache has.
         """
         taps = list(taps)
         samples = None if data_samples is None else clone_samples(data_samples)
@@ -326,7 +314,7 @@ class Members(nn.ModuleDict):
         with self._stream(name, images), self._recording(name, taps) as read:
             recorded = [self.taps[name, tap] for tap in taps]
             network, paths = self.network(name), [tap.path for tap in recorded]
-            if name not in self.caches:
+            if name not in self.caches or not cached:
                 task.run_for_taps(network, images, samples, paths)
             else:
                 self.caches[name].read(
@@ -364,7 +352,7 @@ class Members(nn.ModuleDict):
         recorded = [self.taps[name, tap] for tap in taps]
 
         def stop_if_read() -> None:
-            if all(tap.recorder.outputs for tap in recorded):
+            if all(tap.is_recorded for tap in recorded):
                 raise Enough
 
         for tap in recorded:

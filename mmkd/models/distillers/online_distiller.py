@@ -175,6 +175,12 @@ class OnlineDistiller(BaseModel):
                 networks=self.members.networks(),
                 preprocessor=self.data_preprocessor,
             )
+        compiles = compile or isinstance(compile, Mapping)
+        if compiles and getattr(self.mixer, 'stages', None):
+            raise ConfigError(
+                'model.compile: compiled parts do not see that model.mixer mixes inside them: set '
+                'mixer.depths=(0, ), or leave compile out'
+            )
         self.strong_view = None
         if strong_view is not None or any(link.spec.on != 'labeled' for link in self.links):
             view = strong_view or dict(type='StrongView')
@@ -281,10 +287,14 @@ class OnlineDistiller(BaseModel):
         holder.add_module('links', nn.ModuleList(links))
         return holder
 
-    def update_ema_members(self) -> None:
-        """Move each ema member towards the member it averages; `MemberHook` calls it."""
+    def update_ema_members(self, accumulated: int = 1) -> None:
+        """Move each ema member towards the member it averages; `MemberHook` calls it.
+
+        Args:
+            accumulated: Iterations of an optimizer step.
+        """
         self._average_is_due = False
-        self.members.update_averages(self.iteration())
+        self.members.update_averages(self.iteration() // accumulated)
 
     # ---------------------------------------------------------------- the training step
 

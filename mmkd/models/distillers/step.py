@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mmkd.utils.buffers import kept_statistics
 from mmkd.utils.errors import ConfigError
 
 from .link_spec import LinkSpec
 from .links import Batch
-from .members import kept_statistics
 
 if TYPE_CHECKING:
     from .online_distiller import OnlineDistiller
@@ -58,6 +58,11 @@ class Step:
         if self.needed['weak'] or self.needed['strong']:
             self._add_views(model, unlabeled)
 
+    @property
+    def _mixes_inside(self) -> bool:
+        """Whether the mixer mixes inside the networks, which their inputs do not show."""
+        return bool(getattr(self.mix, 'depth', 0))
+
     def _add_views(self, model: OnlineDistiller, unlabeled: dict[str, Any] | None) -> None:
         if unlabeled is None:
             raise ConfigError(
@@ -97,7 +102,9 @@ class Step:
         if wanted:
             with around, torch.no_grad():
                 batch.readings.update(
-                    self.members.outputs(self.task, name, batch.inputs, samples, wanted)
+                    self.members.outputs(
+                        self.task, name, batch.inputs, samples, wanted, not self._mixes_inside
+                    )
                 )
         return {}
 

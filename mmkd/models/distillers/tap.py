@@ -117,13 +117,19 @@ class Tap:
             choose(name, known, f'{key} (a tap of {member!r})')
         self.module = modules[self.path]
         self.recorder = Recorder()
-        beside = getattr(self.reader, 'keywords', {}).get('call')
-        if beside is not None:  # what the reader needs of another module
-            beside.recorder = self.recorder
+        self.beside = getattr(self.reader, 'keywords', {}).get('call')
+        if self.beside is not None:  # what the reader needs of another module
+            self.beside.recorder = self.recorder
         if task.calls_forward(self.module):
             self.module.forward = SeenForward(self.module, self.recorder)
         else:
-            self.module.register_forward_hook(self.recorder)
+            # Before a `Watch`, which ends the pass at outputs that are not finite.
+            self.module.register_forward_hook(self.recorder, prepend=True)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether all that the tap's value needs has been computed."""
+        return bool(self.recorder.outputs) and (self.beside is None or self.beside.called)
 
     def read(self) -> Reading:
         """Return the tap's value in the last forward pass.

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -89,6 +90,8 @@ class MetaMix(Mix):
             finally:
                 if hook is not None:
                     hook.enabled = False
+                    if not torch.is_grad_enabled():  # no backward pass computes the stage again
+                        self.hooks.pop().remove()
         if hook is not None and hook.runs != 1:
             raise RuntimeError(
                 f'{hook.place} ran {hook.runs} times in one forward pass; a stage is a module that '

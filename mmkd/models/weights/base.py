@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from mmkd.utils.checks import check_integer, check_number
 
+HALF_SCALES = (2.0**16, 2.0**8, 1.0)  # the first at which float16 does not overflow
+
 
 class Measurement(NamedTuple):
     """Norms and cosine of the task's and a link's gradient at a tap.
@@ -47,14 +49,20 @@ class WeightRule(nn.Module):
         check_integer(interval, 'interval')
         check_number(momentum, 'momentum', 0, 1)
         self.interval, self.momentum = interval, momentum
-        # Count, task norm, link norm, cosine. The list is what the step reads: no device is asked.
-        self.register_buffer('means', torch.zeros(4))
-        self._means = [0.0] * 4
+        # Measurements, task norm, link norm, cosine, measurements with a gradient. The list is what
+        # the step reads: no device is asked.
+        self.register_buffer('means', torch.zeros(5))
+        self._means = [0.0] * 5
 
     @property
     def measurements(self) -> int:
         """Number of measurements so far."""
         return int(self._means[0])
+
+    @property
+    def counted(self) -> int:
+        """Number of measurements with a gradient of both, which the means are of."""
+        return int(self._means[4])
 
     @property
     def task_norm(self) -> float:
@@ -82,13 +90,14 @@ class WeightRule(nn.Module):
 
     def update(self, found: Measurement) -> None:
         """Take a measurement into the running means."""
-        count, task, link, cosine = self._means
-        keep = min(self.momentum, count / (count + 1))
+        count, task, link, cosine, counted = self._means
+        keep = min(self.momentum, counted / (counted + 1))
         if found.task_norm > 0 and found.link_norm > 0:
             task = found.task_norm ** (1 - keep) * (task or found.task_norm) ** keep
             link = found.link_norm ** (1 - keep) * (link or found.link_norm) ** keep
             cosine = keep * cosine + (1 - keep) * (found.cosine or 0.0)
-        means = torch.tensor([count + 1, task, link, cosine])
+            counted += 1
+        means = torch.tensor([count + 1, task, link, cosine, counted])
         self._means = means.tolist()  # rounded as in the buffer: a resumed run goes on alike
         self.means.copy_(means)
 
@@ -102,12 +111,25 @@ class WeightRule(nn.Module):
 
 
 def tap_gradient(loss: Tensor, raw: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradient of a scalar at the tapped tensors that need one; the graph is kept."""
+    """Return the gradient of a scalar at the tapped tensors that need one; the graph is kept.
+
+    In float16 it is that of the scalar times a power of two, as a loss scaler would have it, since
+    a mean over many pixels leaves the range; what is returned is in float32 and unscaled.
+    """
     wanted = [tensor for tensor in raw if tensor.requires_grad]
     if not wanted or not loss.requires_grad:
         return [torch.zeros_like(tensor) for tensor in wanted]
-    grads = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]
+    half = any(tensor.dtype == torch.float16 for tensor in wanted)
+    found: list[Tensor] = []
+    for scale in HALF_SCALES if half else (1.0,):
+        scaled = loss * scale if half else loss
+        grads = torch.autograd.grad(scaled, wanted, retain_graph=True, allow_unused=True)
+        found = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, grads)]
+        if half:
+            found = [gradient.float() / scale for gradient in found]
+            if all(bool(gradient.isfinite().all()) for gradient in found):
+                break
+    return found
 
 
 class GradientProducts(NamedTuple):

@@ -23,7 +23,8 @@ class NegativeTransferGuard(WeightRule):
             cosine of a link from noise scatters around 0, and lets it through now and then at 0.
         interval: See `WeightRule`.
         momentum: See `WeightRule`.
-        first: Number of measurements in a row at the begin. Default: 10, mmkd's choice.
+        first: Number of measurements in a row at the begin, and of those with a gradient before
+            a link is heard. Default: 10, mmkd's choice.
     """
 
     def __init__(
@@ -48,4 +49,4 @@ class NegativeTransferGuard(WeightRule):
         """Return 0 for a muted link, else 1."""
         if self.mode != 'mute':
             return 1.0
-        return float(self.measurements >= self.first and self.cosine >= self.threshold)
+        return float(self.counted >= self.first and self.cosine >= self.threshold)

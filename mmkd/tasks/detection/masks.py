@@ -24,6 +24,7 @@ class LastCall:
     def __init__(self) -> None:
         self.inputs: dict[str, Any] = {}
         self.output: Any = None
+        self.called = False
         self.recorder: Any = None
 
     def __call__(
@@ -31,7 +32,9 @@ class LastCall:
     ) -> None:
         """Keep a call, as torch calls a forward hook."""
         if self.recorder is not None and self.recorder.enabled:
-            self.inputs, self.output = dict(inputs), output
+            self.inputs, self.output, self.called = dict(inputs), output, True
+            if self.recorder.then is not None:
+                self.recorder.then()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'LastCall':
         copied = memo[id(self)] = type(self)()  # empty
@@ -41,7 +44,7 @@ class LastCall:
     def pop(self) -> tuple[dict[str, Any], Any]:
         """Return keyword arguments and output of the last call, and forget them."""
         found = self.inputs, self.output
-        self.inputs, self.output = {}, None
+        self.inputs, self.output, self.called = {}, None, False
         return found
 
 

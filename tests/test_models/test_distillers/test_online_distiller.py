@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmkd.engine.hooks import MemberHook
 from mmkd.models.distillers.member_spec import MemberSpec
 from mmkd.models.distillers.tap import moved
 from mmkd.utils.errors import ConfigError
@@ -273,6 +275,22 @@ def test_ema_member(toolkit):
     model.train_step(toolkit.make_batch(), wrapper)
     with pytest.raises(ConfigError, match='mmkd.MemberHook'):
         model.train_step(toolkit.make_batch(), wrapper)
+
+
+@pytest.mark.parametrize('accumulated', [1, 3])
+def test_an_average_counts_the_optimizers_steps(toolkit, accumulated):
+    """Its initial weights are gone after the first one."""
+    members = toolkit.members(students=1, mean=dict(training='ema', of='student1', momentum=0.01))
+    model = toolkit.make_distiller(members=members, sharing=None)
+    wrapper = toolkit.optim_wrapper(model, accumulative_counts=accumulated)
+    wrapper.initialize_count_status(model, 0, 100)
+    runner = SimpleNamespace(model=model, optim_wrapper=wrapper)
+    for iteration in range(accumulated):
+        MessageHub.get_current_instance().update_info('iter', iteration)
+        model.train_step(toolkit.make_batch(), wrapper)
+        MemberHook().after_train_iter(runner, iteration)
+    pairs = zip(model.network('mean').parameters(), model.network('student1').parameters())
+    assert all(torch.equal(mean, own) for mean, own in pairs)
 
 
 def test_identical_networks_start_differently(toolkit):

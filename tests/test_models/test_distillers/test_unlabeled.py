@@ -268,10 +268,10 @@ def test_a_guard_on_both_compares_on_labeled_images_and_mutes_both(toolkit):
     losses = losses_of(model, make_batch())
     torch.testing.assert_close(losses['student1/cosine_kd[student2:prediction]'], expected)
     for cosine, muted in ((-0.5, True), (0.5, False)):
-        only.guard.load_state_dict({'means': torch.tensor([100.0, 1.0, 1.0, cosine])})
+        only.guard.load_state_dict({'means': torch.tensor([100.0, 1.0, 1.0, cosine, 100.0])})
         losses = losses_of(model, make_batch())
         assert [bool(losses[key] == 0) for key in keys] == [muted, muted]
-    only.guard.load_state_dict({'means': torch.tensor([100.0, 1.0, 1.0, -0.5])})
+    only.guard.load_state_dict({'means': torch.tensor([100.0, 1.0, 1.0, -0.5, 100.0])})
     assert model.links.active(0.5, iteration=1) == []  # muted, and no measurement is due
 
 
@@ -324,3 +324,34 @@ def test_color_changes_keep_shape_and_positions():
     assert not torch.equal(changed.inputs, inputs)
     low, high = (0 - mean) / std, (255 - mean) / std
     assert (changed.inputs >= low - 1e-4).all() and (changed.inputs <= high + 1e-4).all()
+
+
+@pytest.mark.parametrize('in_turns', [False, True])
+@pytest.mark.parametrize('sharing', ['cps', 'mean_teacher'])
+def test_checkpointed_members_learn_from_unlabeled_images(toolkit, sharing, in_turns):
+    """The second computation normalizes as the first one did, and moves no statistics."""
+    states = []
+    for checkpointing in (False, ['backbone']):
+        first = unet(
+            seed=1, checkpointing=checkpointing, options={'decode_head.dropout_ratio': 0.0}
+        )
+        members = dict(student1=first, student2=unet(seed=2))
+        model = make(toolkit, members=members, sharing=sharing, in_turns=in_turns)
+        torch.manual_seed(0)
+        model.train_step(make_batch(), toolkit.optim_wrapper(model))
+        states.append(model.state_dict())
+    for key, value in states[0].items():
+        torch.testing.assert_close(states[1][key], value, msg=lambda m, key=key: f'{key}: {m}')
+
+
+def test_taps_that_see_calls_of_forward_survive_copies_and_compilation(toolkit, tmp_path):
+    """As of MMSegmentation's decode heads, which no hook sees."""
+    state = make(toolkit, sharing=None).network('student1').state_dict()
+    torch.save(state, tmp_path / 't.pth')
+    frozen = unet(seed=1, training='frozen', checkpoint=str(tmp_path / 't.pth'))
+    link = dict(source='teacher', target='student1', tap='decode_head', loss='KLDivergence')
+    for compile in (False, dict(backend='eager')):
+        members = dict(teacher=frozen, student1=unet(seed=2))
+        model = make(toolkit, members=members, links=[link], compile=compile)
+        for one in (model, copy.deepcopy(model)):
+            assert losses_of(one, make_batch(False))['student1/loss_kd[teacher:decode_head]'] > 0

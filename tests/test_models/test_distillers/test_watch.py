@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmkd.models.distillers.tap import tensors_of
 from mmkd.models.distillers.watch import Watch, all_finite
 
 
@@ -48,3 +49,21 @@ def test_outputs_no_longer_in_use_and_of_eval_mode_are_not_kept(watched):
 
 def test_nothing_is_finite():
     assert all_finite([])
+
+
+def test_a_tap_records_before_a_watch_ends_the_pass(toolkit, monkeypatch):
+    """As a watch does at once on a GPU: the member skips its step, with links as without."""
+    original = Watch.__call__
+
+    def at_once(self, module, args, output):
+        original(self, module, args, output)
+        if module.training and not all_finite(list(tensors_of(output))):
+            raise FloatingPointError('outputs that are not finite cannot be assigned')
+
+    monkeypatch.setattr(Watch, '__call__', at_once)
+    model = toolkit.make_distiller(sharing='ml_p')
+    wrapper = toolkit.optim_wrapper(model)
+    with torch.no_grad():
+        next(model.network('student1').bbox_head.parameters()).fill_(float('nan'))
+    model.train_step(toolkit.make_batch(), wrapper)
+    assert wrapper.skipped == ['student1']

@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope  # noqa: E402
 from mmkd.models.mixers.meta_mix import mix_losses  # noqa: E402
 from mmkd.models.mixers.meta_mixer import Draw  # noqa: E402
 from mmkd.models.mixers.pairing import cut_box, global_partners, local_partners  # noqa: E402
+from mmkd.utils.errors import ConfigError  # noqa: E402
 
 COUNTER = itertools.count()
 LABELS = [0, 1, 2, 0, 1, 1]
@@ -817,3 +818,55 @@ def test_batch_augments_that_mix_already_are_refused(toolkit):
                 mixing.CLS, _scope_='mmpretrain', num_classes=3, batch_augments=augments
             ),
         )
+
+
+def cached(toolkit, tmp_path, mixer, **kwargs):
+    state = make(toolkit).network('student1').state_dict()
+    torch.save(state, tmp_path / 't.pth')
+    frozen = dict(training='frozen', checkpoint=str(tmp_path / 't.pth'), cache_mb=8)
+    members = dict(teacher=mixing.cifar(1, **frozen), student1=mixing.cifar(2))
+    return make(toolkit, mixer, members=members, sharing='kd_p', **kwargs)
+
+
+def test_a_cache_keeps_nothing_that_was_mixed_inside(toolkit, tmp_path):
+    """Its images do not show how deep layers were mixed."""
+    model = cached(toolkit, tmp_path, {})
+    inputs, samples = prepared(model)
+    seen = []
+    forward = model.links.forward
+
+    def spy(active, batches, *args, **kwargs):
+        seen.append(batches['labeled'].readings['teacher', 'prediction'].value)
+        return forward(active, batches, *args, **kwargs)
+
+    model.links.forward = spy
+    for depth in (2, 2, None, None):
+        fix(model, depth=depth)
+        model(inputs, copy.deepcopy(samples), mode='loss')
+    with torch.no_grad():
+        clean = model.network('teacher')(inputs, mode='tensor')
+        clean = model.network('teacher').head(model.network('teacher').extract_feat(inputs))
+    torch.testing.assert_close(seen[2], clean)
+    torch.testing.assert_close(seen[3], clean)
+    torch.testing.assert_close(seen[0], seen[1])
+    assert not torch.allclose(seen[0], clean)
+    assert model.members.caches['teacher'].found == len(inputs)  # of the last step
+
+
+def test_compiled_members_are_not_mixed_inside(toolkit):
+    with pytest.raises(ConfigError, match='model.compile: compiled parts do not see'):
+        make(toolkit, {}, compile=dict(backend='eager'))
+    make(toolkit, dict(depths=(0,)), compile=dict(backend='eager'))
+
+
+def test_a_checkpointed_source_is_mixed_in_turns(toolkit):
+    members = dict(a=mixing.cifar(1), b=mixing.cifar(2, checkpointing=['backbone']))
+    sharing = dict(type='ml_p', students=['a', 'b'])
+    logs = []
+    for in_turns in (False, True):
+        model = make(toolkit, {}, members=members, sharing=sharing, in_turns=in_turns)
+        fix(model, depth=2)
+        batch = mixing.labelled(LABELS)
+        logs.append(model.train_step(batch, toolkit.optim_wrapper(model)))
+    for key, value in logs[0].items():
+        torch.testing.assert_close(logs[1][key], value, msg=key)

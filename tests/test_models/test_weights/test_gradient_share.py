@@ -74,6 +74,26 @@ def test_running_means_are_of_ratios_and_in_the_state():
     assert rule.task_norm == pytest.approx(8.0, rel=1e-3)
 
 
+@pytest.mark.parametrize('size', [1e-3, 1e-9])
+def test_gradients_in_float16_keep_their_size(size):
+    """A mean over many pixels leaves float16's range, as does a loss scaler's factor."""
+    x = torch.linspace(-1, 1, 64).half().requires_grad_()
+    (found,) = tap_gradient((x.float().square() * size * 50).sum(), [x])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, 100 * size * x.detach().float(), rtol=2e-3, atol=0)
+    (large,) = tap_gradient((x.float() * 300).sum(), [x])  # times 2^16 beyond float16
+    torch.testing.assert_close(large, torch.full_like(large, 300.0))
+
+
+def test_batches_without_gradient_do_not_open_a_guard():
+    guard = NegativeTransferGuard(first=3)
+    for _ in range(20):
+        guard.update(Measurement(1.0, 0.0, 0.0))
+    for count in range(1, 5):
+        guard.update(Measurement(1.0, 1.0, 0.08))
+        assert guard.cosine == pytest.approx(0.08) and guard.factor() == (count >= 3)
+
+
 def test_a_batch_without_gradient_does_not_move_the_norms():
     rule = GradientShare(share=0.1)
     for task, link in ((1.0, 2.0), (1.0, 0.0), (0.0, 2.0)):
