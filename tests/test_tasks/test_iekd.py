@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import numpy
 import pytest
 import torch
 
@@ -404,6 +405,7 @@ def test_a_signal_while_the_auto_encoder_is_trained_is_obeyed_and_resumed(data, 
     short['val_evaluator'] = None
     whole = Runner.from_cfg(small(data, tmp_path / 'whole', teacher, **short))
     whole.train()
+    drawn = numpy.random.rand()
     cut = small(data, tmp_path / 'cut', teacher, **short)
     cut.custom_hooks.append(dict(type='SignalBeforeHook'))
     with pytest.raises(SystemExit) as left:
@@ -413,6 +415,7 @@ def test_a_signal_while_the_auto_encoder_is_trained_is_obeyed_and_resumed(data, 
     resumed.load_from, resumed.resume = str(tmp_path / 'cut/preempted_iter_0.pth'), True
     runner = Runner.from_cfg(resumed)
     runner.train()
+    assert numpy.random.rand() == drawn
     own = runner.model.state_dict()
     assert runner.iter == whole.iter == 3
     assert all(torch.equal(value, own[key]) for key, value in whole.model.state_dict().items())

@@ -9,7 +9,15 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmkd.engine.loops.batch_stream import BatchStream, DrawnDataset, seeded, shared_seed
+from mmkd.engine.loops.batch_stream import (
+    BatchStream,
+    DrawnDataset,
+    GlobalStates,
+    global_states,
+    seeded,
+    set_global_states,
+    shared_seed,
+)
 from mmkd.registry import HOOKS
 from mmkd.utils.checks import build_checked, check_integer
 from mmkd.utils.errors import ConfigError
@@ -81,18 +89,18 @@ class FactorPretrainHook(Hook):
         jobs = list(_jobs(model))
         if not jobs:
             return
-        with seeded(runner.seed):
+        with seeded(runner.seed) as outer:
             connectors = [job.connector for job in jobs]
             for connector in connectors:
                 connector.learn(True)
-            self._fit(runner, model, jobs)
+            self._fit(runner, model, jobs, outer)
             for connector in connectors:
                 for buffer in connector.buffers():
                     broadcast(buffer)  # each process has its own running statistics
                 connector.fitted = True
                 connector.learn(False)
 
-    def _fit(self, runner: Runner, model: nn.Module, jobs: list[Job]) -> None:
+    def _fit(self, runner: Runner, model: nn.Module, jobs: list[Job], outer: GlobalStates) -> None:
         stream = _stream(runner)
         parameters = [p for job in jobs for p in job.connector.parameters()]
         key = 'FactorPretrainHook.optimizer'
@@ -121,7 +129,10 @@ class FactorPretrainHook(Hook):
                 runner.logger.info(f'Fitting, epoch {epoch}/{self.epochs}: {", ".join(means)}')
                 sums, counted = [0.0] * len(jobs), 0
             if self.done < total:
+                own = global_states()
+                set_global_states(outer)  # what a checkpoint is to hold: the training's
                 runner.call_hook('after_pretrain_iter', iteration=self.done)
+                set_global_states(own)
         optimizer.zero_grad(set_to_none=True)  # the training's first step has these parameters, too
         self.optimizer = None
 

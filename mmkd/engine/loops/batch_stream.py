@@ -8,6 +8,7 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import broadcast_object_list, get_dist_info
 from mmengine.runner import Runner
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmkd.utils.errors import ConfigError
@@ -25,20 +26,33 @@ class Draw(NamedTuple):
     view: int | None = None
 
 
+GlobalStates = tuple[Any, Any, Tensor]
+
+
 @contextmanager
-def seeded(*words: int) -> Iterator[None]:
+def seeded(*words: int) -> Iterator[GlobalStates]:
     """Seed Python's, numpy's and torch's CPU generators by `words`; restore their states after."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = global_states()
     seeds = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(seeds[0]))
     np.random.seed(int(seeds[1]))
     torch.default_generator.manual_seed(int(seeds[2]))
     try:
-        yield
+        yield states
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        set_global_states(states)
+
+
+def global_states() -> GlobalStates:
+    """Return the states of Python's, numpy's and torch's CPU generators."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def set_global_states(states: GlobalStates) -> None:
+    """Set the states of Python's, numpy's and torch's CPU generators."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 class DrawnDataset(Dataset):
