@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,3 +81,40 @@ def test_what_the_quickstart_adds_to_a_plain_config_trains(toolkit, data, tmp_pa
     build_runner(cfg).train()
     names = {path.name for path in Path('work').rglob('*.pth')}
     assert {'student1.pth', 'student2.pth', 'epoch_1.pth'} <= names
+
+
+@pytest.mark.usefixtures('unformatted_configs', 'fresh_state')
+def test_the_config_for_other_classes_finds_its_data(tmp_path, monkeypatch):
+    from mmdet.utils import register_all_modules
+    from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+    from mmkd.apis.command_line import read_config
+    from mmkd.utils.images import write_image
+
+    register_all_modules(False)
+    monkeypatch.chdir(tmp_path)
+    for split in ('train', 'val'):
+        image = np.full((40, 40, 3), 9, np.uint8)
+        (tmp_path / f'data/mine/images/{split}').mkdir(parents=True)
+        write_image(tmp_path / f'data/mine/images/{split}/a.png', image)
+        box = dict(id=1, image_id=1, bbox=[4, 4, 20, 20], area=400, iscrowd=0, category_id=2)
+        content = dict(
+            images=[dict(id=1, file_name='a.png', width=40, height=40)],
+            annotations=[box],
+            categories=[dict(id=1, name='small'), dict(id=2, name='large')],
+        )
+        file = tmp_path / f'data/mine/annotations/{split}.json'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    text = (ROOT / 'docs/quickstart.md').read_text()
+    start = r"(?ms)^```python\n(_base_ = 'mmkd::mmkd/polyp_yolox_kdml_cpu.py'.*?)^```$"
+    block = re.search(start, text)
+    Path('mine.py').write_text(block.group(1))
+    cfg = read_config('mine.py')
+    init_default_scope('mmdet')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        sample = DATASETS.build(loader.dataset)[0]['data_samples']
+        assert sample.gt_instances.labels.tolist() == [1]
+    model = MODELS.build(cfg.model)
+    heads = [network.bbox_head.num_classes for network in model.members.networks().values()]
+    assert heads == [2, 2, 2]
