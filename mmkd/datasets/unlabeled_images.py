@@ -66,7 +66,9 @@ class UnlabeledImages(CheckedData, BaseDataset):
                 f'no image in {absolute(root)} (data_root of the unlabeled images); expected files '
                 f'that end in {", ".join(IMAGE_SUFFIXES)}'
             )
-        labels = images if _holds_labels(PurePosixPath(root).name) else _label_maps(images)
+        own = PurePosixPath(root).name
+        holds_labels = _holds_labels(own) and not own.lower().startswith('seg')  # as of a task
+        labels = images if holds_labels else _label_maps(images)
         if labels:
             raise ConfigError(
                 f'{absolute(root)} (data_root of the unlabeled images): {len(labels)} of '

@@ -87,7 +87,8 @@ class FocalGlobal(DistillationLoss):
             ConfigError: For other tasks than detection, vectors, maps whose shapes differ, and
                 batches without boxes' samples.
         """
-        if task is not None and type(task).__name__ != 'DetectionTask':
+        kinds = {kind.__name__ for kind in type(task).__mro__}  # importing it would load mmdet
+        if task is not None and 'DetectionTask' not in kinds:
             raise ConfigError(f'FocalGlobal is for detectors, not for a {type(task).__name__}')
         check_maps(target, source)
         check_same_shape(target, source)
