@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
 
 from mmkd.utils.text import align
 
@@ -32,12 +37,15 @@ def infer(args: argparse.Namespace) -> None:
     drawer = None if args.no_draw else FrameWriter(out, frames.fps if frames.is_video else None)
     count, start, stopped = 0, time.perf_counter(), False
     try:
-        for predicted in inferencer.stream(frames, args.batch_size, args.smooth):
-            for writer in writers:
-                writer.add(predicted)
-            if drawer is not None:
-                drawer.add(predicted, inferencer.draw(predicted))
-            count += 1
+        with _noted_interrupts() as interrupts:
+            for predicted in inferencer.stream(frames, args.batch_size, args.smooth):
+                for writer in writers:
+                    writer.add(predicted)
+                if drawer is not None:
+                    drawer.add(predicted, inferencer.draw(predicted))
+                count += 1
+                if interrupts:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:  # how a camera is stopped
         stopped = True
         print('stopped: what was predicted so far is written')
@@ -53,6 +61,29 @@ def infer(args: argparse.Namespace) -> None:
     if args.latency and not stopped:
         measured = inferencer.latency(islice(Frames(source), args.latency))
         print(f'\n{latency_table(measured)}')
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Note a Ctrl-C in the list beside raising it.
+
+    Python drops what is raised inside a weak reference's callback, of which matplotlib has many.
+    """
+    received: list[int] = []
+    plain = signal.getsignal(signal.SIGINT)
+    if plain is not signal.default_int_handler or current_thread() is not main_thread():
+        yield received
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, plain)
 
 
 def latency_table(measured: dict[str, Latency]) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from argparse import Namespace
 
 import camera
@@ -373,6 +374,29 @@ def test_a_camera_is_predicted_on_until_ctrl_c(checkpoints, images, tmp_path):
     content = json.loads((tmp_path / 'out/student1.json').read_text())
     assert content['images'][0]['file_name'].startswith('camera_000000')
     assert content['annotations'] and (tmp_path / 'out/student1.csv').is_file()
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_ctrl_c_that_python_drops_is_obeyed(checkpoints, images, tmp_path, monkeypatch, capsys):
+    """One that comes in a weak reference's callback, as while matplotlib draws."""
+    draw = MemberInferencer.draw
+
+    class Drawn:
+        pass
+
+    def interrupted(self, predicted):
+        drawn = Drawn()
+        kept = weakref.ref(drawn, lambda _: signal.raise_signal(signal.SIGINT))
+        del drawn
+        assert kept() is None
+        return draw(self, predicted)
+
+    monkeypatch.setattr(MemberInferencer, 'draw', interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    run(checkpoints['det'], images, tmp_path / 'out', batch_size=1, score_thr=0)
+    out = capsys.readouterr().out
+    assert 'stopped: what was predicted so far is written' in out and '1 frame predicted' in out
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_config_without_class_names_or_loading_step(checkpoints):
