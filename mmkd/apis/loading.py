@@ -68,11 +68,11 @@ def load_trained(
     meta = meta if isinstance(meta, dict) else {}
     import_toolbox(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    everything = False
-    if isinstance(cfg.model.get('members'), dict):
+    together = isinstance(cfg.model.get('members'), dict)
+    everything = together and members == 'all'
+    if together:
         specs = member_specs(cfg)
-        everything = members == 'all'
-        if members == 'all':
+        if everything:
             members = [*specs, 'ensemble']
         names = list(dict.fromkeys(members or ['ensemble']))
         for name in names:

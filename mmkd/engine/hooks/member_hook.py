@@ -93,8 +93,7 @@ class MemberHook(Hook):
         model = distiller_of(runner.model)
         if runner.optim_wrapper.should_update():
             wrapper: Any = runner.optim_wrapper
-            one = getattr(wrapper, 'first', wrapper)  # all members accumulate alike
-            model.update_ema_members(one._accumulative_counts)
+            model.update_ema_members(wrapper.accumulative_counts)
         else:
             model._average_is_due = False
         if getattr(runner.optim_wrapper, 'skipped', ()):

@@ -75,6 +75,11 @@ class MemberOptimWrapper(OptimWrapperDict):
                 with autocast(dtype=self.autocast_dtype):
                     yield
 
+    @property
+    def accumulative_counts(self) -> int:
+        """Iterations of an optimizer step, of all members alike."""
+        return int(self.first._accumulative_counts)
+
     def should_update(self) -> bool:
         """Whether the optimizers step in the iteration that is running, or have just stepped."""
         return self.first.should_update()

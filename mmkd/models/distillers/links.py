@@ -459,12 +459,13 @@ class Links(nn.Module):
         caps = dict.fromkeys(active, 1.0)
         if self.max_share is None:
             return caps
-        shares: dict[str, float] = {}
-        for link in active:
-            shares[link.target] = shares.get(link.target, 0.0) + link.share(progress)
-        for link in active:
-            if link.share(progress) and shares[link.target] > self.max_share:
-                caps[link] = self.max_share / shares[link.target]
+        shares = {link: link.share(progress) for link in active}
+        sums: dict[str, float] = {}
+        for link, share in shares.items():
+            sums[link.target] = sums.get(link.target, 0.0) + share
+        for link, share in shares.items():
+            if share and sums[link.target] > self.max_share:
+                caps[link] = self.max_share / sums[link.target]
         return caps
 
     def _check_terms(

@@ -364,3 +364,5 @@ class Members(nn.ModuleDict):
             for tap in recorded:
                 tap.recorder.enabled, tap.recorder.then = False, None
                 tap.recorder.pop()
+                if tap.beside is not None:
+                    tap.beside.pop()
