@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import fcntl
 import hashlib
 import json
 import logging
@@ -12,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from mmkd.utils.checks import check_arguments, choose
 from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.files import write_atomically
+from mmkd.utils.locks import try_lock, wait_for_lock
 
 RECORD = 'pretrained.json'
 # What belongs to one run, and leaves a training what it is.
@@ -239,14 +239,15 @@ class Pretraining:
     def alone(self) -> Iterator[None]:
         """Wait until no other process of this machine trains in the folder; keep others out."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / 'lock', 'w') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        path, held = self.folder / 'lock', None
+        try:
+            held = try_lock(path)
+            if held is None:
                 print(f'pretrain: another process trains in {self.folder}; waiting for it')
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError as error:
-                print(f'pretrain: {self.folder} takes no locks ({error}); let no other train there')
+                held = wait_for_lock(path)
+        except OSError as error:
+            print(f'pretrain: {self.folder} takes no locks ({error}); let no other train there')
+        with held or nullcontext():
             yield
 
     def begin(self) -> None:

@@ -1,6 +1,5 @@
 """Downloads that are complete or not there, one cached file per URL."""
 
-import fcntl
 import hashlib
 import re
 import shutil
@@ -13,6 +12,7 @@ from urllib.parse import urlparse
 from torch.hub import get_dir
 
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.locks import wait_for_lock
 
 TIMEOUT = 60  # seconds without a byte from the server
 NAMED_HASH = re.compile(r'-([0-9a-f]{8,64})\.[^.]*$')  # OpenMMLab's and torch's `name-0123abcd.pth`
@@ -41,8 +41,7 @@ def download(url: str, key: str) -> Path:
     path = cached_path(url)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(f'{path}.lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with wait_for_lock(f'{path}.lock'):
             if not path.is_file():
                 for left in path.parent.glob(f'.{path.name}.*'):  # by a kill
                     shutil.rmtree(left)

@@ -1,7 +1,6 @@
 """`pretrain`: members that are trained first and then frozen, in one command."""
 
 import argparse
-import fcntl
 import json
 import threading
 import time
@@ -17,6 +16,7 @@ from mmkd.apis.pretraining import Pretraining, freeze_pretrained
 from mmkd.apis.training import train
 from mmkd.export import config_text
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.locks import wait_for_lock
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 
@@ -100,8 +100,7 @@ def test_two_runs_with_one_stage_train_it_once(run, tmp_path, capsys):
     done = []
 
     def first_process():
-        with open(stage / 'lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with wait_for_lock(stage / 'lock'):
             held.set()
             while 'waiting for it' not in ''.join(said):
                 said.append(capsys.readouterr().out)

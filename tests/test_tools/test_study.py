@@ -1,6 +1,5 @@
 """tools/study.py as a user runs it: real trainings, killed in the middle and gone on with."""
 
-import fcntl
 import os
 import runpy
 import signal
@@ -12,6 +11,8 @@ import conftest
 import pytest
 from mmengine.config import Config
 from small_study import git
+
+from mmkd.utils.locks import is_locked
 
 pytestmark = [
     pytest.mark.usefixtures('unformatted_configs'),
@@ -74,16 +75,6 @@ def running(folder):
     return found
 
 
-def free(lock):
-    """Whether nobody holds a lock; a process that ends has no command line before it lets go."""
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
 def wait(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
@@ -111,7 +102,8 @@ def test_a_killed_study_leaves_no_training_and_goes_on(data, tmp_path):
     wait(lambda: any(p.is_file() and 'Epoch(train)' in p.read_text() for p in logs))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    wait(lambda: not running(runs) and all(free(lock) for lock in runs.glob('*/lock')))
+    # A process that ends has no command line before it lets go of its lock.
+    wait(lambda: not running(runs) and not any(map(is_locked, runs.glob('*/lock'))))
     assert not (folder / 'results').exists()
     study(*command)
     assert 'resumed epoch' in ''.join(path.read_text() for path in logs)

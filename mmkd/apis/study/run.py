@@ -1,7 +1,6 @@
 """Training of a study's runs, several side by side, each in a process of its own."""
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -30,6 +29,7 @@ from mmkd.apis.study.results import (
 from mmkd.engine.hooks import StudyResultHook
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
+from mmkd.utils.locks import try_lock
 from mmkd.utils.tools import tool_path
 
 TRAIN = tool_path('train')
@@ -159,8 +159,9 @@ def _start(
     """Start a run, or go on with it; None if another process is at it."""
     folder = run_folder(plan, arm, seed)
     state = folder / 'run.json'
-    lock = _lock(folder)
-    if lock is None:
+    folder.mkdir(parents=True, exist_ok=True)
+    held = try_lock(folder / 'lock')
+    if held is None:
         say(f'{arm}, seed {seed}: being trained by another process, left to it')
         return None
     known = json.loads(state.read_text()) if state.is_file() else {}
@@ -168,14 +169,14 @@ def _start(
         known['plan_hash'] == plan.hash or stale == 'keep'
     )
     if known and not same:
-        lock.close()
+        held.close()
         aside = folder.with_name(f'{folder.name}_old_{int(time.time())}')
         folder.rename(aside)
         say(f'{arm}, seed {seed}: a run of another plan or config, moved to {aside.name}')
         return _start(plan, arm, seed, hashed, stale, options, say)
     result = read_results(plan).get((arm, seed))
     if result is not None and not is_stale(plan, result, hashed):
-        lock.close()
+        held.close()
         say(f'{arm}, seed {seed}: done by another process')
         return None
     cfg = run_config(plan, arm, seed, options)
@@ -201,22 +202,10 @@ def _start(
             env={**os.environ, **ONE_THREAD, 'PYTHONPATH': _python_path()},
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),
-            pass_fds=(lock.fileno(),),  # a training that outlives this process keeps the lock
+            pass_fds=(held.fileno(),),  # a training that outlives this process keeps the lock
         )
     say(f'{arm}, seed {seed}: started, log {folder / "train.log"}')
-    return Training(arm, seed, hashed, list(commits), folder, process, lock, time.monotonic())
-
-
-def _lock(folder: Path) -> IO | None:
-    """Return the folder's lock file, locked, or None if another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / 'lock', 'w')  # noqa: SIM115  held as long as the training
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
+    return Training(arm, seed, hashed, list(commits), folder, process, held, time.monotonic())
 
 
 def _python_path() -> str:

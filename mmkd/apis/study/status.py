@@ -1,10 +1,10 @@
 """How far a study is."""
 
-import fcntl
 from pathlib import Path
 
 from mmkd.apis.study.plan import Plan
 from mmkd.apis.study.results import check_arms, is_stale, read_results, run_folder
+from mmkd.utils.locks import is_locked
 from mmkd.utils.text import align
 
 
@@ -38,9 +38,4 @@ def _state(folder: Path) -> str:
     lock = folder / 'lock'
     if not lock.is_file():
         return '-'
-    with open(lock) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 'running'
-    return 'stopped'
+    return 'running' if is_locked(lock) else 'stopped'

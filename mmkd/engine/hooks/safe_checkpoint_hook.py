@@ -153,6 +153,8 @@ def locked(work_dir: str) -> IO[str]:
     Path(work_dir).mkdir(parents=True, exist_ok=True)
     file = open(os.path.join(work_dir, '.lock'), 'a')  # noqa: SIM115
     try:
+        # Not the flock of `mmkd.utils.locks`: workers of a data loader that outlive a kill for
+        # seconds would hold that, and the training could not go on at once.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
