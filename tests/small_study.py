@@ -6,7 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 CONFIG = """
-model = dict(members=dict(teacher=dict(seed=0), student1=dict(seed=1), student2=dict(seed=2)))
+model = dict(
+    members=dict(
+        teacher=dict(seed=0, checkpoint='t.pth'), student1=dict(seed=1), student2=dict(seed=2)
+    ),
+    ensemble=dict(members=['student1', 'student2']),
+)
 data = dict(subset=dict(seed=0), order=[dict(seed=0)])
 randomness = dict(seed=0)
 gain, mode = 0.0, 'quick'
@@ -52,7 +57,7 @@ noise = [0.3, -0.1, 0.2][seed] * cfg['gain']
 value = 50.0 + seed + cfg['gain'] + noise
 metrics = {f'{member}/{name}': value for member in ('student1', 'student2', 'ensemble')}
 metrics['student1/polyp/iou'] = 40.0
-result = dict(metrics=metrics, iterations=10, minutes=1.5, parameters=dict(student1=7))
+result = dict(metrics=metrics, iterations=10, minutes=1.5, parameters=dict(student1=7), frozen={})
 (folder / 'result.json').write_text(json.dumps(result))
 """
 

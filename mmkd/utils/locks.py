@@ -1,6 +1,7 @@
 """Files that one process of a machine holds at a time."""
 
 import fcntl
+import os
 from pathlib import Path
 from typing import IO
 
@@ -39,10 +40,20 @@ def is_locked(path: str | Path) -> bool:
 
 
 def _open(path: str | Path, how: int) -> IO[str]:
-    file = open(path, 'w')  # noqa: SIM115
+    while True:
+        file = open(path, 'w')  # noqa: SIM115
+        try:
+            fcntl.flock(file, how)
+        except BaseException:
+            file.close()
+            raise
+        if _is_at(file, path):
+            return file
+        file.close()  # its folder was moved aside in between
+
+
+def _is_at(file: IO[str], path: str | Path) -> bool:
     try:
-        fcntl.flock(file, how)
-    except BaseException:
-        file.close()
-        raise
-    return file
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False

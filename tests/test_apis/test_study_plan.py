@@ -87,6 +87,9 @@ def test_a_trial_stays_outside_docs(study):
         ("arm='peers'", "arm='peer'", r'comparisons\[0\].arm: unknown name'),
         ("arm='peers'", "arm='alone'", 'compared with itself'),
         ("arm='peers', ", '', r"comparisons\[0\]: 'arm' must be given"),
+        ("text='Peers help.')", "text='a'), dict(arm='peers')", 'alone. is there twice; Holm'),
+        ('controls = dict(alone=', 'controls = dict(alon=', "controls: unknown name 'alon'; did"),
+        ('max_minutes=1', 'max_minutes=0', 'budget.max_minutes: expected a number'),
         ('at_least=1.0', "at_least='much'", 'at_least: expected a number'),
         ('at_least=1.0', 'at_lest=1.0', "unknown name 'at_lest'; did you mean 'at_least'"),
         ('max_minutes=1', 'max_minutes=-1', 'budget.max_minutes: expected a number'),
@@ -136,6 +139,29 @@ def test_the_hash_is_of_all_that_is_trained(study):
         ('data.subset.seed', 'data.subset.sed', "seed_keys: no arm's config has 'data.subset.sed'"),
         ('other=dict(gain=1.0)', "other={'gain': 2.0}", "'peers' and 'other' are the same config"),
         ("{'gain': 2.0}", "{'gain.x': 2.0}", 'arms.peers: '),
+        ("{'gain': 2.0}", '{1: 2.0}', 'arms.peers: '),
+        (
+            "{'model.members.teacher': None}",
+            "{'model.members.teachr': None}",
+            'arms.alone: model.members.teachr is dropped by None, model.members: unknown name '
+            "'teachr'; did you mean 'teacher'",
+        ),
+        (
+            "{'model.members.teacher': None}",
+            'dict(model=dict(members=dict(teacher=None, studnt1=None)))',
+            "model.members: unknown name 'studnt1'; did you mean 'student1'",
+        ),
+        (
+            "members=['student1', 'student2']",
+            "members=['student1', 'studnet2']",
+            "arms.alone: a member whose figure is compared: unknown name 'studnet2'; did you mean "
+            "'student2'",
+        ),
+        (
+            "arm='peers', ",
+            "arm='peers', members=['teacher'], ",
+            "arms.alone: a member whose figure is compared: unknown name 'teacher'",
+        ),
         ("config = 'config.py'", "config = 'confg.py'", 'no config file'),
     ],
 )

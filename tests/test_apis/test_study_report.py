@@ -36,6 +36,7 @@ def results(study, plan, figures, **changes):
                 study='small',
                 arm=arm,
                 seed=seed,
+                trial=False,
                 plan_hash=plan.hash,
                 config_hash=hashes[arm, seed],
                 metrics=metrics,
@@ -92,7 +93,9 @@ def test_the_figures_of_a_report(study):
         '+0.00',
         '-2.48 to +2.48',
     ]
-    assert '- met: peers over alone, at least +1 (measured +3.00). Peers help.' in text
+    target = 'peers over alone, at least +1 (measured +3.00, +0.52 to +5.48). Peers help.'
+    assert f'- met: {target}' in text
+    assert 'Met: the mean reaches the target and the interval lies above 0' in text
     assert 'With 3 pairs p (sign flips) cannot be below 0.25.' in text
     assert cells(text, '1') == ['1', '52.00', '54.00', '53.00']
     assert 'cost: 18 minutes of training in 9 runs; budget: none' in text
@@ -202,8 +205,34 @@ def test_what_is_not_a_number_is_left_out_and_said(study):
     result['metrics']['student2/polyp/dice'] = None
     path.write_text(json.dumps(result))
     text = report(plan)
-    assert 'No number as primary figure, left out of all means: peers seed 1.' in text
-    assert cells(text, 'peers over alone')[1] == '2' and '- open (2 of 3 seeds)' in text
+    assert 'peers seed 1 has no number as student2/polyp/dice: it has no part in the' in text
+    assert cells(text, 'peers over alone')[1] == '2'
+    assert '- missed (1 of 3 seeds without a number): peers over alone' in text
+
+
+def test_a_compared_ensemble_without_a_number_is_said(study):
+    plan = study.write("arm='peers', ", "arm='peers', members=['ensemble'], ")()
+    results(study, plan, FIGURES)
+    path = study.folder / 'results/alone_seed2.json'
+    result = json.loads(path.read_text())
+    result['metrics']['ensemble/polyp/dice'] = None
+    path.write_text(json.dumps(result))
+    text = report(plan)
+    assert 'alone seed 2 has no number as ensemble/polyp/dice' in text
+    assert '- missed (1 of 3 seeds without a number): peers over alone [ensemble]' in text
+    # The mean over both students was not planned here.
+    assert 'Not planned as comparisons' in text and cells(text, 'peers over alone')[1] == '3'
+
+
+def test_sources_in_no_commit_and_another_teacher_are_said(study):
+    plan = study.write()()
+    results(study, plan, FIGURES)
+    results(study, plan, dict(peers=[53.0]), commits=['abc+changes'], frozen=dict(teacher='1'))
+    assert 'was not the same' not in report(plan)
+    results(study, plan, dict(other=[50.0]), frozen=dict(teacher='2'))
+    text = report(plan)
+    assert 'Sources that are in no commit ("+changes"): peers seed 0.' in text
+    assert "The frozen 'teacher' of t.pth was not the same in all runs." in text
 
 
 def test_a_good_report_is_not_overwritten_by_dashes(study):
@@ -228,10 +257,32 @@ def test_damaged_and_foreign_results(study):
     results(study, plan, FIGURES)
     path = study.folder / 'results/peers_seed1.json'
     path.write_text((study.folder / 'results/peers_seed0.json').read_text())
-    with pytest.raises(ValueError, match="no result of arm 'peers', seed 1"):
+    with pytest.raises(ValueError, match='no result of this run: its seed is 0, expected 1'):
         write_report(plan)
-    path.write_text('{')
-    with pytest.raises(ValueError, match='peers_seed1.json: no result of a study'):
+    for text in ('{', '[]', '3'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match='peers_seed1.json: no result of a study'):
+            write_report(plan)
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(study='other'), "its study is 'other', expected 'small'"),
+        (dict(trial=True), 'its trial is True, expected False'),
+        (dict(commits=None), "its 'commits' is None"),
+        (dict(minutes='2'), "its 'minutes' is '2'"),
+        (dict(versions=[]), r"its 'versions' is \[\]"),
+        (dict(metrics={'student1/polyp/dice': 'x'}), "its 'student1/polyp/dice' is 'x'; expected"),
+        (dict(metrics={'student1/polyp/dice': float('nan')}), 'is nan; expected a number or null'),
+    ],
+)
+def test_results_that_no_study_wrote(study, changes, message):
+    plan = study.write()()
+    results(study, plan, FIGURES)
+    path = study.folder / 'results/peers_seed0.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=f'peers_seed0.json: no result of .*{message}'):
         write_report(plan)
 
 

@@ -138,6 +138,25 @@ def test_an_old_result_does_not_hide_that_a_run_failed(study):
     assert failed.startswith('alone, seed 0')
 
 
+def test_the_error_told_is_that_of_the_last_attempt(study):
+    plan = study.write()()
+    lines = []
+    for text in ("raise SystemExit('error: no luck')", 'import os; os.kill(os.getpid(), 9)'):
+        (study.root / 'train.py').write_text(text)
+        run_study(plan, ['alone'], [0], say=lines.append)
+    assert 'alone, seed 0: exit status 1: error: no luck' in lines
+    assert 'alone, seed 0: exit status -9' in lines
+
+
+def test_a_damaged_state_of_a_run_is_told(study):
+    plan = study.write()()
+    folder = study.runs / 'small/alone_seed0'
+    folder.mkdir(parents=True)
+    (folder / 'run.json').write_text('{')
+    with pytest.raises(ValueError, match=r'run.json: damaged .*; remove .*alone_seed0'):
+        run_study(plan, ['alone'], [0], say=silent)
+
+
 def test_a_result_names_all_commits_that_trained_it(study, monkeypatch):
     plan = study.write()()
     train = study.root / 'train.py'

@@ -1,5 +1,6 @@
 """Locked files."""
 
+import fcntl
 import threading
 
 import pytest
@@ -35,3 +36,21 @@ def test_who_waits_gets_it_next(tmp_path):
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='no_folder'):
         try_lock(tmp_path / 'no_folder/lock')
+
+
+def test_a_lock_is_of_the_file_that_is_there(tmp_path, monkeypatch):
+    """A folder that is moved aside between opening and locking takes the opened file with it."""
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    flock = fcntl.flock
+
+    def moved_before(file, how):
+        monkeypatch.setattr(fcntl, 'flock', flock)
+        folder.rename(tmp_path / 'aside')
+        folder.mkdir()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, 'flock', moved_before)
+    held = try_lock(folder / 'lock')
+    assert is_locked(folder / 'lock') and not is_locked(tmp_path / 'aside/lock')
+    held.close()

@@ -4,7 +4,7 @@ import hashlib
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,10 @@ class Comparison:
     control_members: tuple[str, ...]
     at_least: float | None = None
     text: str = ''
+
+    def same_as(self, other: 'Comparison') -> bool:
+        """Whether both compare the same figures."""
+        return replace(self, at_least=None, text='') == replace(other, at_least=None, text='')
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,14 @@ def load_plan(path: str | Path, trial: bool = False) -> Plan:
         choose(arm, arms, 'arm_members'): _names(names, f'arm_members.{arm}')
         for arm, names in _dict(raw.get('arm_members', {}), 'arm_members').items()
     }
+    controls = _dict(raw.get('controls', {}), 'controls')
+    for name in controls:
+        choose(name, arms, 'controls')
     budget = _dict(raw['budget'], 'budget')
     for key in budget:
         choose(key, ('text', 'max_minutes'), 'budget key')
     if 'max_minutes' in budget:
-        check_number(budget['max_minutes'], 'budget.max_minutes')
+        check_number(budget['max_minutes'], 'budget.max_minutes', 1e-3)
     plan = Plan(
         path=path,
         root=_root(path),
@@ -159,7 +166,7 @@ def load_plan(path: str | Path, trial: bool = False) -> Plan:
         higher_is_better=direction == 'higher',
         arm_members=arm_members,
         changes=_dict(raw.get('changes', {}), 'changes'),
-        controls=_dict(raw.get('controls', {}), 'controls'),
+        controls=controls,
         metrics=_names(raw.get('metrics', []), 'metrics'),
         seed_keys=_names(raw.get('seed_keys', []), 'seed_keys'),
         test=choose(raw.get('test', 'permutation'), ('permutation', 't'), 'test'),
@@ -248,7 +255,7 @@ def _comparisons(
         value = [dict(arm=arm) for arm in arms if arm != control]
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f'comparisons: expected a list of dicts, got {value!r}')
-    found = []
+    found: list[Comparison] = []
     for i, item in enumerate(value):
         key = f'comparisons[{i}]'
         for name in _dict(item, key):
@@ -272,5 +279,7 @@ def _comparisons(
         )
         if (arm, comparison.members) == (other, comparison.control_members):
             raise ConfigError(f'{key}: {arm!r} is compared with itself')
+        if any(comparison.same_as(earlier) for earlier in found):
+            raise ConfigError(f'{key}: {arm!r} over {other!r} is there twice; Holm would count two')
         found.append(comparison)
     return tuple(found)

@@ -8,9 +8,16 @@ from pathlib import Path
 
 from mmkd.apis.study.figure import draw
 from mmkd.apis.study.plan import Plan
-from mmkd.apis.study.results import write_text
-from mmkd.apis.study.statistics import EXACT
-from mmkd.apis.study.summary import Row, Summary, counts_all_cases, mean_sd, summarize
+from mmkd.apis.study.results import metric_keys, write_text
+from mmkd.apis.study.statistics import EXACT, Paired
+from mmkd.apis.study.summary import (
+    Row,
+    Summary,
+    counts_all_cases,
+    frozen_differ,
+    mean_sd,
+    summarize,
+)
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;
 color:#222;background:#fff}
@@ -66,15 +73,22 @@ def report_blocks(summary: Summary) -> list[Block]:
         Block('p', f'Hypotheses: {plan.hypotheses}'),
         Block('h2', 'Arms'),
         Block('table', rows=_arm_table(summary, unit)),
-        Block('p', 'Mean ± standard deviation over seeds; minutes are those of one run.'),
+        Block(
+            'p',
+            'Mean ± standard deviation over seeds. Minutes: what a run took, beside others.',
+        ),
         Block('h2', 'Planned comparisons'),
         Block('table', rows=_comparison_table(summary, summary.planned, unit)),
         Block('p', _how(summary)),
     ]
     targets = [row for row in summary.planned if row.comparison.at_least is not None]
     if targets:
-        items = [[_target(row, plan, unit)] for row in targets]
-        blocks += [Block('h2', 'Targets'), Block('list', rows=items)]
+        items = [[_target(row, summary, unit)] for row in targets]
+        rule = (
+            'Met: the mean reaches the target and the interval lies above 0; for a target of 0 or '
+            'less, the interval lies above it.'
+        )
+        blocks += [Block('h2', 'Targets'), Block('p', rule), Block('list', rows=items)]
     if summary.exploratory:
         blocks += [
             Block('h2', 'Other arms against the control'),
@@ -165,9 +179,20 @@ def _notes(summary: Summary) -> list[str]:
             'The plan or the config was changed after these results were made: '
             f'{_runs(summary.other_plan)}.'
         )
-    bad = [(arm, seed) for arm, seed in summary.results if seed not in summary.figures[arm]]
-    if bad:
-        notes.append(f'No number as primary figure, left out of all means: {_runs(bad)}.')
+    for (arm, seed), keys in summary.diverged.items():
+        notes.append(
+            f'{arm} seed {seed} has no number as {", ".join(keys)}: it has no part in the means '
+            'and gains of these figures.'
+        )
+    changed = [
+        run
+        for run, result in summary.results.items()
+        if any(commit.endswith('+changes') for commit in result['commits'])
+    ]
+    if changed:
+        notes.append(f'Sources that are in no commit ("+changes"): {_runs(changed)}.')
+    for member, path in frozen_differ(summary):
+        notes.append(f'The frozen {member!r} of {path} was not the same in all runs.')
     return notes
 
 
@@ -215,17 +240,12 @@ def _comparison_table(summary: Summary, rows: Sequence[Row], unit: int) -> list[
         if found is None:
             table.append([row.name(summary.plan), '0', *['-'] * 6])
             continue
-        interval = (
-            f'{found.low:+.{unit}f} to {found.high:+.{unit}f}'
-            if found.low is not None and found.high is not None
-            else '-'
-        )
         table.append(
             [
                 row.name(summary.plan),
                 str(found.n),
                 f'{found.mean:+.{unit}f}',
-                interval,
+                _interval(found, unit),
                 _p(found.p_flip),
                 _p(found.p_t),
                 _p(row.p_holm),
@@ -235,28 +255,40 @@ def _comparison_table(summary: Summary, rows: Sequence[Row], unit: int) -> list[
     return table
 
 
+def _interval(found: Paired | None, unit: int) -> str:
+    if found is None or found.low is None or found.high is None:
+        return '-'
+    return f'{found.low:+.{unit}f} to {found.high:+.{unit}f}'
+
+
 def _how(summary: Summary) -> str:
     plan = summary.plan
-    pairs = [len(row.gains) for row in summary.planned if row.paired is not None]
-    n = max(pairs, default=len(plan.seeds))
+    pairs = sorted({len(row.gains) for row in summary.planned})
     exact = counts_all_cases(summary.planned, plan.test)
     test = 'the exact sign-flip test' if exact else 'the paired t test'
     text = (
         "Pairs are runs of one seed. Intervals and p (t) are those of Student's t over the paired "
-        f"differences, not adjusted. Holm's p is of {test} over all planned comparisons. 'Could "
-        "find' is the gain that this n would have found with a power of 80 % at 5 %, two-sided, "
-        'given the spread of the differences.'
+        'differences, not adjusted. They cover what a seed changes, on the images at hand: other '
+        f"images are not covered. Holm's p is of {test} over all planned comparisons. 'Could "
+        "find' is the gain that a t test of this n finds with a power of 80 % at 5 %, two-sided, "
+        'not adjusted, estimated from the spread of these differences.'
     )
-    if 2 <= n <= EXACT:
-        text += f' With {n} pairs p (sign flips) cannot be below {2 / 2**n:.4g}.'
+    limits = [f'{n} pairs p (sign flips) cannot be below {2 / 2**n:.4g}' for n in pairs if n > 1]
+    if limits and pairs[-1] <= EXACT:
+        text += f' With {", with ".join(limits)}.'
     return text
 
 
-def _target(row: Row, plan: Plan, unit: int) -> str:
+def _target(row: Row, summary: Summary, unit: int) -> str:
+    plan, compared = summary.plan, row.comparison
+    sides = (compared.arm, compared.members), (compared.control, compared.control_members)
+    needed = {arm: set(metric_keys(members, plan.metric)) for arm, members in sides}
+    lost = {seed for (arm, seed), k in summary.diverged.items() if needed.get(arm, set()) & set(k)}
     target = row.comparison.at_least or 0.0
     asked = f'at least {target:+g}' if target > 0 else f'no worse than {target:+g}'
-    verdict = row.verdict(len(plan.seeds))
-    got = '' if row.paired is None else f' (measured {row.paired.mean:+.{unit}f})'
+    verdict = row.verdict(len(plan.seeds), len(lost))
+    interval = _interval(row.paired, unit)
+    got = f' (measured {row.paired.mean:+.{unit}f}, {interval})' if row.paired else ''
     text = f' {row.comparison.text}' if row.comparison.text else ''
     return f'{verdict}: {row.name(plan)}, {asked}{got}.{text}'
 

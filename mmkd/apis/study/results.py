@@ -5,7 +5,9 @@ import copy
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmkd
-from mmkd.apis.command_line import merge_options, read_config
+from mmkd.apis.command_line import MERGE_ERRORS, merge_options, read_config
 from mmkd.apis.study.plan import Plan
 from mmkd.models.distillers.member_spec import derived_seed
 from mmkd.utils.checks import choose
@@ -35,7 +37,21 @@ DISTRIBUTIONS = (
     'mmsegmentation',
     'mmpretrain',
 )
-RESULT_KEYS = ('study', 'arm', 'seed', 'plan_hash', 'config_hash', 'metrics', 'minutes')
+RESULT_TYPES: dict[str, type | tuple[type, ...]] = dict(
+    study=str,
+    arm=str,
+    seed=int,
+    trial=bool,
+    plan_hash=str,
+    config_hash=str,
+    mmkd=str,
+    commits=list,
+    versions=dict,
+    iterations=int,
+    minutes=(int, float),
+    parameters=dict,
+    metrics=dict,
+)
 
 
 def run_config(plan: Plan, arm: str, seed: int, options: dict[str, Any] | None = None) -> Config:
@@ -53,8 +69,9 @@ def run_config(plan: Plan, arm: str, seed: int, options: dict[str, Any] | None =
     cfg = copy.deepcopy(_base_config(str(plan.root / plan.config)))
     for key, changes in (('changes', plan.changes), (f'arms.{arm}', plan.arms[arm])):
         try:
+            _check_dropped(cfg, changes)
             cfg.merge_from_dict(copy.deepcopy(changes))
-        except (TypeError, KeyError, ValueError, IndexError, AssertionError) as error:
+        except MERGE_ERRORS as error:
             raise ConfigError(f'{key}: {error}') from error
     merge_options(cfg, options or {})
     seeds: dict[str, int] = {'randomness.seed': seed}
@@ -72,13 +89,15 @@ def check_arms(plan: Plan, options: dict[str, Any] | None = None) -> dict[tuple[
     """Return the config hash of each run of the plan.
 
     Raises:
-        ConfigError: If a change does not fit, a seed key is in no arm's config, or two arms are the
-            same.
+        ConfigError: If a change does not fit, a seed key is in no arm's config, a figure is of a
+            member that an arm does not have, or two arms are the same.
     """
     hashes = {}
     for arm in plan.arms:
         for seed in plan.seeds:
-            hashes[arm, seed] = config_hash(run_config(plan, arm, seed, options))
+            cfg = run_config(plan, arm, seed, options)
+            _check_members(plan, arm, cfg)
+            hashes[arm, seed] = config_hash(cfg)
     for key in plan.seed_keys:
         if not any(_has(run_config(plan, arm, plan.seeds[0]), key) for arm in plan.arms):
             raise ConfigError(f"seed_keys: no arm's config has {key!r}; the key must be there")
@@ -159,11 +178,16 @@ def read_results(plan: Plan) -> dict[tuple[str, int], dict]:
                 continue
             try:
                 result = json.loads(path.read_text())
-                missing = [key for key in RESULT_KEYS if key not in result]
-            except (ValueError, TypeError) as error:
+                _check_result(result)
+            except ValueError as error:
                 raise ConfigError(f'{path}: no result of a study: {error}') from error
-            if missing or (result['arm'], result['seed']) != (arm, seed):
-                raise ConfigError(f'{path}: no result of arm {arm!r}, seed {seed}')
+            expected = dict(study=plan.name, arm=arm, seed=seed, trial=plan.trial)
+            for key, value in expected.items():
+                if result[key] != value:
+                    raise ConfigError(
+                        f'{path}: no result of this run: its {key} is {result[key]!r}, expected '
+                        f'{value!r}'
+                    )
             found[arm, seed] = result
     return found
 
@@ -207,6 +231,7 @@ def write_result(
         iterations=run['iterations'],
         minutes=run['minutes'],
         parameters=run['parameters'],
+        frozen=run['frozen'],
         metrics={key: _rounded(value) for key, value in sorted(run['metrics'].items())},
     )
     path = result_path(plan, arm, seed)
@@ -230,6 +255,54 @@ def _has(cfg: Config, key: str) -> bool:
         else:
             return False
     return True
+
+
+def _check_dropped(cfg: Config, changes: dict[str, Any]) -> None:
+    """Raise a ConfigError for a None in place of a key that is not there: a misspelt one."""
+    for path in _dropped(changes):
+        found: Any = cfg
+        for i, part in enumerate(path):
+            if isinstance(found, (list, tuple)):
+                names = [str(place) for place in range(len(found))]
+            else:
+                names = list(found) if isinstance(found, (Config, dict)) else []
+            choose(part, names, f'{".".join(path)} is dropped by None, {".".join(path[:i])}')
+            found = found[int(part)] if isinstance(found, (list, tuple)) else found[part]
+
+
+def _dropped(changes: dict[str, Any]) -> Iterator[list[str]]:
+    """Return the keys, in parts, whose value is None."""
+    for key, value in changes.items():
+        if value is None:
+            yield key.split('.')
+        elif isinstance(value, dict) and not value.get('_delete_'):
+            yield from ([*key.split('.'), *rest] for rest in _dropped(value))
+
+
+def _check_members(plan: Plan, arm: str, cfg: Config) -> None:
+    """Raise a ConfigError for a figure of a member that an arm does not have."""
+    model = cfg.get('model') or {}
+    members = [name for name, member in (model.get('members') or {}).items() if member is not None]
+    if not members:
+        return
+    averages = [f'{name}_ema' for name in members]  # that presets add
+    known = [*members, *averages, *(['ensemble'] if model.get('ensemble') else [])]
+    for key in expected_metrics(plan, arm):
+        member = key.removesuffix(f'/{plan.metric}')
+        choose(member, known, f'arms.{arm}: a member whose figure is compared')
+
+
+def _check_result(result: Any) -> None:
+    """Raise a ValueError for what `write_result` does not write."""
+    if not isinstance(result, dict):
+        raise ValueError(f'expected an object, got {result!r}')
+    for key, kind in RESULT_TYPES.items():
+        if not isinstance(result.get(key), kind):
+            raise ValueError(f'its {key!r} is {result.get(key)!r}')
+    numbers = dict(result['metrics'], minutes=result['minutes'])
+    for key, value in numbers.items():
+        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value)):
+            raise ValueError(f'its {key!r} is {value!r}; expected a number or null')
 
 
 def _versions() -> dict[str, str]:

@@ -50,6 +50,7 @@ class Training:
     process: subprocess.Popen
     lock: IO
     started: float
+    log_before: int  # bytes of the log that earlier attempts wrote
 
 
 class Stopped(SystemExit):
@@ -164,14 +165,14 @@ def _start(
     if held is None:
         say(f'{arm}, seed {seed}: being trained by another process, left to it')
         return None
-    known = json.loads(state.read_text()) if state.is_file() else {}
+    known = _known(state)
     same = known.get('config_hash') == hashed and (
         known['plan_hash'] == plan.hash or stale == 'keep'
     )
     if known and not same:
-        held.close()
         aside = folder.with_name(f'{folder.name}_old_{int(time.time())}')
-        folder.rename(aside)
+        folder.rename(aside)  # with its lock, which no other call can get before
+        held.close()
         say(f'{arm}, seed {seed}: a run of another plan or config, moved to {aside.name}')
         return _start(plan, arm, seed, hashed, stale, options, say)
     result = read_results(plan).get((arm, seed))
@@ -193,6 +194,7 @@ def _start(
     write_text(state, json.dumps(known))
     command = [sys.executable, str(TRAIN), str(folder / 'config.py'), '--work-dir', str(folder)]
     with open(folder / 'train.log', 'a') as log:
+        before = log.tell()
         process = subprocess.Popen(
             [*command, '--resume'],
             cwd=plan.root,
@@ -205,7 +207,19 @@ def _start(
             pass_fds=(held.fileno(),),  # a training that outlives this process keeps the lock
         )
     say(f'{arm}, seed {seed}: started, log {folder / "train.log"}')
-    return Training(arm, seed, hashed, list(commits), folder, process, held, time.monotonic())
+    started = time.monotonic()
+    return Training(arm, seed, hashed, list(commits), folder, process, held, started, before)
+
+
+def _known(state: Path) -> dict:
+    """Return what an earlier attempt noted of its run; nothing if there was none."""
+    if not state.is_file():
+        return {}
+    try:
+        known = json.loads(state.read_text())
+        return dict(known, commits=list(known['commits']), plan_hash=str(known['plan_hash']))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f'{state}: damaged ({error!r}); remove {state.parent}') from error
 
 
 def _python_path() -> str:
@@ -247,7 +261,7 @@ def _collect(plan: Plan, training: Training, say: Callable[[str], None]) -> str:
     status = training.process.returncode
     if status != 0 or not file.is_file():
         log = training.folder / 'train.log'
-        say(f'{name}: exit status {status}{_last_error(log)}')
+        say(f'{name}: exit status {status}{_last_error(log, training.log_before)}')
         return f'{name}, see {log}'
     run = json.loads(file.read_text())
     try:
@@ -259,8 +273,9 @@ def _collect(plan: Plan, training: Training, say: Callable[[str], None]) -> str:
     return ''
 
 
-def _last_error(log: Path) -> str:
-    lines = [line for line in log.read_text(errors='replace').splitlines() if 'rror: ' in line]
+def _last_error(log: Path, start: int) -> str:
+    text = log.read_bytes()[start:].decode(errors='replace')
+    lines = [line for line in text.splitlines() if 'rror: ' in line]
     return f': {lines[-1].strip()}' if lines else ''
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from mmkd.apis.study.plan import Comparison, Plan
 from mmkd.apis.study.results import (
     check_arms,
+    expected_metrics,
     is_stale,
     metric_keys,
     read_results,
+    run_config,
 )
-from mmkd.apis.study.statistics import Paired, holm, paired
+from mmkd.apis.study.statistics import EXACT, Paired, holm, paired
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 
@@ -35,15 +37,22 @@ class Row:
         )
         return f'{c.arm}{"" if own == other else own} over {c.control}{other}'
 
-    def verdict(self, seeds: int) -> str:
+    def verdict(self, seeds: int, diverged: int = 0) -> str:
         """Say whether the target is met: 'met', 'missed', 'open (3 of 5 seeds)' or ''.
 
         A gain that is asked for must be reached by the mean, and the 95 % interval must lie above
         0. A target of 0 or less says 'no worse than by so much': the interval must lie above it.
+
+        Args:
+            seeds: Number of pairs that the plan has.
+            diverged: Number of seeds for which one of both runs has no number: with one the target
+                is missed.
         """
         target = self.comparison.at_least
         if target is None:
             return ''
+        if diverged:
+            return f'missed ({diverged} of {seeds} seeds without a number)'
         if self.paired is None or self.paired.n < seeds:
             return f'open ({self.paired.n if self.paired else 0} of {seeds} seeds)'
         if self.paired.low is None:
@@ -65,6 +74,7 @@ class Summary:
     left_out: dict[tuple[str, int], str]  # stale results, and what they differ in
     other_plan: list[tuple[str, int]]  # results in use that were made under another plan
     figures: dict[str, dict[int, float]]  # the primary figure by arm and seed
+    diverged: dict[tuple[str, int], list[str]]  # what a comparison needs and is no number
     planned: list[Row]
     exploratory: list[Row]
 
@@ -125,25 +135,45 @@ def summarize(plan: Plan, keep_stale: bool = False) -> Summary:
             + (f' ({len(left_out)} of another config)' if left_out else '')
         )
     for (arm, seed), result in results.items():
-        for key in metric_keys(plan.members_of(arm), plan.metric):
+        for key in expected_metrics(plan, arm):
             choose(key, result['metrics'], f'primary.metric: the result of {arm}, seed {seed}')
     figures = {arm: _by_seed(plan, results, arm, plan.members_of(arm)) for arm in plan.arms}
+    diverged = {
+        run: names
+        for run, result in results.items()
+        if (names := [k for k in expected_metrics(plan, run[0]) if result['metrics'][k] is None])
+    }
     planned = [_compare(plan, results, c) for c in plan.comparisons]
-    compared = {(c.arm, c.control) for c in plan.comparisons}
-    exploratory = [
+    all_arms = [
         Comparison(arm, plan.control, plan.members_of(arm), plan.members_of(plan.control))
         for arm in plan.arms
-        if arm != plan.control and (arm, plan.control) not in compared
+        if arm != plan.control
     ]
+    exploratory = [c for c in all_arms if not any(c.same_as(p) for p in plan.comparisons)]
     return Summary(
         plan=plan,
         results=results,
         left_out=left_out,
         other_plan=other_plan,
         figures=figures,
+        diverged=diverged,
         planned=_adjust(planned, plan.test),
         exploratory=[_compare(plan, results, c) for c in exploratory],
     )
+
+
+def frozen_differ(summary: Summary) -> list[tuple[str, str]]:
+    """Return frozen members, and their checkpoints, that had different weights in several runs.
+
+    Results of before digests were noted tell nothing.
+    """
+    digests: dict[tuple[str, str], set[str]] = {}
+    for (arm, seed), result in summary.results.items():
+        for name, digest in (result.get('frozen') or {}).items():
+            member = run_config(summary.plan, arm, seed).model.members[name]
+            if member.get('checkpoint'):
+                digests.setdefault((name, member['checkpoint']), set()).add(digest)
+    return [place for place, found in digests.items() if len(found) > 1]
 
 
 def counts_all_cases(rows: Sequence[Row], test: str) -> bool:
@@ -151,9 +181,7 @@ def counts_all_cases(rows: Sequence[Row], test: str) -> bool:
 
     One test for all: where one row has too many pairs to count all cases, all have the t test's.
     """
-    return test == 'permutation' and all(
-        row.paired is None or row.paired.p_flip is not None for row in rows
-    )
+    return test == 'permutation' and all(len(row.gains) <= EXACT for row in rows)
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -173,7 +201,6 @@ def _by_seed(
         metrics = results[arm, seed]['metrics']
         values = []
         for key in metric_keys(members, plan.metric):
-            choose(key, metrics, f'comparisons: the result of {arm}, seed {seed}')
             values.append(math.nan if metrics[key] is None else metrics[key])
         if all(math.isfinite(value) for value in values):
             figures[seed] = statistics.fmean(values)

@@ -16,7 +16,9 @@ from mmkd.utils.files import write_atomically
 
 @HOOKS.register_module()
 class StudyResultHook(Hook):
-    """Write the last validation's metrics, iterations, minutes and parameters to `result.json`.
+    """Write the last validation's metrics, and what they have cost, to `result.json`.
+
+    That is: iterations, minutes, each member's parameters, and a digest of each frozen member.
 
     If the end of the training was not validated, it is now.
 
@@ -81,6 +83,7 @@ class StudyResultHook(Hook):
             iterations=runner.iter,
             minutes=round(self._minutes(), 2),
             parameters=count_parameters(runner.model),
+            frozen=frozen_digests(runner.model),
         )
         write_atomically(
             Path(runner.work_dir) / self.file,
@@ -89,6 +92,12 @@ class StudyResultHook(Hook):
 
     def _minutes(self) -> float:
         return self.minutes_before + (time.monotonic() - self.started) / 60
+
+
+def frozen_digests(model: Any) -> dict[str, str]:
+    """Return the digest of each frozen member's weights, by name."""
+    model = model.module if is_model_wrapper(model) else model
+    return model.members.frozen_digests() if hasattr(model, 'members') else {}
 
 
 def count_parameters(model: Any) -> dict[str, int]:
