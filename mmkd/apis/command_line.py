@@ -43,6 +43,18 @@ MERGE_ERRORS = (
     AssertionError,
     SyntaxError,
 )
+# What a plain config's model has, and the members have in its place.
+NETWORK_PARTS = (
+    'backbone',
+    'neck',
+    'head',
+    'bbox_head',
+    'rpn_head',
+    'roi_head',
+    'mask_head',
+    'decode_head',
+    'auxiliary_head',
+)
 MEMBER_OPTION = re.compile(r'model\.members\.(\w+)\.options\.(.+)')
 
 
@@ -301,6 +313,13 @@ def check_values(cfg: Config) -> None:
 
     if 'type' not in cfg.model:
         raise ConfigError("model.type: must be given ('mmkd.OnlineDistiller')")
+    if 'members' in cfg.model:
+        parts = [key for key in cfg.model if key in NETWORK_PARTS and cfg.model[key]]
+        if parts:
+            raise ConfigError(
+                f'model.{parts[0]}: a part of one network, but there are members; if it comes from '
+                'a _base_, say model = dict(_delete_=True, ...)'
+            )
     for name, kinds, expected in (
         ('work_dir', (str, Path), 'a path'),
         ('load_from', (str,), 'a path or URL'),
@@ -364,11 +383,34 @@ def check_schedules(cfg: Config) -> None:
 
 def check_optimizers(cfg: Config) -> None:
     """Raise a ConfigError where an OnlineDistiller would be trained with one optimizer for all."""
-    if 'members' in cfg.model and not (cfg.get('optim_wrapper') or {}).get('constructor'):
+    wrapper = cfg.get('optim_wrapper') or {}
+    if 'members' not in cfg.model:
+        return
+    own = "'mmkd.MemberOptimWrapperConstructor'"
+    if not wrapper.get('constructor'):
         raise ConfigError(
             'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have '
-            "an optimizer each: 'mmkd.MemberOptimWrapperConstructor'"
+            f'an optimizer each: {own}'
         )
+    members = wrapper.get('members')
+    members = members if isinstance(members, dict) else {}
+    named = {f'optim_wrapper.members.{name}': part for name, part in members.items()}
+    for key, part in {'optim_wrapper': wrapper, **named}.items():
+        name = part.get('constructor') if isinstance(part, dict) else None
+        if name is not None and (part is not wrapper or _is_of_one_network(name, cfg)):
+            raise ConfigError(
+                f'{key}.constructor: {name!r} builds the optimizer of one network: name it as '
+                f'{key}.member_constructor, and {own} as optim_wrapper.constructor'
+            )
+
+
+def _is_of_one_network(name: str, cfg: Config) -> bool:
+    from mmengine.optim import DefaultOptimWrapperConstructor
+    from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+    with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        cls = registry.get(name)
+    return isinstance(cls, type) and issubclass(cls, DefaultOptimWrapperConstructor)
 
 
 # ---------------------------------------------------------------- tables

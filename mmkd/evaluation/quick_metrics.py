@@ -57,9 +57,11 @@ def _compute_quickly(metric: Any, matching: Any, results: list[Any]) -> dict[str
     """
     from mmdet.evaluation.metrics import coco_metric
 
-    own = coco_metric.COCOeval
+    own, kinds = coco_metric.COCOeval, metric.metrics
     coco_metric.COCOeval = matching
+    if not any('masks' in predicted for _, predicted in results):
+        metric.metrics = [kind for kind in kinds if kind != 'segm']  # a member without masks
     try:
         return coco_metric.CocoMetric.compute_metrics(metric, results)
     finally:
-        coco_metric.COCOeval = own
+        coco_metric.COCOeval, metric.metrics = own, kinds

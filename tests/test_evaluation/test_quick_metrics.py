@@ -117,6 +117,20 @@ def test_figures_are_those_of_cocometric(ground_truth, kind):
     assert any(0 < value < 1 for value in found[0].values())
 
 
+def test_a_member_without_masks_has_the_figures_of_its_boxes(ground_truth):
+    found = []
+    for kinds in (['bbox', 'segm'], ['bbox']):
+        metric = CocoMetric(ann_file=str(ground_truth), metric=kinds)
+        count_quickly(metric)
+        metric.dataset_meta = dict(classes=CLASSES)
+        for sample in predictions_near(ground_truth):
+            del sample['pred_instances']['masks']
+            metric.process({}, [sample])
+        found.append(metric.evaluate(IMAGES))
+        assert metric.metrics == kinds
+    assert found[0] == found[1] and found[0]['coco/bbox_mAP'] > 0
+
+
 def test_the_class_that_matches_boxes_is_put_back(ground_truth):
     own = coco_metric.COCOeval
     metric = CocoMetric(ann_file=str(ground_truth), metric='bbox')

@@ -1,4 +1,5 @@
 import fcntl
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import Runner
 
 from mmkd.registry import HOOKS
@@ -14,6 +15,7 @@ from mmkd.utils.checkpoint import latest_whole
 from mmkd.utils.checks import check_integer, choose
 from mmkd.utils.errors import ConfigError, MachineError
 from mmkd.utils.files import remove_leftovers, write_atomically
+from mmkd.utils.model import distiller_of
 
 
 @HOOKS.register_module()
@@ -48,7 +50,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Lock the work folder, and remove what kills have left in it."""
-        self._check_best(getattr(runner.val_loop, 'names', None))
+        self._check_metrics(runner)
         super().before_train(runner)
         problem = None
         if is_main_process():
@@ -68,21 +70,44 @@ class SafeCheckpointHook(CheckpointHook):
                 remove_leftovers(folder)
             self._remove(runner.message_hub.get_info('superseded_ckpt', None))
 
-    def _check_best(self, evaluated: list[str] | None) -> None:
-        """Raise a ConfigError for a metric to save by that names none of those evaluated.
+    def _check_metrics(self, runner: Runner) -> None:
+        """Raise a ConfigError for a metric that is waited for and has no evaluated member's name.
 
-        Args:
-            evaluated: Names of members, and perhaps `ensemble`, whose metrics begin with them; None
-                where metrics have no such names.
+        Metrics of several members begin with the name of a member, or with `ensemble`.
         """
-        for key in self.save_best or ():
-            if evaluated is None or key == 'auto' or key.split('/')[0] in evaluated:
-                continue
-            name = 'ensemble' if 'ensemble' in evaluated else evaluated[-1]
-            raise ConfigError(
-                f'default_hooks.checkpoint.save_best: {key!r} names none of the evaluated '
-                f"({', '.join(evaluated)}); did you mean '{name}/{key}'?"
-            )
+        evaluated = getattr(runner.val_loop, 'names', None)
+        waited = [
+            ('default_hooks.checkpoint.save_best', metric)
+            for metric in self.save_best or ()
+            if metric != 'auto'
+        ]
+        waited += [
+            (f'custom_hooks.{type(hook).__name__}.monitor', hook.monitor)
+            for hook in runner.hooks
+            if isinstance(hook, EarlyStoppingHook)
+        ]
+        schedules = runner.param_schedulers or []
+        lists = schedules.values() if isinstance(schedules, dict) else [schedules]
+        waited += [
+            (f'param_scheduler.{type(schedule).__name__}.monitor', schedule.monitor)
+            for schedule in itertools.chain(*lists)
+            if getattr(schedule, 'need_val_args', False)
+        ]
+        members = getattr(distiller_of(runner.model), 'evaluated', None)
+        for key, metric in waited:
+            owner, _, rest = metric.partition('/')
+            if evaluated is not None and owner not in evaluated:
+                name = 'ensemble' if 'ensemble' in evaluated else evaluated[-1]
+                own = rest if members is not None and owner in [*members, 'ensemble'] else metric
+                raise ConfigError(
+                    f'{key}: {metric!r} names none of the evaluated ({", ".join(evaluated)}); did '
+                    f"you mean '{name}/{own}'?"
+                )
+            if evaluated is None and runner.val_loop is not None and members and owner in members:
+                raise ConfigError(
+                    f'{key}: {metric!r} is the metric of a member, which only '
+                    "val_cfg=dict(type='mmkd.MemberValLoop') gives"
+                )
 
     def after_run(self, runner: Runner) -> None:
         """Unlock the work folder."""

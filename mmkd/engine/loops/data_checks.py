@@ -3,13 +3,17 @@
 from typing import Any
 
 from mmengine.dataset import pseudo_collate
+from mmengine.fileio import load
 from torch import Tensor, nn
 
 from mmkd.models.distillers.links import UNFIT_SIZE
+from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError, message_of
 from mmkd.utils.model import distiller_of
 
 from .batch_stream import seeded
+
+IGNORED = 255  # mmseg's label of pixels that are not learned
 
 
 def check_data(model: nn.Module, dataset: Any, key: str, members: list[str] | None = None) -> None:
@@ -28,13 +32,15 @@ def check_data(model: nn.Module, dataset: Any, key: str, members: list[str] | No
         return
     item = _first(dataset, key)
     _check_item(distiller, item, key)
-    if key == 'unlabeled_dataloader':
+    if not key.startswith(('val', 'test')):
         _check_size(distiller, item, key)
+    _check_categories(dataset, f'{key}.dataset')
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     for name in members or []:
         if name not in distiller.specs:
             continue
         count = distiller.task.num_classes(distiller.network(name))
+        _check_label_map(item, count, name, key)
         if classes and count is not None and count != len(classes):
             shown = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
             loop = f'{key.split("_")[0]}_cfg.members'
@@ -81,13 +87,57 @@ def _check_item(model: Any, item: Any, key: str) -> None:
             )
 
 
+def _check_categories(dataset: Any, key: str) -> None:
+    """Raise a ConfigError for a class that is no category of a COCO file.
+
+    mmdet leaves such a class out, and the labels of those behind it move up.
+    """
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for part in parts:
+        if part is not None:
+            _check_categories(part, f'{key}.dataset')
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    found, file = getattr(dataset, 'cat_ids', None), getattr(dataset, 'ann_file', None)
+    if not classes or found is None or not file or len(found) == len(classes):
+        return
+    content = load(file, file_format='json', backend_args=dataset.backend_args)
+    names = [category['name'] for category in content['categories']]
+    for name in classes:
+        choose(name, names, f'{key}.metainfo.classes, {file}')
+
+
+def _check_label_map(item: Any, count: int | None, name: str, key: str) -> None:
+    """Raise a ConfigError if the first label map has a class that a member's head lacks."""
+    labels = getattr(getattr(item['data_samples'], 'gt_sem_seg', None), 'data', None)
+    if count is None or labels is None:
+        return
+    greatest = int(labels[labels != IGNORED].max()) if bool((labels != IGNORED).any()) else 0
+    if greatest >= max(count, 2):  # one output tells polyp from background
+        raise ConfigError(
+            f'{key}: the label map of the first image has the value {greatest}, the head of '
+            f'{name!r} tells {count} classes apart (0 to {count - 1}; {IGNORED} is ignored)'
+        )
+
+
 def _check_size(model: Any, item: Any, key: str) -> None:
-    """Run the members that see unlabeled images on the first of them, for its size alone."""
-    ends = {name for link in acting_on_unlabeled(model) for name in (*link.source, link.target)}
+    """Run the members that links read on the first image, for its size alone."""
+    preprocessor, links = model.data_preprocessor, acting_on_unlabeled(model)
+    labeled = key != 'unlabeled_dataloader'
+    if labeled:
+        if getattr(preprocessor, 'batch_augments', None):
+            return  # they may give another size
+        links = [link for link in getattr(model, 'links', None) or () if link.spec.weight != 0]
+    ends = {name for link in links for name in (*link.source, link.target)}
     if not ends:
         return
     with seeded(0):
-        images = model.data_preprocessor(pseudo_collate([item]), False)['inputs']
+        try:
+            images = preprocessor(pseudo_collate([item]), labeled)['inputs']
+        except UNFIT_SIZE as error:
+            raise ConfigError(
+                f'model.data_preprocessor: the first image of {key} cannot be preprocessed: '
+                f'{message_of(error)}'
+            ) from error
         for name in sorted(ends):
             try:
                 with model.members.without_trace(name):

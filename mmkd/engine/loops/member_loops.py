@@ -133,13 +133,12 @@ class _MemberLoop:
             results[name] = evaluator.evaluate(size)
         # CocoMetric gives nothing for a member without any detection; `save_best` needs its key.
         keys = list(dict.fromkeys(key for result in results.values() for key in result))
-        if keys:  # other metrics have figures
-            keys = list(dict.fromkeys([*keys, *_coco_keys(self.evaluators.values())]))
+        keys = list(dict.fromkeys([*keys, *_coco_keys(self.evaluators.values())]))
         for name, result in results.items():
             missing = [key for key in keys if key not in result]
             if missing:
                 print_log(
-                    f'{name} predicted nothing: {", ".join(missing)} count as 0',
+                    f'{name} predicted nothing of the kind: {", ".join(missing)} count as 0',
                     logger='current',
                     level=30,
                 )

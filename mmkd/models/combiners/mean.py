@@ -169,7 +169,10 @@ def check_grids(sources: 'Sequence[DensePrediction]') -> None:
     """Raise a ConfigError unless all predictions have the same positions and classes."""
     if len({source.cls_logits.shape for source in sources}) > 1:
         listed = ', '.join(map(str, sources))
-        raise ConfigError(f'combine: the sources differ in positions or classes: {listed}')
+        raise ConfigError(
+            f'combine: the sources differ in positions or classes: {listed}; a link in model.links '
+            'without `combine` fuses the boxes of several detectors'
+        )
 
 
 def mean_boxes(sources: 'Sequence[DensePrediction]') -> Tensor:

@@ -174,7 +174,10 @@ class Link(nn.Module):
             )
 
     def _build_level(self, target: Any, sources: list[Any], probe: LinkContext) -> None:
-        source, _ = self._combined(target, sources, probe)
+        try:
+            source, _ = self._combined(target, sources, probe)
+        except ConfigError as error:
+            raise ConfigError(f'{self.key}.{error}') from error
         cfg, on_source = self.spec.connector, self.spec.source_connector
         if isinstance(source, list) and (on_source is not None or cfg not in ('auto', None)):
             raise ConfigError(

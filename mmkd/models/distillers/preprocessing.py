@@ -19,11 +19,14 @@ def shared_preprocessor_config(
 ) -> ConfigDict:
     """Return the config of the preprocessor for all members.
 
-    It is the one given, else the first member's, padded for all.
+    It is the one given, else the first member's, padded to a common multiple of all divisors.
 
     Args:
         configs: Members' model configs by name.
         given: Config of the shared preprocessor; without `type` it has the first member's.
+
+    Raises:
+        ConfigError: If none is given and members pad to different sizes.
     """
     preprocessors = {
         name: dict(cfg.get('data_preprocessor') or {}) for name, cfg in configs.items()
@@ -41,10 +44,27 @@ def shared_preprocessor_config(
     if '_scope_' in configs[first]:
         shared.setdefault('_scope_', configs[first]['_scope_'])
     shared.setdefault('type', 'BaseDataPreprocessor')  # as mmengine's BaseModel
-    divisors = [p.get('pad_size_divisor', 1) for p in preprocessors.values()]
-    if len(set(divisors)) > 1:
-        shared['pad_size_divisor'] = math.lcm(*divisors)
+    _join_padding(shared, preprocessors, '')
+    tests = {name: dict(p.get('test_cfg') or {}) for name, p in preprocessors.items()}
+    if any(tests.values()):  # mmseg's padding in evaluation
+        shared['test_cfg'] = dict(tests[first])
+        _join_padding(shared['test_cfg'], tests, 'test_cfg.')
     return shared
+
+
+def _join_padding(shared: dict[str, Any], own: Mapping[str, Mapping[str, Any]], key: str) -> None:
+    """Pad to a common multiple of the members' divisors; refuse sizes that differ."""
+    sizes = {name: p.get('size') and tuple(p['size']) for name, p in own.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ', '.join(f'{name} {size}' for name, size in sizes.items())
+        raise ConfigError(
+            f'model.data_preprocessor: must be given, since one preprocessor serves all members '
+            f'and they differ in {key}size, to which images are padded: {listed}'
+        )
+    for name in ('pad_size_divisor', 'size_divisor'):
+        divisors = [p[name] for p in own.values() if p.get(name)]
+        if divisors:
+            shared[name] = math.lcm(*divisors)
 
 
 def tell_unused_augments(

@@ -153,7 +153,8 @@ class Tap:
         outputs = self.recorder.pop()
         if len(outputs) != 1:
             why = (
-                f'is called {len(outputs)} times in one forward pass: tap one that is called once'
+                f'is called {len(outputs)} times in one forward pass: tap one that is called '
+                'once, such as the backbone or the neck'
                 if outputs
                 else 'is not called as a module in the forward pass: tap one of its submodules'
             )

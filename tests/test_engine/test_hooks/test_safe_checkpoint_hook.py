@@ -4,22 +4,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.hooks import EarlyStoppingHook
 from mmengine.logging import MessageHub
+from mmengine.optim import ReduceOnPlateauLR
 
 from mmkd.engine.hooks import SafeCheckpointHook
 from mmkd.engine.hooks.safe_checkpoint_hook import locked
 from mmkd.utils.errors import ConfigError
 
+NAMES = ['student1', 'ensemble']
+
 
 class Saver:
     """As much of a Runner as saving needs; a checkpoint holds the message hub, as mmengine's do."""
 
-    def __init__(self, work_dir, **options):
+    def __init__(self, work_dir, hooks=(), schedulers=None, names=NAMES, **options):
         self.work_dir, self.epoch, self.iter = str(work_dir), 0, 0
         self.message_hub = MessageHub.get_instance('saver')
         self.logger = types.SimpleNamespace(info=print, warning=print)
         self.max_epochs, self.calls = 99, []
-        self.val_loop = types.SimpleNamespace(names=['student1', 'ensemble'])
+        self.val_loop = types.SimpleNamespace(names=names)
+        self.model = types.SimpleNamespace(evaluated=['student1', 'student2', 'ensemble'])
+        self.hooks, self.param_schedulers = hooks, schedulers
+        if names is None:
+            del self.val_loop.names
         self.hook = SafeCheckpointHook(interval=1, max_keep_ckpts=2, **options)
         self.hook.before_train(self)
 
@@ -107,13 +115,36 @@ def test_two_trainings_do_not_write_to_one_folder(tmp_path):
 def test_a_metric_of_no_member_is_refused_before_the_training(tmp_path):
     for wrong, right in (
         ('coco/bbox_mAP', 'ensemble/coco/bbox_mAP'),
-        ('student2/coco/bbox_mAP', 'student1, ensemble'),
+        ('student2/coco/bbox_mAP', "did you mean 'ensemble/coco/bbox_mAP'"),
     ):
         with pytest.raises(ConfigError, match=f"save_best: '{wrong}' names none of .*{right}"):
             Saver(tmp_path, save_best=wrong, rule='greater')
     saver = Saver(tmp_path, save_best='ensemble/coco/mAP', rule='greater')
     with pytest.raises(ConfigError, match="save_best.*did you mean 'ensemble/coco/bbox_mAP'"):
         saver.hook.after_val_epoch(saver, {'ensemble/coco/bbox_mAP': 0.5})
+
+
+@pytest.mark.parametrize('monitor', ['coco/bbox_mAP', 'student1/coco/bbox_mAP'])
+def test_what_waits_for_a_metric_names_a_member(tmp_path, monitor):
+    weights = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    waits = dict(
+        hooks=[EarlyStoppingHook(monitor=monitor)],
+        schedulers=dict(student1=[ReduceOnPlateauLR(weights, monitor=monitor)]),
+    )
+    keys = dict(hooks='custom_hooks.EarlyStopping', schedulers='param_scheduler.ReduceOnPlateauLR')
+    for name, value in waits.items():
+        if monitor.startswith('student1'):
+            saver = Saver(tmp_path, **{name: value})
+            saver.hook.after_run(saver)
+        else:
+            with pytest.raises(ConfigError, match=f"{keys[name]}.*did you mean 'ensemble/coco"):
+                Saver(tmp_path, **{name: value})
+
+
+def test_members_metrics_need_their_own_validation_loop(tmp_path):
+    with pytest.raises(ConfigError, match="save_best: 'student1/coco/mAP'.*mmkd.MemberValLoop"):
+        Saver(tmp_path, names=None, save_best='student1/coco/mAP', rule='greater')
+    Saver(tmp_path, names=None, save_best='coco/mAP', rule='greater')
 
 
 def test_an_interval_that_never_saves_is_refused():

@@ -1,5 +1,6 @@
 """What a loop looks at before its first iteration."""
 
+import json
 import random
 import types
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
+from mmengine.structures import BaseDataElement, PixelData
 from torch import nn
 
 from mmkd.engine.loops.data_checks import check_data, check_unlabeled_given
@@ -119,6 +121,47 @@ def test_unlabeled_images_of_a_size_that_a_member_does_not_take(toolkit):
     with pytest.raises(ConfigError, match=message):
         check_data(model, odd, 'unlabeled_dataloader')
     check_data(segmenters(toolkit, type='individual'), odd, 'unlabeled_dataloader')  # not loaded
+
+
+def test_labeled_images_of_a_size_that_a_linked_member_does_not_take(toolkit):
+    sample = BaseDataElement(gt_sem_seg=PixelData(data=torch.zeros(1, 40, 45, dtype=torch.long)))
+    odd = Data([dict(inputs=torch.zeros(3, 40, 45, dtype=torch.uint8), data_samples=sample)])
+    odd.metainfo = dict(classes=('background', 'polyp'))
+    model = segmenters(toolkit, type='ml_p')
+    message = 'model.data_preprocessor: the first image of train_dataloader .*one of size and size'
+    with pytest.raises(ConfigError, match=message):
+        check_data(model, odd, 'train_dataloader')
+    model.data_preprocessor.size_divisor = 1
+    message = "train_dataloader: images of 45 x 40: 'student1' does not take them: .*divisible"
+    with pytest.raises(ConfigError, match=message):
+        check_data(model, odd, 'train_dataloader')
+    sample.gt_sem_seg.data[..., 0, 0] = 7
+    names = ['student1']
+    message = "label map of the first image has the value 7, the head of 'student1' tells 2 classes"
+    with pytest.raises(ConfigError, match=message):
+        check_data(segmenters(toolkit, type='individual'), odd, 'train_dataloader', names)
+    sample.gt_sem_seg.data[..., 0, 0] = 255  # ignored
+    check_data(segmenters(toolkit, type='individual'), odd, 'train_dataloader', names)
+
+
+def test_classes_that_a_coco_file_lacks(tmp_path):
+    """mmdet would give their places to the classes behind them."""
+    names = ['adenoma', 'serrated', 'other']
+    file = tmp_path / 'train.json'
+    categories = [dict(id=i, name=name) for i, name in enumerate(names)]
+    file.write_text(json.dumps(dict(categories=categories)))
+    data = Data([ITEM])
+    data.ann_file, data.backend_args, data.cat_ids = str(file), None, [1, 2]
+    data.metainfo = dict(classes=('adenmoa', 'serrated', 'other'))
+    message = f"metainfo.classes, {file}: unknown name 'adenmoa'; did you mean 'adenoma'"
+    with pytest.raises(ConfigError, match=f'train_dataloader.dataset.{message}'):
+        check_data(built(classes=3), data, 'train_dataloader', ['a'])
+    repeated = Data([ITEM])
+    repeated.metainfo, repeated.dataset = data.metainfo, data
+    with pytest.raises(ConfigError, match=f'val_dataloader.dataset.dataset.{message}'):
+        check_data(built(classes=3), repeated, 'val_dataloader', ['a'])
+    data.cat_ids, data.metainfo = [0, 1, 2], dict(classes=tuple(names))
+    check_data(built(classes=3), data, 'train_dataloader', ['a'])
 
 
 def test_links_on_unlabeled_images_need_a_loader(toolkit):

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmkd.engine.hooks import MemberHook
 from mmkd.models.distillers.member_spec import MemberSpec
+from mmkd.models.distillers.preprocessing import shared_preprocessor_config
 from mmkd.models.distillers.tap import moved
 from mmkd.utils.errors import ConfigError
 
@@ -303,6 +304,22 @@ def test_identical_networks_start_differently(toolkit):
         torch.equal(a, b)
         for a, b in zip(model.network('b').parameters(), again.network('b').parameters())
     )
+
+
+def test_the_shared_padding_serves_all_members():
+    def shared(*own):
+        configs = {f'm{i}': dict(data_preprocessor=dict(type='X', **p)) for i, p in enumerate(own)}
+        return shared_preprocessor_config(configs)
+
+    assert shared({}, dict(pad_size_divisor=32), dict(pad_size_divisor=12)).pad_size_divisor == 96
+    assert shared(dict(size=[64, 64]), dict(size=(64, 64))).size == [64, 64]
+    found = shared({}, dict(size_divisor=16, test_cfg=dict(size_divisor=16)))
+    assert found.size_divisor == found.test_cfg.size_divisor == 16
+    message = r'model.data_preprocessor: must be given, .* in size, .*: m0 \(64, 64\), m1 None'
+    with pytest.raises(ConfigError, match=message):
+        shared(dict(size=(64, 64)), dict(size_divisor=16))
+    with pytest.raises(ConfigError, match='they differ in test_cfg.size'):
+        shared(dict(test_cfg=dict(size=(64, 64))), {})
 
 
 def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
