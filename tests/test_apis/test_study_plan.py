@@ -5,6 +5,7 @@ import subprocess
 import pytest
 from small_study import small_study
 
+from mmkd.apis.study import plan as plan_module
 from mmkd.apis.study.plan import blob_hash
 from mmkd.apis.study.results import (
     check_arms,
@@ -103,6 +104,20 @@ def test_wrong_plans(study, old, new, message):
     load = study.write(old, new)
     with pytest.raises(ValueError, match=message):
         load()
+
+
+def test_changed_sources_are_noted_and_configs_are_not(monkeypatch):
+    """What a config says is in the hash of the run's config."""
+    asked = []
+
+    def git(folder, *arguments):
+        asked.append(arguments)
+        return 'abc' if arguments[0] == 'rev-parse' else '?? mmkd/new.py'
+
+    monkeypatch.setattr(plan_module, '_git', git)
+    assert plan_module.source_commit() == 'abc+changes'
+    assert asked[-1][:3] == ('status', '--porcelain', '--') and 'mmkd' in asked[-1]
+    assert 'configs' not in asked[-1]
 
 
 def test_runs_of_one_seed_are_pairs(study):

@@ -195,10 +195,13 @@ def blob_hash(path: Path) -> str:
 
 
 def source_commit() -> str:
-    """Return the commit of mmkd's sources, with '+changes' if files differ; '' without git."""
+    """Return the commit of mmkd's sources, with '+changes' if files differ; '' without git.
+
+    Configs are not asked for: the hash of a run's config is of all that they say.
+    """
     folder = Path(__file__).resolve().parents[3]
     commit = _git(folder, 'rev-parse', 'HEAD')
-    parts = [name for name in ('mmkd', 'tools', 'configs') if (folder / name).is_dir()]
+    parts = [name for name in ('mmkd', 'tools') if (folder / name).is_dir()]
     changed = commit and _git(folder, 'status', '--porcelain', '--', *parts)
     return commit + '+changes' * bool(changed)
 
