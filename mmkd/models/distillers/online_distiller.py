@@ -82,7 +82,7 @@ class OnlineDistiller(BaseModel):
         ensemble: `members` (default: the students) and the arguments of the task's ensemble.
         mixer: Config of what mixes the images of a labeled batch (`MetaMixer`). Default: none.
         strong_view: Config of what makes the strong view of unlabeled images. Default:
-            `StrongView`.
+            `StrongView`; `SameView`: targets see them as their sources do.
         max_share: The most that the links of one target may make together, as a share of its own
             gradient, for links whose weight is a `GradientShare`. Default: no limit.
         task: Name of the task; found from the networks by default.

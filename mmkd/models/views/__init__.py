@@ -1,3 +1,4 @@
+from .same_view import SameView
 from .strong_view import Changed, StrongView
 
-__all__ = ['Changed', 'StrongView']
+__all__ = ['Changed', 'SameView', 'StrongView']

@@ -9,11 +9,11 @@ import torch
 pytest.importorskip('mmseg')
 from mmengine.registry import DefaultScope  # noqa: E402
 
-from mmkd.models.views import StrongView  # noqa: E402
+from mmkd.models.views import SameView, StrongView  # noqa: E402
 from mmkd.utils.errors import ConfigError  # noqa: E402
 
 COUNTER = itertools.count()
-SAME = dict(type='StrongView', jitter=0, gray=0, blur=0)
+SAME = dict(type='SameView')
 PREPROCESSOR = dict(
     type='SegDataPreProcessor', size=(32, 32), mean=[120.0] * 3, std=[60.0] * 3, _scope_='mmseg'
 )
@@ -284,6 +284,22 @@ def test_strong_views_repeat_and_leave_other_streams_alone(toolkit):
     first, second = losses_of(one, make_batch()), losses_of(other, make_batch())
     for key, value in first.items():
         torch.testing.assert_close(second[key], value, rtol=0, atol=0)
+
+
+def test_the_same_view_is_the_weak_one(toolkit):
+    inputs = torch.rand(2, 3, 8, 8)
+    changed = SameView()(inputs, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    assert changed.inputs is inputs and changed.move(inputs) is inputs
+    members = dict(teacher=dict(training='ema', of='student1'), student1=unet(seed=1))
+    model = make(toolkit, members=members, sharing=dict(type='kd_p', on='both'), strong_view=SAME)
+    seen = []
+    for name in members:
+        backbone = model.network(name).backbone
+        backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    losses_of(model, make_batch())
+    assert sorted(map(len, seen)) == [3, 3, 4, 4]
+    unlabeled = [images for images in seen if len(images) == 4]
+    assert torch.equal(*unlabeled)
 
 
 def test_cutmix_moves_predictions_along_with_the_image():
