@@ -39,8 +39,9 @@ def check_data(model: nn.Module, dataset: Any, key: str, members: list[str] | No
     for name in members or []:
         if name not in distiller.specs:
             continue
-        count = distiller.task.num_classes(distiller.network(name))
-        _check_label_map(item, count, name, key)
+        network = distiller.network(name)
+        count = distiller.task.num_classes(network)
+        _check_label_map(item, network, count, name, key)
         if classes and count is not None and count != len(classes):
             shown = ', '.join(map(str, classes[:5])) + (', ...' if len(classes) > 5 else '')
             loop = f'{key.split("_")[0]}_cfg.members'
@@ -106,16 +107,19 @@ def _check_categories(dataset: Any, key: str) -> None:
         choose(name, names, f'{key}.metainfo.classes, {file}')
 
 
-def _check_label_map(item: Any, count: int | None, name: str, key: str) -> None:
+def _check_label_map(item: Any, network: Any, count: int | None, name: str, key: str) -> None:
     """Raise a ConfigError if the first label map has a class that a member's head lacks."""
     labels = getattr(getattr(item['data_samples'], 'gt_sem_seg', None), 'data', None)
     if count is None or labels is None:
         return
-    greatest = int(labels[labels != IGNORED].max()) if bool((labels != IGNORED).any()) else 0
-    if greatest >= max(count, 2):  # one output tells polyp from background
+    own = [getattr(module, 'ignore_index', None) for module in network.modules()]
+    ignored = {IGNORED, *(value for value in own if isinstance(value, int) and value >= 0)}
+    wrong = sorted(set(labels.unique().tolist()) - ignored - set(range(max(count, 2))))
+    if wrong:  # one output tells two classes apart
         raise ConfigError(
-            f'{key}: the label map of the first image has the value {greatest}, the head of '
-            f'{name!r} tells {count} classes apart (0 to {count - 1}; {IGNORED} is ignored)'
+            f'{key}: the label map of the first image has the value {wrong[-1]}, the head of '
+            f'{name!r} tells {count} classes apart (0 to {count - 1}; '
+            f'{", ".join(map(str, sorted(ignored)))} is ignored)'
         )
 
 

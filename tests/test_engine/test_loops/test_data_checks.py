@@ -142,6 +142,9 @@ def test_labeled_images_of_a_size_that_a_linked_member_does_not_take(toolkit):
         check_data(segmenters(toolkit, type='individual'), odd, 'train_dataloader', names)
     sample.gt_sem_seg.data[..., 0, 0] = 255  # ignored
     check_data(segmenters(toolkit, type='individual'), odd, 'train_dataloader', names)
+    model = segmenters(toolkit, type='individual')
+    sample.gt_sem_seg.data[..., 0, 0] = model.network('student1').decode_head.ignore_index = 9
+    check_data(model, odd, 'train_dataloader', names)
 
 
 def test_classes_that_a_coco_file_lacks(tmp_path):
