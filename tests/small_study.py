@@ -10,7 +10,6 @@ model = dict(
     members=dict(
         teacher=dict(seed=0, checkpoint='t.pth'), student1=dict(seed=1), student2=dict(seed=2)
     ),
-    ensemble=dict(members=['student1', 'student2']),
 )
 data = dict(subset=dict(seed=0), order=[dict(seed=0)])
 randomness = dict(seed=0)

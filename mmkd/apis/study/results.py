@@ -286,7 +286,7 @@ def _check_members(plan: Plan, arm: str, cfg: Config) -> None:
     if not members:
         return
     averages = [f'{name}_ema' for name in members]  # that presets add
-    known = [*members, *averages, *(['ensemble'] if model.get('ensemble') is not None else [])]
+    known = [*members, *averages, 'ensemble']
     for key in expected_metrics(plan, arm):
         member = key.removesuffix(f'/{plan.metric}')
         choose(member, known, f'arms.{arm}: a member whose figure is compared')
