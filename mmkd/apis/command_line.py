@@ -405,6 +405,8 @@ def check_optimizers(cfg: Config) -> None:
 
 
 def _is_of_one_network(name: str, cfg: Config) -> bool:
+    if name.rpartition('.')[2] == 'MemberOptimWrapperConstructor':
+        return False  # before a search that imports whole toolboxes
     from mmengine.optim import DefaultOptimWrapperConstructor
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
