@@ -132,6 +132,8 @@ def _check_size(model: Any, item: Any, key: str) -> None:
             return  # they may give another size
         links = [link for link in getattr(model, 'links', None) or () if link.spec.weight != 0]
     ends = {name for link in links for name in (*link.source, link.target)}
+    if labeled:  # a frozen member may keep what it reads: it runs in the training alone
+        ends = {name for name in ends if model.specs[name].training == 'online'}
     if not ends:
         return
     with seeded(0):
