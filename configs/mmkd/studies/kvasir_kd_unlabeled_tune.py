@@ -7,8 +7,7 @@ _images = _base_.train_dataloader.dataset.dataset
 _unlabeled_images = _base_.unlabeled_dataloader.dataset.dataset
 _held_out = dict(type='mmkd.LabeledSubset', count=100, seed=2026)
 model = dict(
-    members=dict(teacher=dict(checkpoint='work_dirs/studies/kvasir_teacher_tune/epoch_16.pth')),
-    sharing=dict(on='both'),
+    members=dict(teacher=dict(checkpoint='work_dirs/studies/kvasir_teacher_tune/epoch_16.pth'))
 )
 train_dataloader = dict(
     dataset=dict(dataset=dict(_delete_=True, **_held_out, complement=True, dataset=_images))

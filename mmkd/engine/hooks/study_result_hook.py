@@ -97,7 +97,7 @@ class StudyResultHook(Hook):
 def frozen_digests(model: Any) -> dict[str, str]:
     """Return the digest of each frozen member's weights, by name."""
     model = model.module if is_model_wrapper(model) else model
-    members = getattr(model, 'members', None)
+    members: Any = getattr(model, 'members', None)
     return members.frozen_digests() if hasattr(members, 'frozen_digests') else {}
 
 
