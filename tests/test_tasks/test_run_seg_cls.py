@@ -11,6 +11,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain')
 import conftest  # noqa: E402
 from mmengine.config import Config  # noqa: E402
-from mmengine.registry import MODELS  # noqa: E402
+from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
@@ -109,7 +110,11 @@ def tool(name):
 
 
 def call(name, *arguments, cwd):
-    """Run a tool in this process, which has all imports: the output, exit status and messages."""
+    """Run a tool in this process, which has all imports: the output, exit status and messages.
+
+    mmengine's default scopes are set aside, as in a new process: two runners of one name and
+    second would share one.
+    """
     out, err = io.StringIO(), io.StringIO()
     status = 0
     with (
@@ -118,6 +123,7 @@ def call(name, *arguments, cwd):
         contextlib.redirect_stderr(err),
     ):
         patch.chdir(cwd)
+        patch.setattr(DefaultScope, '_instance_dict', OrderedDict())
         patch.setattr(sys, 'argv', [str(tool(name)), *map(str, arguments)])
         try:
             runpy.run_path(str(tool(name)), run_name='__main__')
