@@ -1,5 +1,6 @@
 """Running a study: what is trained, what is not trained again, and how it ends."""
 
+import gc
 import json
 import os
 import signal
@@ -210,6 +211,7 @@ def start_and_hang(study):
     plan = study.write(*HANG)()
     pid = os.fork()
     if pid == 0:
+        gc.freeze()  # as in tests/test_tools/test_study.py
         # A background job of a shell script, as these tests may be, starts with SIGINT ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
