@@ -1,5 +1,6 @@
 """The reports in docs/studies are those of the results beside them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,19 @@ STUDIES = sorted(path.parent for path in (ROOT / 'docs/studies').glob('*/results
 def test_a_report_is_that_of_its_results(folder):
     text = to_markdown(report_blocks(summarize(load_plan(folder / 'plan.py'))))
     assert (folder / 'report.md').read_text() == text
+
+
+def test_the_results_of_the_readme_are_those_of_the_reports():
+    text = (ROOT / 'README.md').read_text()
+    rows = [line for line in text.splitlines() if line.startswith('|') and 'report.md)' in line]
+    assert len(rows) > 5
+    for row in rows:
+        *_, alone, taught, gain, minutes, _ = (cell.strip(' *') for cell in row.split('|'))
+        mean, low, high, report = re.fullmatch(
+            r'\[(\S+) \((\S+) to (\S+)\)\]\((\S+)\)', gain
+        ).groups()
+        written = (ROOT / report).read_text()
+        for shown in (f' {mean} | {low} to {high} |', f'| {alone} |', f'| {taught} |'):
+            assert shown in written, row
+        for shown in filter(None, minutes.split(', ')):
+            assert re.search(rf'\| {shown} ± \S+ \| \d+ \|', written), row
