@@ -243,3 +243,17 @@ def test_the_citation_has_the_version():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert citation['version'] == assigned('mmkd/version.py', '__version__')
     assert f'## {citation["version"]}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_examples_are_a_section_that_the_reference_knows():
+    named = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / 'mmkd').rglob('*.py'))
+        if re.search(r'(?m)^ *Example:$', path.read_text())
+    ]
+    assert not named, "mkdocstrings shows 'Examples:' as code, 'Example:' as a quotation"
+
+
+def test_the_check_of_the_documentation_sees_warnings():
+    (command,) = re.findall(r'mkdocs build.*', (ROOT / 'tools/run_tests.sh').read_text())
+    assert '--strict' in command and '--quiet' not in command

@@ -17,7 +17,8 @@ if [ "${1:-}" = --checks ]; then
     "$PY" -m ruff format --check .
     "$PY" -m mypy
     "$VENV/bin/lint-imports"
-    NO_MKDOCS_2_WARNING=1 "$PY" -m mkdocs build --strict --quiet
+    # Not --quiet: --strict would see no warning.
+    NO_MKDOCS_2_WARNING=1 "$PY" -m mkdocs build --strict
 fi
 # One process a core; the small networks of the tests gain nothing from more threads. loadfile: what a
 # file sets up is set up once; the longest files come first (tests/conftest.py).

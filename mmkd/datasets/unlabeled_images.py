@@ -33,7 +33,7 @@ class UnlabeledImages(CheckedData, BaseDataset):
         ConfigError: If label maps are among the images, which would be taken for images. Later, if
             an image cannot be used, or a step of the pipeline looks for labels.
 
-    Example:
+    Examples:
         >>> pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
         >>> cfg = dict(type='mmkd.UnlabeledImages', data_root='frames/', pipeline=pipeline)
     """

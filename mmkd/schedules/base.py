@@ -13,7 +13,7 @@ class Schedule:
     in `mmkd.registry.SCHEDULES`. If its `value` names `max_iters`, it gets that number, too: None
     where there is no training (`tools/benchmark.py`, a model by itself).
 
-    Example:
+    Examples:
         >>> @SCHEDULES.register_module()
         ... class Square(Schedule):
         ...     def value(self, progress: float) -> float:

@@ -35,7 +35,7 @@ class Task(ABC):
         mixing: What mixers need, None for a task that mixers do not know.
         drawing: What pictures need, None for a task without pictures.
 
-    Example:
+    Examples:
         >>> @TASKS.register_module('pose')
         ... class PoseTask(Task):
         ...     @classmethod

@@ -25,7 +25,7 @@ class TaskDrawing(ABC):
     Args:
         task: The task.
 
-    Example:
+    Examples:
         >>> class PoseDrawing(TaskDrawing):
         ...     def draw(self, canvas, size, sample, color, metainfo):
         ...         canvas.draw_points(scaled(sample.pred_instances.keypoints, size), colors=color)

@@ -29,7 +29,7 @@ class TaskMixing(ABC):
         mixes_features: Whether a mixer may mix inside the networks, not at the input only.
         cuts_gt: Whether `paste` takes the ground truth along, so that classes may differ.
 
-    Example:
+    Examples:
         >>> class PoseMixing(TaskMixing):
         ...     gt_argument = 'batch_data_samples'
         ...

@@ -24,7 +24,7 @@ def clone_samples(data_samples: Sequence[Sample]) -> list[Sample]:
     Returns:
         One copy per image. Tensors are cloned, what can change is deep-copied.
 
-    Example:
+    Examples:
         >>> own = clone_samples(data_samples)
         >>> own[0].gt_instances.bboxes.mul_(2)  # data_samples[0] keeps its boxes
     """

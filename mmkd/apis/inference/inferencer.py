@@ -91,7 +91,7 @@ class MemberInferencer(BaseInferencer):
         ConfigError: If files are missing or do not fit together, or for a device that cannot be
             used.
 
-    Example:
+    Examples:
         >>> inferencer = MemberInferencer('work_dirs/run/epoch_20.pth', members=['student1'])
         >>> result = inferencer('images/', batch_size=8)
         >>> result['predictions'][0]['student1']['bboxes']

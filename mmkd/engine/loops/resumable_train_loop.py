@@ -96,13 +96,12 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
     Args:
         runner: The Runner.
         dataloader: Loader of the training data, or its config.
-        max_epochs: Epochs to train.
         unlabeled_dataloader: Loader of unlabeled images, or its config. Default: the config's
             top-level `unlabeled_dataloader`, if it has one.
         views: Views of each image: in pass e through the data its augmentation draws what it drew
             in pass e % views, so that a frozen member with `cache_mb` need not run on it again.
             Default: None, another view in each pass.
-        **kwargs: As mmengine's `EpochBasedTrainLoop`.
+        **kwargs: As mmengine's `EpochBasedTrainLoop`: `max_epochs` to train, `val_interval`, ...
 
     Raises:
         ConfigError: If a loader gives no batch, or if a checkpoint cannot go on with these data.
@@ -156,11 +155,10 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
     Args:
         runner: The Runner.
         dataloader: Loader of the training data, or its config.
-        max_iters: Iterations to train.
         unlabeled_dataloader: Loader of unlabeled images, or its config. Default: the config's
             top-level `unlabeled_dataloader`, if it has one.
         views: As for `ResumableTrainLoop`.
-        **kwargs: As mmengine's `IterBasedTrainLoop`.
+        **kwargs: As mmengine's `IterBasedTrainLoop`: `max_iters` to train, `val_interval`, ...
 
     Raises:
         ConfigError: If a loader gives no batch, if a checkpoint cannot go on with these data, or if

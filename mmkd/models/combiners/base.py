@@ -17,7 +17,7 @@ class Combiner(nn.Module):
     The link fills in `in_channels` (of the target's value) and `out_channels` (of the first
     source's) where the constructor names them.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mmkd.models.combiners import Combiner
         >>> from mmkd.registry import MODELS

@@ -41,7 +41,7 @@ class MeanProbability(Combiner):
     Raises:
         ConfigError: For wrong arguments, and sources that differ in classes or positions.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mmkd.models.combiners import MeanProbability
         >>> sources = [torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.3, 0.7]]).log()]

@@ -39,7 +39,7 @@ class Connector(nn.Module):
         fitted: Whether that is done, also by a run that was resumed; True where nothing is to be
             fitted.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mmkd.models.connectors import Connector
         >>> from mmkd.registry import MODELS

@@ -94,8 +94,9 @@ class OnlineDistiller(BaseModel):
         compile: Whether torch.compile makes the members' and links' forwards faster, or its
             options. Where it does not work a warning says why, and they run as they are.
         data_preprocessor: Shared preprocessing. Default: the first member's.
-        backbone, pretrained, train_cfg: Nothing, or empty. MMDetection's `init_detector` asks each
-            model's config for the first, MMSegmentation's `init_model` sets the others.
+        backbone: Nothing, or empty: MMDetection's `init_detector` asks each model's config for it.
+        pretrained: Nothing, or empty: MMSegmentation's `init_model` sets it.
+        train_cfg: The same.
 
     Raises:
         ConfigError: At build, for whatever does not fit together: key, value and what is valid.

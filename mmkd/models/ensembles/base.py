@@ -11,7 +11,7 @@ class Ensemble(nn.Module, ABC):
     A task builds its ensemble in `Task.build_ensemble`; a project's own is registered in
     `mmkd.registry.MODELS`.
 
-    Example:
+    Examples:
         >>> @MODELS.register_module()
         ... class BestMember(Ensemble):
         ...     def fuse_samples(self, samples):

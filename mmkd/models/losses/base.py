@@ -27,7 +27,7 @@ class DistillationLoss(nn.Module):
     float32, also under autocast; it is never negative; and it depends neither on the batch size
     nor on the resolution.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mmkd.models.losses import DistillationLoss
         >>> from mmkd.registry import MODELS

@@ -41,7 +41,7 @@ class KLDivergence(DistillationLoss):
         ConfigError: For wrong arguments, logits whose shapes differ, and one class with `softmax`
             or `standardize`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mmkd.models.losses import KLDivergence
         >>> target, source = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]])

@@ -57,7 +57,7 @@ class PseudoLabel(DistillationLoss):
     Raises:
         ConfigError: For wrong arguments, logits whose classes differ, and Dice of vectors.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from mmkd.models.losses import PseudoLabel
         >>> target, source = torch.zeros(2, 2), torch.tensor([[0.0, 0.1], [9.0, 0.0]])

@@ -47,7 +47,7 @@ class Mixer(ABC):
     Raises:
         ConfigError: If mixers do not know the task, or the preprocessor mixes already.
 
-    Example:
+    Examples:
         >>> @MODELS.register_module()
         ... class FlipMixer(Mixer):
         ...     def __init__(self, task, networks, preprocessor, prob=0.5):

@@ -34,7 +34,7 @@ class WeightRule(nn.Module):
         interval: Iterations between measurements.
         momentum: Weight of the old value in the running means. Early means are plain averages.
 
-    Example:
+    Examples:
         >>> @MODELS.register_module()
         ... class Softer(WeightRule):
         ...     def factor(self) -> float:
