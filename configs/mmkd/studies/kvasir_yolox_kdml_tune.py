@@ -10,7 +10,7 @@ train_dataloader = dict(
 unlabeled_dataloader = dict(
     dataset=dict(dataset=dict(_delete_=True, **_held_out, complement=True, dataset=_weak))
 )
-val_pipeline = [  # CocoMetric takes the boxes from the images, not from the whole list's file
+_pipeline = [  # CocoMetric takes the boxes from the images, not from the whole list's file
     dict(step, meta_keys=(*step['meta_keys'], 'instances')) if 'meta_keys' in step else step
     for step in _base_.val_pipeline
 ]
@@ -18,7 +18,7 @@ val_dataloader = dict(
     dataset=dict(
         _delete_=True,
         **_held_out,
-        dataset=dict(_images, pipeline=val_pipeline, test_mode=True),
+        dataset=dict(_images, pipeline=_pipeline, test_mode=True),
     )
 )
 test_dataloader = val_dataloader
