@@ -263,6 +263,13 @@ def unformatted_configs(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope='module', autouse=True)
+def light_collections():
+    """Let collections, one for each data set that MMEngine builds, pass over what is there before."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def fresh_state():
     """Each test starts from seed 0, mmdet's scope and an empty message hub."""
