@@ -1,5 +1,5 @@
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -191,14 +191,19 @@ class BatchStream:
         self.batches.epoch, self.batches.skip = epoch, skip
         return iter(self.loader)
 
-    def endless(self, position: int = 0) -> Iterator[Any]:
+    def endless(self, position: int = 0) -> Generator[Any]:
         """Yield batches without end, from batch number `position` of the whole stream on."""
         epoch = 0
-        if not isinstance(self.batches.sampler, InfiniteSampler):  # its one epoch has no end
+        if not self.is_endless:
             epoch, position = divmod(position, len(self))
         while True:
             yield from self.epoch(epoch, position)
             epoch, position = epoch + 1, 0
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether one epoch has no end."""
+        return isinstance(self.batches.sampler, InfiniteSampler)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the batches depend on, for a checkpoint."""
@@ -232,6 +237,14 @@ class BatchStream:
         self.dataset.__dict__['draw_seed'] = state['seed']
         if state['sampler_seed'] is not None and hasattr(self.batches.sampler, 'seed'):
             self.batches.sampler.seed = state['sampler_seed']
+
+
+def end_workers(loader: DataLoader) -> None:
+    """End a loader's persistent workers; its next iterator starts new ones.
+
+    Left to the garbage collector together with its pipes, each is waited for five seconds.
+    """
+    object.__setattr__(loader, '_iterator', None)
 
 
 def shared_seed(runner: Runner) -> int:

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from mmengine.hooks import CheckpointHook, LoggerHook
@@ -12,7 +12,7 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 from mmkd.utils.original_stack import no_early_batches
 
-from .batch_stream import loader_config, training_streams
+from .batch_stream import end_workers, loader_config, training_streams
 from .data_checks import check_data, check_unlabeled_given
 
 
@@ -61,7 +61,7 @@ class _Resumable:
             if name in self.streams:
                 self.streams[name].load_state_dict(saved)
 
-    def _unlabeled(self) -> Iterator[Any] | None:
+    def _unlabeled(self) -> Generator[Any] | None:
         """Return the unlabeled batches from the iteration that is due, None if there are none."""
         stream = self.streams.get('unlabeled')
         if stream is None:
@@ -71,6 +71,17 @@ class _Resumable:
             self.runner.logger.info('No link acts on unlabeled images: they are not loaded')
             return None
         return stream.endless(self._iter)
+
+    def _end(self, *batches: Generator[Any] | None) -> None:
+        """Let go of the batches, and end the workers that load them."""
+        for each in batches:
+            if each is not None:
+                each.close()
+        loaders = [stream.loader for stream in self.streams.values()]
+        if self.runner.val_loop is not None:
+            loaders.append(self.runner.val_loop.dataloader)
+        for loader in loaders:
+            end_workers(loader)
 
     def _validate(self, done: int, total: int) -> None:
         """Validate if it is due after `done` of `total` epochs (or iterations)."""
@@ -114,9 +125,12 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
             # The run that is resumed may have been killed before its results were safe.
             self._validate(self._epoch, self._max_epochs)
         self.unlabeled = self._unlabeled()
-        while self._epoch < self._max_epochs and not self.stop_training:
-            self.run_epoch()
-            self._validate(self._epoch, self._max_epochs)
+        try:
+            while self._epoch < self._max_epochs and not self.stop_training:
+                self.run_epoch()
+                self._validate(self._epoch, self._max_epochs)
+        finally:
+            self._end(self.unlabeled)
         self.runner.call_hook('after_train')
         return self.runner.model
 
@@ -139,6 +153,8 @@ class ResumableTrainLoop(_Resumable, EpochBasedTrainLoop):
         batches = self.streams['labeled'].epoch(self._epoch, skip) if skip < length else iter(())
         for idx, batch in zip(range(skip, length), batches):
             self.run_iter(idx, _joined(batch, self.unlabeled))
+        if not self.streams['labeled'].is_endless:
+            next(batches, None)  # to its end: a batch sampler may have something to clear there
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
@@ -174,10 +190,13 @@ class ResumableIterTrainLoop(_Resumable, IterBasedTrainLoop):
         if self._iter:
             # The run that is resumed may have been killed before its results were safe.
             self._validate(self._iter, self._max_iters)
-        while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
-            self.run_iter(_joined(next(batches), unlabeled))
-            self._validate(self._iter, self._max_iters)
+        try:
+            while self._iter < self._max_iters and not self.stop_training:
+                self.runner.model.train()
+                self.run_iter(_joined(next(batches), unlabeled))
+                self._validate(self._iter, self._max_iters)
+        finally:
+            self._end(batches, unlabeled)
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model

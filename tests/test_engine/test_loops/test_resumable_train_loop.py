@@ -1,5 +1,6 @@
 """The batches that a training sees: draws, unlabeled images, exact resuming; with a toy model."""
 
+import multiprocessing
 import random
 import types
 
@@ -31,6 +32,14 @@ class DrawingDataset(Dataset):
     def __getitem__(self, index):
         draws = [random.random(), float(np.random.rand()), torch.rand(()).item()]
         return dict(inputs=torch.tensor([float(self.offset + index), *draws], dtype=torch.float64))
+
+
+@DATASETS.register_module(force=True)
+class WideDataset(DrawingDataset):
+    """The same, of images that are all wider than high."""
+
+    def get_data_info(self, index):
+        return dict(width=2, height=1)
 
 
 @MODELS.register_module(force=True)
@@ -235,6 +244,33 @@ def test_iterations_pass_over_the_data_anew_each_time(tmp_path):
     passes = [indices[:10], indices[10:20], indices[20:30]]
     assert all(sorted(one) == list(range(10)) for one in passes)
     assert passes[0] != passes[1] != passes[2]
+
+
+def test_a_batch_sampler_that_keeps_a_bucket_gives_each_image_once_an_epoch(tmp_path):
+    """MMDetection's sampler by aspect ratio clears the last full bucket when it is asked on."""
+    labeled = loader(6, batch_sampler=dict(type='mmdet.AspectRatioBatchSampler'))
+    labeled['dataset']['type'] = 'WideDataset'
+    seen = seen_by(make_runner(tmp_path / 'whole', labeled=labeled))
+    indices = torch.cat([batches['labeled'][:, 0] for batches in seen]).tolist()
+    assert all(sorted(indices[i : i + 6]) == list(range(6)) for i in (0, 6, 12))
+    broken = make_runner(
+        tmp_path / 'broken', labeled=labeled, custom_hooks=[dict(type='InterruptHook', iteration=3)]
+    )
+    with pytest.raises(Interrupt):
+        broken.train()
+    cut = str(tmp_path / 'broken/cut.pth')
+    resumed = make_runner(tmp_path / 'broken', labeled=labeled, resume=True, load_from=cut)
+    assert equal(seen, broken.model.seen + seen_by(resumed))
+
+
+@pytest.mark.parametrize('loop', [None, ITERATIONS])
+def test_no_worker_outlives_the_training(tmp_path, loop):
+    before = set(multiprocessing.active_children())
+    options = dict(workers=2, persistent=True)
+    loaders = dict(unlabeled=loader(7, **options), labeled=loader(**options))
+    runner = make_runner(tmp_path, loop=loop, **loaders)
+    assert len(seen_by(runner)) == 12
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_the_original_mmengine_begins_no_batches_early(tmp_path, monkeypatch):
