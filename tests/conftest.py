@@ -265,7 +265,7 @@ def unformatted_configs(tmp_path_factory):
 
 @pytest.fixture(scope='module', autouse=True)
 def light_collections():
-    """Let collections, one for each data set that MMEngine builds, pass over what is there before."""
+    """Let collections (one for each data set that is built) pass over what is there before."""
     gc.collect()
     gc.freeze()
 

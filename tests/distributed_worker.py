@@ -355,6 +355,15 @@ def gradients_are_all_that_is_reduced():
         assert reduced.bytes == least + 4 * len(trained) * in_turns, (reduced.bytes, least)
 
 
+def queries_learn(rank):
+    """Transformers sum what they need over the ranks after their queries are paired."""
+    from mmkd.apis.detector_pairs import batch, build, step
+
+    terms = step(build('DAB-DETR', 'DAB-DETR'), batch(seed=rank))
+    links = [value for key, value in terms.items() if '[' in key]
+    assert len(links) == 2 and all(0 < value < float('inf') for value in links), terms
+
+
 def main():
     from mmkd.utils.distributed import init_cpu_distributed
     from mmkd.utils.light_imports import light_imports
@@ -378,6 +387,7 @@ def main():
     buffers_are_shared(rank, world)
     if world == 2:
         gradients_are_all_that_is_reduced()
+        queries_learn(rank)
     if rank == 0:
         torch.save(results, sys.argv[1])
 

@@ -60,6 +60,18 @@ def autocast_enabled(device_type: str) -> bool:
         return torch.is_autocast_cpu_enabled() if cpu else torch.is_autocast_enabled()
 
 
+def autocasts_to_float16(device_type: str) -> bool:
+    """Return whether operators of a device (`cpu`, `cuda`) run in float16 under autocast."""
+    if not autocast_enabled(device_type):
+        return False
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(device_type) == torch.float16
+    cpu = device_type == 'cpu'
+    return (
+        torch.get_autocast_cpu_dtype if cpu else torch.get_autocast_gpu_dtype
+    )() == torch.float16
+
+
 @contextmanager
 def no_early_batches() -> Iterator[None]:
     """Let mmengine's training loop by iterations be built without its iterator over the loader.

@@ -119,6 +119,12 @@ class Link(nn.Module):
             cfg = dict(dict(type='NegativeTransferGuard'), **cfg)
             self.guard = build_checked(MODELS, cfg, f'{spec.key}.guard')
             self._check_guard(target)
+        if (self.rule or self.guard) and not getattr(self.loss, 'through_tap', True):
+            raise ConfigError(
+                f'{spec.key}: the gradient of {loss_cfg} is not at the tap, so no weight rule or '
+                'guard can measure it there; what works: a number as weight and no guard'
+                + (", or queries='matched'" if hasattr(self.loss, 'queries') else '')
+            )
         self.terms = self._try(target, sources, probe)
         self.context_names = {*self._loss_names, *self._combiner_names}
         for chain in (*self.connectors, *self.source_connectors):
@@ -442,7 +448,11 @@ class Link(nn.Module):
         return value if isinstance(value, WithTerms) else (value, {})
 
     def products(
-        self, loss: Tensor, raw: Sequence[Tensor], task: Sequence[Tensor], comparable: bool
+        self,
+        loss: Tensor,
+        raw: Sequence[Tensor],
+        task: Sequence[Tensor],
+        images: tuple[int, int] | None = None,
     ) -> GradientProducts:
         """Compare the link's gradient at the target's tap with the task's, on this rank.
 
@@ -450,9 +460,9 @@ class Link(nn.Module):
             loss: Sum of the link's losses at factor 1.
             raw: The tapped tensors in the forward pass that the link used.
             task: The task's gradient at the tap, in the labeled forward pass.
-            comparable: Whether both passes are one.
+            images: See `products_of`.
         """
-        return products_of(task, tap_gradient(loss, raw), comparable, loss.device)
+        return products_of(task, tap_gradient(loss, raw), images, loss.device)
 
     def fit(self, found: Measurement) -> None:
         """Fit rule and guard to a measurement."""

@@ -360,8 +360,12 @@ class Links(nn.Module):
                 found[link][kind] = own = link(value, sources, context)
                 if compares and link not in products and link.measures(iteration):
                     loss = sum(own.losses.values(), batch.inputs.new_zeros(()))
+                    images = len(batches['labeled'].inputs), len(batch.inputs)
                     products[link] = link.products(
-                        loss, reading.raw, gradients[place], kind == 'labeled'
+                        loss,
+                        reading.raw,
+                        gradients[place],
+                        None if kind == 'labeled' else images,
                     )
                 if compares and link.projects:  # after the measurement, which is of the whole
                     bend(link.key, value, reading, gradients[place])

@@ -117,7 +117,8 @@ def sharing_links(
         weight: Factor of every link, or the config of a `WeightRule` for each
             (`dict(type='GradientShare', share=0.1)`), whose `share` the factors below multiply.
         tau: Temperature of the prediction loss. Default: that of the task's own loss, 3 for classes
-            of images and 1 elsewhere, mmkd's choice (the papers give none).
+            of images and 1 elsewhere, mmkd's choice (the papers give none). Where the loss is
+            another one (`prediction`, or `PseudoLabel` on unlabeled images), it has its own.
         schedule: Schedule of every link.
         kd_weight: Factor of links from the teacher (b of the KDML loss) and, for unlabeled images,
             from averages. Default: 1, mmkd's choice.
@@ -150,7 +151,7 @@ def sharing_links(
 
     Raises:
         ConfigError: For an unknown preset or member, a missing teacher, peers where there is one
-            student, or two weights that are both rules.
+            student, two weights that are both rules, or a `tau` that no loss takes.
     """
     choose(type, [*PRESETS, *UNLABELED_PRESETS], 'model.sharing.type')
     if on is None:
@@ -190,6 +191,11 @@ def sharing_links(
         cfg['weight'] = _scaled(own, factor)
         return cfg
 
+    if tau is not None and prediction is not None:
+        raise ConfigError(
+            f"model.sharing.tau: is of the task's own loss; got {tau} beside prediction="
+            f'{prediction}, to which it would have to be added'
+        )
     if peers is not None and 'P' not in kinds_of_peers(type):
         raise ConfigError(f'model.sharing.peers: {type} has no predictions of peers to combine')
     if UNLABELED_PRESETS.get(type, (False,) * 3)[2] and on != 'unlabeled':
@@ -198,7 +204,8 @@ def sharing_links(
             f'from itself; got {on!r}'
         )
     if type in UNLABELED_PRESETS:
-        return _unlabeled_links(link, type, students, task, prediction, kd_weight, ml_weight)
+        loss = _unlabeled_loss(type, task, tau) if prediction is None else prediction
+        return _unlabeled_links(link, type, students, loss, kd_weight, ml_weight)
     from_teacher, from_peers = PRESETS[type]
     if from_teacher:
         choose(teacher, members, f'model.sharing.teacher ({type} needs one)')
@@ -225,8 +232,7 @@ def _unlabeled_links(
     link: Any,
     type: str,
     students: Sequence[str],
-    task: Any,
-    prediction: dict[str, Any] | None,
+    loss: dict[str, Any],
     kd_weight: float,
     ml_weight: float,
 ) -> list[dict[str, Any]]:
@@ -248,10 +254,21 @@ def _unlabeled_links(
             links.append(dict(cfg, source_view='strong'))
         if oneself:
             links.append(link(student, student, '', 'self', kd_weight))
-    loss = prediction or task.default_loss('prediction')
-    if prediction is None and loss['type'] == 'KLDivergence':
-        loss = dict(type='PseudoLabel', **PSEUDO_LABELS.get(type, {}))
     return [{**cfg, 'tap': 'prediction', 'loss': loss} for cfg in links]
+
+
+def _unlabeled_loss(type: str, task: Any, tau: float | None) -> dict[str, Any]:
+    """Return the loss of a preset for unlabeled images, where the config gives none."""
+    own: dict[str, Any] = task.default_loss('prediction')
+    if own['type'] != 'KLDivergence':
+        return own if tau is None else dict(own, tau=tau)
+    loss = dict(type='PseudoLabel', **PSEUDO_LABELS.get(type, {}))
+    if tau is not None:
+        raise ConfigError(
+            f'model.sharing.tau: {type} has {loss}, without a temperature; got {tau}; what works: '
+            f"prediction=dict(type='PseudoLabel', mode='sharp', tau={tau})"
+        )
+    return loss
 
 
 def _scaled(weight: float | dict[str, Any], factor: float | dict[str, Any]) -> Any:

@@ -46,6 +46,11 @@ class DistillationLoss(nn.Module):
 
     forward: Callable[..., Tensor | dict[str, Tensor]]
 
+    @property
+    def through_tap(self) -> bool:
+        """Whether the loss is computed of what the tap has read, so that its gradient is there."""
+        return True
+
     def summed_weights(self, source: Any, mask: Tensor | None) -> list[Tensor]:
         """Return weights whose sum over all ranks `forward` needs, as far as they are known before.
 

@@ -104,7 +104,7 @@ class DenseDetectionLoss(DistillationLoss):
 
     def summed_weights(self, source: Any, mask: Tensor | None) -> list[Tensor]:
         """Return the source's scores, where it is on a grid of its own."""
-        return [_scores(source)] if hasattr(source, 'cls_logits') else []
+        return [_scores(source)] if hasattr(source, 'scores') else []
 
     def _mean(self, values: Tensor, weight: Tensor) -> Tensor:
         return (values * weight).sum() + self.background_weight * values.mean()

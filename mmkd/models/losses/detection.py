@@ -72,7 +72,8 @@ class DetectionLoss(DenseDetectionLoss):
         mask_weight: Factor of the masks' term at common places.
         queries: How those of two transformers meet: `matched` (Hungarian assignment) or `aligned`
             (both decoders run again from the source's boxes, as in KD-DETR, arXiv 2211.08071; see
-            `QueryPrediction`), for DAB-DETR, Deformable DETR and DINO.
+            `QueryPrediction`), for DAB-DETR, Deformable DETR and DINO; their gradient is not at
+            the tap, so the link's weight must be a number, without a guard.
         classes: Which of the source's classes is which of the target's, `{source's: target's}` by
             index, where the two have only some in common (a teacher of COCO: `{16: 0}`). The rest
             teaches nothing; with boxes, the target keeps the ground truth of classes that the
@@ -109,6 +110,11 @@ class DetectionLoss(DenseDetectionLoss):
         self.truth_weight, self.mask_weight = truth_weight, mask_weight
         self.queries = choose(queries, ('matched', 'aligned'), 'queries')
         self.classes = None if classes is None else _checked(classes)
+
+    @property
+    def through_tap(self) -> bool:
+        """Not for aligned queries: decoders run again for them."""
+        return self.queries != 'aligned'
 
     def forward(
         self,

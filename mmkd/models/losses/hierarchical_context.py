@@ -2,10 +2,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 from mmkd.models.losses.base import DistillationLoss
-from mmkd.models.utils.mask import apply_mask, weighted_mean
+from mmkd.models.utils.mask import apply_mask, know_totals, weighted_mean
 from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_integer
@@ -53,20 +54,38 @@ class HierarchicalContext(DistillationLoss):
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
             difference = target - source
-            weight = torch.ones_like(difference[:, 0]) if weight is None else weight
-            loss, factor, total = self._mean_square(difference, weight), 1.0, 1.0
-            for size in self.sizes:
-                if size >= min(target.shape[-2:]):
+            own = min(target.shape[-2:])
+            weights = [] if weight is None else [weight, *self._pooled_weights(weight, own)]
+            if get_world_size() > 1:
+                know_totals(weights)  # as many on all ranks, whatever the sizes of their maps
+            loss, factor, total = self._mean_square(difference, weights[:1]), 1.0, 1.0
+            for place, size in enumerate(self.sizes, 1):
+                if size >= own:
                     continue
                 factor /= 2
                 total += factor
-                pooled = F.adaptive_avg_pool2d(weight.unsqueeze(1), size)
-                tiny = torch.finfo(pooled.dtype).tiny
-                means = F.adaptive_avg_pool2d(difference * weight.unsqueeze(1), size)
-                means = means / pooled.clamp(min=tiny)
-                loss = loss + factor * self._mean_square(means, pooled.squeeze(1))
+                means = self._pooled(difference, weights[:1], size)
+                loss = loss + factor * self._mean_square(means, weights[place : place + 1])
             return loss / total
 
+    def _pooled_weights(self, weight: Tensor, own: int) -> list[Tensor]:
+        """Return the weights (N, k, k) of each pooled size; of those not below the map's own, 0."""
+        none = weight.new_zeros(1)
+        return [
+            F.adaptive_avg_pool2d(weight.unsqueeze(1), size).squeeze(1) if size < own else none
+            for size in self.sizes
+        ]
+
     @staticmethod
-    def _mean_square(difference: Tensor, weight: Tensor) -> Tensor:
-        return weighted_mean(difference.square().mean(1), weight)
+    def _pooled(difference: Tensor, weights: list[Tensor], size: int) -> Tensor:
+        """Return the means (N, C, k, k) of a map, weighted if there are weights."""
+        if not weights:
+            return F.adaptive_avg_pool2d(difference, size)
+        weight = weights[0].unsqueeze(1)
+        counted = F.adaptive_avg_pool2d(weight, size)
+        means = F.adaptive_avg_pool2d(difference * weight, size)
+        return means / counted.clamp(min=torch.finfo(counted.dtype).tiny)
+
+    @staticmethod
+    def _mean_square(difference: Tensor, weights: list[Tensor]) -> Tensor:
+        return weighted_mean(difference.square().mean(1), *weights)

@@ -6,6 +6,7 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
 from mmkd.utils.checks import check_integer, check_number
+from mmkd.utils.original_stack import autocasts_to_float16
 
 HALF_SCALES = (2.0**16, 2.0**8, 1.0)  # the first at which float16 does not overflow
 
@@ -113,13 +114,16 @@ class WeightRule(nn.Module):
 def tap_gradient(loss: Tensor, raw: Sequence[Tensor]) -> list[Tensor]:
     """Return the gradient of a scalar at the tapped tensors that need one; the graph is kept.
 
-    In float16 it is that of the scalar times a power of two, as a loss scaler would have it, since
-    a mean over many pixels leaves the range; what is returned is in float32 and unscaled.
+    In float16, of the tensors or of what autocast runs after them, it is that of the scalar times a
+    power of two, as a loss scaler would have it, since a mean over many pixels leaves the range;
+    what is returned is in float32 and unscaled.
     """
     wanted = [tensor for tensor in raw if tensor.requires_grad]
     if not wanted or not loss.requires_grad:
         return [torch.zeros_like(tensor) for tensor in wanted]
-    half = any(tensor.dtype == torch.float16 for tensor in wanted)
+    half = any(tensor.dtype == torch.float16 for tensor in wanted) or autocasts_to_float16(
+        wanted[0].device.type
+    )
     found: list[Tensor] = []
     for scale in HALF_SCALES if half else (1.0,):
         scaled = loss * scale if half else loss
@@ -142,7 +146,7 @@ class GradientProducts(NamedTuple):
 def products_of(
     task: Sequence[Tensor],
     link: Sequence[Tensor],
-    comparable: bool,
+    images: tuple[int, int] | None = None,
     device: torch.device | str = 'cpu',
 ) -> GradientProducts:
     """Return the gradients' squares and their product, summed over a tap's tensors.
@@ -150,19 +154,18 @@ def products_of(
     Args:
         task: The task's gradient at the tap's tensors.
         link: The link's.
-        comparable: Whether both are of the same images; else there is no cosine, and norms are
-            scaled to one image each.
+        images: Numbers of images that the task's and the link's are of, where these are different
+            images: there is no cosine then, and norms are scaled to one image each. Default: None,
+            both are of the same images.
         device: Where the sums are, the same for all links.
     """
     sums = torch.zeros(3, device=device)
     for place, (one, other) in enumerate(((task, task), (link, link), (task, link))):
-        for a, b in zip(one, other) if place < 2 or comparable else ():
+        for a, b in zip(one, other) if place < 2 or images is None else ():
             sums[place] += (a.float() * b.float()).sum()
-    if not comparable and task and link:  # the gradient of a mean over N images shrinks as N^-1/2
-        world = get_world_size()
-        sums[0] *= world * len(task[0])
-        sums[1] *= world * len(link[0])
-    return GradientProducts(sums, comparable)
+    if images is not None:  # the gradient of a mean over N images shrinks as N^-1/2
+        sums[:2] *= sums.new_tensor(images) * get_world_size()
+    return GradientProducts(sums, images is None)
 
 
 def measure(products: Sequence[GradientProducts]) -> list[Measurement | None]:

@@ -1,6 +1,7 @@
 import pytest
 
 from mmkd.models.distillers.sharing import PRESETS, sharing_links
+from mmkd.utils.errors import ConfigError
 
 # arXiv 2212.02931: what goes over T->S1, T->S2, S2->S1, S1->S2
 EXPECTED = {
@@ -28,8 +29,14 @@ class Losses:
         return dict(type=tap)
 
 
-def expand(members, **options):
-    return sharing_links(members, task=Losses(), **options)
+class Classes:
+    @staticmethod
+    def default_loss(tap):
+        return dict(type='KLDivergence')
+
+
+def expand(members, task=Losses, **options):
+    return sharing_links(members, task=task(), **options)
 
 
 @pytest.mark.parametrize('preset', EXPECTED)
@@ -97,6 +104,13 @@ def test_the_temperature_of_the_task_stays_where_none_is_given():
     assert losses[1.0] == dict(type='prediction', tau=1.0) and losses[4.0]['tau'] == 4.0
 
 
+def test_the_temperature_on_unlabeled_images_is_that_of_a_loss_that_has_one():
+    link, _ = expand(['a', 'b'], type='cps', tau=2.0)
+    assert link['loss'] == dict(type='prediction', tau=2.0)
+    with pytest.raises(ConfigError, match='tau: mean_teacher has .*without a temperature; got 2.0'):
+        expand(['a', 'b'], Classes, type='mean_teacher', tau=2.0)
+
+
 def test_complement_gives_each_student_both_kinds():
     links = expand(['teacher', 'a', 'b', 'c', 'd'], type='kdml_mixed_complement')
     for student in 'abcd':
@@ -117,6 +131,7 @@ def test_complement_gives_each_student_both_kinds():
         (['a', 'b'], dict(type='ml_f', weight=RULE, feature_weight=RULE), 'both rules'),
         (['a', 'b'], dict(type='ml_f', weight=2.0, feature_weight=dict(type='X')), 'no share'),
         (['a', 'b'], dict(type='ml_f', feature_weight='a'), 'model.sharing.feature_weight'),
+        (['a', 'b'], dict(type='ml_p', tau=2, prediction=dict(type='X')), 'tau: .* prediction='),
     ],
 )
 def test_wrong_presets(members, options, message):

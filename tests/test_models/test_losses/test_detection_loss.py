@@ -257,6 +257,10 @@ def test_queries_that_are_left_over_learn_nothing():
         assert gradient.abs().sum(-1).gt(0).sum(1).tolist() == [3, 3]
 
 
+def test_queries_have_no_weights_before_they_are_paired():
+    assert DetectionLoss().summed_weights(queries(), None) == []
+
+
 def test_boxes_of_queries_are_shares_of_each_images_own_size():
     source = QueryPrediction(
         torch.full((2, 1, 1), 3.0), torch.tensor([0.5, 0.5, 0.2, 0.4]).repeat(2, 1, 1)

@@ -13,7 +13,9 @@ from mmkd.models.losses import (
     NeuronSelectivity,
     RelationalKD,
     SimilarityPreserving,
+    hierarchical_context,
 )
+from mmkd.models.utils import mask as mask_module
 
 
 def sides(shape, other=None, seed=0):
@@ -141,6 +143,34 @@ def test_hierarchical_context():
     assert HierarchicalContext()(target, source).item() == pytest.approx(expected.item(), rel=1e-5)
     one = HierarchicalContext()(target[..., :1, :1], source[..., :1, :1])
     assert one.item() == pytest.approx(d[..., :1, :1].square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize('masked, expected', [(False, 0), (True, 1)])
+def test_all_ranks_sum_as_often_whatever_the_size_of_their_maps(masked, expected, monkeypatch):
+    sums = []
+    monkeypatch.setattr(mask_module, 'mean_over_ranks', lambda x: (sums.append(x.shape), x)[1])
+    monkeypatch.setattr(hierarchical_context, 'get_world_size', lambda: 2)
+    for height in (2, 3, 4, 5, 8):
+        mask = torch.ones(2, 1, height, 5) if masked else None
+        HierarchicalContext()(*sides((2, 3, height, 5)), mask=mask)
+        assert len(sums) == expected and len(set(sums)) == expected
+        sums.clear()
+
+
+def test_hierarchical_context_leaves_out_what_does_not_count():
+    target, source = sides((1, 2, 8, 8))
+    mask = torch.ones(1, 1, 8, 8)
+    mask[..., 4:] = 0
+    d = (target - source).double()
+    left = d[..., :4]
+    expected = left.square().mean()
+    for i, k in enumerate((4, 2, 1), 1):
+        step = 8 // k
+        rows = d.unflatten(2, (k, step)).mean(3)
+        cells = [rows[..., a : min(a + step, 4)].mean(-1) for a in range(0, 4, step)]
+        expected = expected + 0.5**i * torch.stack(cells).square().mean()
+    found = HierarchicalContext()(target, source, mask=mask)
+    assert found.item() == pytest.approx(expected.item() / 1.875, rel=1e-5)
 
 
 def test_fit_nets_is_the_mean_squared_error():

@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope
 
 from mmkd.models.distillers.link import bend, separate
 from mmkd.models.distillers.tap import Reading
-from mmkd.models.losses import DistillationLoss
+from mmkd.models.losses import DetectionLoss, DistillationLoss
 from mmkd.models.weights import GradientShare, NegativeTransferGuard
 from mmkd.models.weights.base import Measurement, measure, products_of, tap_gradient
 from mmkd.registry import MODELS
@@ -42,19 +42,19 @@ def test_norms_and_cosine_of_gradients():
         tap_gradient((x * torch.tensor([1.0, 0.0])).sum(), [x]),
         tap_gradient((x * torch.tensor([1.0, 1.0])).sum(), [x]),
     )
-    (found,) = measure([products_of(task, link, comparable=True)])
+    (found,) = measure([products_of(task, link)])
     assert found == pytest.approx((1.0, math.sqrt(2), 1 / math.sqrt(2)))
-    broken = products_of([task[0] * float('nan')], link, comparable=True)
+    broken = products_of([task[0] * float('nan')], link)
     assert measure([broken]) == [None]
-    assert measure([products_of(task, link, comparable=False), broken])[0].cosine is None
+    assert measure([products_of(task, link, images=(1, 1)), broken])[0].cosine is None
     assert measure([]) == []
 
 
 def test_norms_of_two_batches_are_compared_per_image():
     """The gradient of a mean over N images has a norm that shrinks with the root of N."""
-    few, many = (torch.ones(n, 5, requires_grad=True) for n in (4, 16))
-    task, link = (tap_gradient(x.mean(0).sum(), [x]) for x in (few, many))
-    (found,) = measure([products_of(task, link, comparable=False)])
+    few, many = (torch.ones(2, n, 5, requires_grad=True) for n in (4, 16))  # of two decoder layers
+    task, link = (tap_gradient(x.mean(1).sum(), [x]) for x in (few, many))
+    (found,) = measure([products_of(task, link, images=(4, 16))])
     assert found.task_norm == pytest.approx(found.link_norm)
 
 
@@ -83,6 +83,18 @@ def test_gradients_in_float16_keep_their_size(size):
     torch.testing.assert_close(found, 100 * size * x.detach().float(), rtol=2e-3, atol=0)
     (large,) = tap_gradient((x.float() * 300).sum(), [x])  # times 2^16 beyond float16
     torch.testing.assert_close(large, torch.full_like(large, 300.0))
+
+
+@pytest.mark.parametrize('size', [1e-3, 1e-9])
+def test_gradients_keep_their_size_where_float16_follows(size):
+    """A LayerNorm gives float32 under autocast, on which layers in float16 follow."""
+    x = torch.linspace(-1, 1, 64).requires_grad_()
+    with torch.autocast('cpu', dtype=torch.float16):
+        y = torch.nn.functional.linear(x, torch.eye(64))
+        assert y.dtype == torch.float16
+        (found,) = tap_gradient((y.float().square() * size * 50).sum(), [x])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, 100 * size * x.detach(), rtol=2e-3, atol=1e-5 * size)
 
 
 def test_batches_without_gradient_do_not_open_a_guard():
@@ -405,6 +417,19 @@ def test_projection_in_half_precision(dtype, scale):
     expected = against - (against * task).sum() / task.square().sum() * task
     assert (against * task).sum() < 0 and found.isfinite().all()
     assert (found - expected).norm() < 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize('what', [dict(weight=dict(type='GradientShare')), dict(guard='mute')])
+def test_what_cannot_be_measured_at_the_tap_is_refused(toolkit, what):
+    @MODELS.register_module(force=True)
+    class Elsewhere(MinusTask):
+        through_tap = False
+
+    link = dict(source='teacher', target='student1', tap='neck[0]', connector=None, **what)
+    members = toolkit.members(students=1, teacher=toolkit.yolox(seed=10))
+    with pytest.raises(ConfigError, match=r'links\[0\].*Elsewhere.* is not at the tap'):
+        toolkit.make_distiller(members=members, links=[dict(link, loss=dict(type='Elsewhere'))])
+    assert not DetectionLoss(queries='aligned').through_tap and DetectionLoss().through_tap
 
 
 def test_projection_is_refused_for_structured_taps(toolkit):
