@@ -31,8 +31,10 @@ class MemberHook(Hook):
       (`ResumableTrainLoop`) and gradients that are still accumulating. A resumed run goes on as an
       unbroken one would have. It is refused with other frozen members, or with other links that
       have weights, than those of the checkpoint.
-    - A frozen member that has the classes of the training data in another order is refused, and a
-      training loop of mmengine's where links act on unlabeled images, which it does not load.
+    - A new training measures its links anew, also from the weights of another one (`load_from`).
+    - A frozen member that has the classes of the training data in another order is refused; so are
+      a link with `only_if_better` of a member that validation does not measure, and a training loop
+      of mmengine's where links act on unlabeled images, which it does not load.
     - Hooks of the toolboxes that reach into the model act on each member (`EachMemberHook`).
 
     It runs before mmengine's EMAHook, which then averages updated members. With mmengine's own
@@ -64,6 +66,11 @@ class MemberHook(Hook):
         model = distiller_of(runner.model)
         meta = getattr(runner.train_loop.dataloader.dataset, 'metainfo', None) or {}
         model.members.check_classes(meta.get('classes') or ())
+        evaluated = getattr(runner.val_loop, 'names', None)
+        if evaluated is not None:
+            model.links.check_evaluated(evaluated)
+        if not runner._resume:
+            model.links.start_anew()
         saved = self.resumed.get(self.key)
         if saved is not None:
             states = saved.get('ranks', [saved])

@@ -275,6 +275,30 @@ class Links(nn.Module):
             link.source_is_worse = worse
             self.worse[index] = worse
 
+    def check_evaluated(self, names: Sequence[str]) -> None:
+        """Raise a ConfigError if links with `only_if_better` join members that are not evaluated.
+
+        Args:
+            names: The evaluated members.
+        """
+        for link in self:
+            for name in (link.target, *link.source) if link.spec.only_if_better else ():
+                if name not in names:
+                    raise ConfigError(
+                        f'{link.key}.only_if_better: {link.spec.only_if_better} of {name!r} is not '
+                        f'measured; expected it in val_cfg.members, which is {list(names)}'
+                    )
+
+    def start_anew(self) -> None:
+        """Forget what was measured of gradients and members, as a new training does."""
+        for link in self:
+            link.source_is_worse = False
+            for part in (link.rule, link.guard):
+                if part is not None:
+                    part.forget()
+        if 'worse' in self._buffers:
+            self.worse.zero_()
+
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(*args, **kwargs)
         worse_links = self.worse.tolist() if 'worse' in self._buffers else []

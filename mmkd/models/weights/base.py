@@ -102,6 +102,11 @@ class WeightRule(nn.Module):
         self._means = means.tolist()  # rounded as in the buffer: a resumed run goes on alike
         self.means.copy_(means)
 
+    def forget(self) -> None:
+        """Begin anew, as a new training from the weights of another one (`load_from`) does."""
+        self.means.zero_()
+        self._means = self.means.tolist()
+
     def factor(self) -> float:
         """Return the factor of the link's terms."""
         raise NotImplementedError

@@ -26,6 +26,7 @@ def runner(toolkit):
         logger=types.SimpleNamespace(warning=warnings.append),
         warnings=warnings,
         train_loop=loop(classes=('polyp', 'tool')),
+        val_loop=None,
         _resume=True,
     )
 
@@ -174,6 +175,38 @@ def test_links_learn_of_a_validation(runner, monkeypatch):
     assert told == [metrics, metrics]
     MemberHook().after_val_epoch(runner, {})
     assert len(told) == 2
+
+
+def test_links_begin_anew_from_the_weights_of_another_training(tmp_path):
+    """But go on where the training is resumed."""
+    rule, guard = dict(type='GradientShare'), dict(mode='mute', interval=1)
+    sharing = dict(type='kd_p', weight=rule, guard=guard, only_if_better='accuracy/top1')
+
+    def config(name, **changes):
+        cfg = light_config(tmp_path / name, **changes)
+        cfg.model.sharing = sharing
+        return cfg
+
+    first = Runner.from_cfg(config('first'))
+    first.train()
+    saved = str(tmp_path / 'first/epoch_2.pth')
+    for resume in (False, True):
+        runner = Runner.from_cfg(config(f'then{resume}', load_from=saved, resume=resume))
+        runner.load_or_resume()
+        runner.call_hook('before_train')
+        for link, of_first in zip(runner.model.links, first.model.links):
+            assert of_first.guard.measurements and of_first.rule.measurements
+            for part, other in ((link.rule, of_first.rule), (link.guard, of_first.guard)):
+                assert part.measurements == resume * other.measurements
+                assert part.means.tolist() == [resume * mean for mean in other.means.tolist()]
+            assert link.source_is_worse == (resume and of_first.source_is_worse)
+
+
+def test_a_member_that_is_not_measured_is_named_before_the_training(tmp_path):
+    cfg = light_config(tmp_path, val_cfg=dict(members=['student1', 'student2']))
+    cfg.model.sharing = dict(type='kd_p', only_if_better='accuracy/top1')
+    with pytest.raises(ConfigError, match="only_if_better: .* of 'teacher' is not measured; expec"):
+        Runner.from_cfg(cfg).train()
 
 
 @pytest.mark.usefixtures('unformatted_configs')
