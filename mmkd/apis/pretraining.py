@@ -25,6 +25,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmkd.apis.command_line import check_optimizers, load_config, merge_options
 from mmkd.engine.loops.batch_stream import seeded
 from mmkd.engine.loops.data_checks import check_data, check_unlabeled_given
+from mmkd.export.plain import OF_SEVERAL
 from mmkd.utils.checkpoint import only_weights
 from mmkd.utils.checks import check_arguments, choose
 from mmkd.utils.config_errors import naming_keys
@@ -44,8 +45,6 @@ OF_A_RUN = (
     'env_cfg',
     'model_wrapper_cfg',
 )
-# What a config of several members says of the others, and of images without labels.
-OF_SEVERAL = ('sharing', 'links', 'mixer', 'strong_view', 'max_share')
 
 
 class Pretraining:

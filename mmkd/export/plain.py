@@ -17,10 +17,16 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.optim_config import member_optim_config
 from mmkd.utils.roles import ensemble_of, students_of
 
-# What a member's preprocessing keeps of its own; the rest (padding) is the shared one it was
+from .metric_names import rename_for_ensemble, rename_for_member
+
+CHANNEL_ORDER = ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb')
+# What a member's preprocessing always keeps of its own; the rest (padding) is the shared one it was
 # trained and measured with.
-OWN_PREPROCESSING = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb', 'pad_value', 'pad_val')
-# What belongs to one run, or to the training of several members.
+NORMALIZATION = ('mean', 'std', *CHANNEL_ORDER)
+PADDING_VALUE = ('pad_value', 'pad_val')
+# What a config's model says of several members trained together; no ensemble needs it.
+OF_SEVERAL = ('sharing', 'links', 'mixer', 'strong_view', 'max_share')
+# What a config says, outside its model, of one run or of the training of several members.
 LEFT_OUT = (
     'work_dir',
     'launcher',
@@ -94,12 +100,20 @@ def self_contained(cfg: Config) -> None:
 
 
 def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> dict[str, Any]:
-    """Return the config of the member's network alone, with its preprocessing as measured."""
+    """Return the config of the member's network alone, with its preprocessing as measured.
+
+    Normalization is the member's own. Padding is the shared one's, its value too: there is one
+    batch for all. But where a member's normalization differs, `Renormalize` fills the padding with
+    the member's own value, which is then the plain network's; it is that of the normalized image
+    in either case, the same number in all channels.
+    """
     model: Any = copy.deepcopy(specs[name].config)
-    own = model.get('data_preprocessor') or {}
+    given = model.get('data_preprocessor')
+    own = given or {}
     shared = shared_preprocessor(cfg, specs)
     shared.pop('_scope_', None)
-    for key in OWN_PREPROCESSING if own else ():  # without its own, the shared one's were measured
+    # Without its own, the shared one's were measured.
+    for key in _own_preprocessing(shared, own) if given is not None else ():
         shared.pop(key, None)
         if key in own:
             shared[key] = own[key]
@@ -115,12 +129,38 @@ def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> 
     return model
 
 
+def _own_preprocessing(shared: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a member's preprocessing keeps of its own, see `plain_model_config`."""
+    if _normalization(shared) == _normalization(own):
+        return NORMALIZATION
+    return NORMALIZATION + PADDING_VALUE
+
+
+def _normalization(preprocessor: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what `Renormalize` compares of a preprocessor: channel order, mean and std."""
+    swaps = any(preprocessor.get(key) for key in CHANNEL_ORDER)
+    if preprocessor.get('mean') is None:
+        return swaps, (0, 0, 0), (1, 1, 1)
+    return swaps, _of_channels(preprocessor['mean']), _of_channels(preprocessor.get('std'))
+
+
+def _of_channels(values: Any) -> Any:
+    if not isinstance(values, list | tuple):
+        return values
+    return tuple(values) * 3 if len(values) == 1 else tuple(values)
+
+
 def plain_config(cfg: Config, name: str) -> Config:
     """Return a config of the member `name` (or `ensemble`) alone, with the data of `cfg`.
 
     A member's config names nothing of mmkd's: mmkd's metrics and hooks are left out. (But for a
     network that has no plain form, an `EfficientNetLite` with `upscale`; it imports mmkd.) The
     ensemble's is one of mmkd's, of its members, without links and mixer.
+
+    Where the best checkpoint, early stopping or a schedule waits for metrics of several, the
+    member's own stay, without its name. Where it has none, those of the ensemble, else of the first
+    member named, become its own. The ensemble's config waits for those of its members in the same
+    way.
 
     Raises:
         ConfigError: If there is no such member, or if something of mmkd's is left that has no plain
@@ -157,11 +197,10 @@ def plain_config(cfg: Config, name: str) -> Config:
         if 'member_constructor' in optim_wrapper:
             optim_wrapper['constructor'] = optim_wrapper.pop('member_constructor')
         plain.optim_wrapper = optim_wrapper
-    checkpoint: Any = (plain.get('default_hooks') or {}).get('checkpoint') or {}
-    best = checkpoint.get('save_best')
-    if isinstance(best, str):
-        member, _, metric = best.partition('/')
-        checkpoint['save_best'] = metric if member in (*specs, 'ensemble') else best
+    schedules = plain.get('param_scheduler')
+    if isinstance(schedules, dict) and 'type' not in schedules:  # each member's own
+        plain.param_scheduler = schedules.get(name)
+    rename_for_member(plain, name, [*specs, 'ensemble'])
     _make_plain(plain._cfg_dict)
     _name_test_pipeline(plain)
     # A network of which mmkd's class says that it stays, since no other can do its work.
@@ -221,15 +260,46 @@ def _keep_ensemble(plain: Config, cfg: Config, specs: dict[str, MemberSpec]) -> 
     model.data_preprocessor = shared_preprocessor(cfg, specs)
     model.members = {n: dict(config=plain_model_config(cfg, specs, n)) for n in names}
     model.ensemble = dict(model.get('ensemble') or {}, members=names)
-    for key in ('sharing', 'links', 'mixer'):
+    for key in OF_SEVERAL:
         model.pop(key, None)
     _serve_inferencers(plain)
-    plain.custom_hooks = [
-        h for h in plain.get('custom_hooks', []) if h.get('type') != 'mmkd.BestMemberHook'
-    ]
+    (plain.get('train_cfg') or {}).pop('unlabeled_dataloader', None)
+    for key in ('val_cfg', 'test_cfg'):
+        _keep_members(plain.get(key), [*names, 'ensemble'])
+    gone = [name for name in specs if name not in names]
+    plain.custom_hooks = [h for h in plain.get('custom_hooks', []) if _keep_hook(h, names, gone)]
     if 'optim_wrapper' in plain:
         own = plain.optim_wrapper.get('members') or {}
         plain.optim_wrapper.members = {n: own[n] for n in names if n in own}
+    schedules = plain.get('param_scheduler')
+    if isinstance(schedules, dict) and 'type' not in schedules:  # each member's own
+        plain.param_scheduler = {n: schedules[n] for n in names if n in schedules}
+    measured = (plain.get('val_cfg') or {}).get('members') or ['ensemble']
+    rename_for_ensemble(plain, gone, 'ensemble' if 'ensemble' in measured else measured[-1])
+
+
+def _keep_members(node: Any, names: Sequence[str]) -> bool:
+    """Keep of the `members` that a loop or hook acts on those in `names`; whether any is left."""
+    listed = node.get('members') if isinstance(node, dict) else None
+    if not listed:
+        return True
+    left = [name for name in listed if name in names]
+    if left:
+        node['members'] = left
+    else:
+        node.pop('members')
+    return bool(left)
+
+
+def _keep_hook(hook: Any, names: Sequence[str], gone: Sequence[str]) -> bool:
+    """Take members that are left out from a hook of mmkd's, in place; whether the hook stays."""
+    if not _is_own(hook):
+        return True
+    if hook['type'] == 'mmkd.BestMemberHook' or not _keep_members(hook, names):
+        return False
+    if hook.get('expected'):  # a study's metrics
+        hook['expected'] = [m for m in hook['expected'] if m.partition('/')[0] not in gone]
+    return True
 
 
 def _is_own(node: Any) -> bool:

@@ -1,11 +1,14 @@
 """Plain configs and plain checkpoints of members."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import MODELS as ALL_MODELS
+from mmengine.runner import Runner
 from torch import nn
 
 from mmkd.export import (
@@ -16,6 +19,7 @@ from mmkd.export import (
     readable,
     self_contained,
 )
+from mmkd.export.plain import OF_SEVERAL
 from mmkd.registry import MODELS
 from mmkd.utils.checkpoint import load_file
 from mmkd.utils.errors import ConfigError
@@ -239,6 +243,219 @@ def test_a_network_without_preprocessing_of_its_own_takes_the_shared_one(cfg):
     cfg.model.members.student1 = dict(config=dict(type='YOLOX'))
     cfg.model.data_preprocessor = dict(type='DetDataPreprocessor', mean=[1.0] * 3, std=[2.0] * 3)
     assert plain_config(cfg, 'student1').model.data_preprocessor == cfg.model.data_preprocessor
+
+
+def test_the_ensemble_keeps_nothing_of_its_members_training_together(cfg):
+    cfg.model.sharing = dict(type='kdml_p', weight=dict(type='GradientShare', share=0.2))
+    cfg.model.update(max_share=0.3, strong_view=dict(type='SameView'), in_turns=True)
+    ALL_MODELS.build(cfg.model)
+    cfg.train_cfg.unlabeled_dataloader = dict(batch_size=2)
+    plain = plain_config(cfg, 'ensemble')
+    assert not set(OF_SEVERAL) & set(plain.model) and plain.model.in_turns
+    assert 'unlabeled_dataloader' not in plain.train_cfg
+    ALL_MODELS.build(plain.model)
+
+
+@pytest.mark.parametrize(
+    'measured, left',
+    [
+        (['teacher', 'ensemble'], ['ensemble']),
+        (('student2', 'teacher'), ['student2']),
+        (['teacher'], None),
+        (None, None),
+    ],
+)
+def test_the_ensemble_is_measured_by_those_that_it_has(cfg, measured, left):
+    cfg.val_cfg.members = cfg.test_cfg.members = measured
+    plain = plain_config(cfg, 'ensemble')
+    assert plain.val_cfg.get('members') == plain.test_cfg.get('members') == left
+
+
+def test_an_ensemble_may_have_no_validation(cfg):
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    assert plain_config(cfg, 'ensemble').val_cfg is None
+
+
+def test_hooks_and_schedules_of_members_that_are_left_out(cfg):
+    switch = dict(type='mmkd.EachMemberHook', hook=dict(type='YOLOXModeSwitchHook'))
+    cfg.custom_hooks = [
+        dict(switch, members=['teacher']),
+        dict(switch, members=['teacher', 'student1']),
+        switch,
+        dict(type='mmkd.StudyResultHook', expected=['teacher/coco/x', 'ensemble/coco/x']),
+    ]
+    schedules = {n: [dict(type='ConstantLR', end=i + 1)] for i, n in enumerate(cfg.model.members)}
+    cfg.param_scheduler = schedules
+    plain = plain_config(cfg, 'ensemble')
+    assert plain.custom_hooks == [
+        dict(switch, members=['student1']),
+        switch,
+        dict(type='mmkd.StudyResultHook', expected=['ensemble/coco/x']),
+    ]
+    assert plain.param_scheduler == {n: schedules[n] for n in ('student1', 'student2')}
+    assert plain_config(cfg, 'student1').param_scheduler == schedules['student1']
+
+
+# ------------------------------------------------------------------ metrics that are waited for
+
+X, Y = 'coco/bbox_mAP', 'coco/bbox_mAP_50'
+
+
+@pytest.mark.parametrize(
+    'best, alone, ensemble',
+    [
+        (f'student1/{X}', X, f'student1/{X}'),
+        (f'ensemble/{X}', X, f'ensemble/{X}'),
+        (f'teacher/{X}', X, f'ensemble/{X}'),
+        ('ensemble/agreement', None, 'ensemble/agreement'),
+        ('auto', 'auto', 'auto'),
+        (None, None, None),
+        ([f'student1/{X}', f'student1/{Y}'], [X, Y], [f'student1/{X}', f'student1/{Y}']),
+        ([f'teacher/{X}', f'student1/{Y}'], [Y], [f'student1/{Y}']),
+        ([f'student2/{X}', f'ensemble/{Y}'], [Y], [f'student2/{X}', f'ensemble/{Y}']),
+        ([f'teacher/{X}', f'student2/{Y}'], [X], [f'student2/{Y}']),
+        ([f'teacher/{X}', f'teacher/{Y}'], [X, Y], [f'ensemble/{X}', f'ensemble/{Y}']),
+        (['ensemble/agreement', f'teacher/{X}'], [X], ['ensemble/agreement']),
+        (['auto'], ['auto'], ['auto']),
+    ],
+)
+def test_the_best_checkpoint_is_found_by_a_metric_that_there_is(cfg, best, alone, ensemble):
+    cfg.default_hooks.checkpoint.update(save_best=best, rule='greater')
+    for name, expected in (('student1', alone), ('ensemble', ensemble)):
+        checkpoint = plain_config(cfg, name).default_hooks.checkpoint
+        assert checkpoint.save_best == expected
+        CheckpointHook(**{k: v for k, v in checkpoint.items() if k != 'type'})
+
+
+def test_each_metric_of_a_best_checkpoint_keeps_its_rule(cfg):
+    best, rule = [f'teacher/{X}', f'student1/{Y}', f'student1/{X}'], ['less', 'greater', 'less']
+    cfg.default_hooks.checkpoint.update(save_best=best, rule=rule)
+    for name in ('student1', 'ensemble'):
+        assert plain_config(cfg, name).default_hooks.checkpoint.rule == ['greater', 'less']
+    cfg.default_hooks.checkpoint.update(save_best=['ensemble/agreement'], rule=['greater'])
+    checkpoint = plain_config(cfg, 'student1').default_hooks.checkpoint
+    assert checkpoint.save_best is None and 'rule' not in checkpoint
+
+
+@pytest.mark.parametrize(
+    'monitors, alone, ensemble',
+    [
+        ([f'student1/{X}'], [X], [f'student1/{X}']),
+        ([f'ensemble/{X}'], [X], [f'ensemble/{X}']),
+        ([f'teacher/{X}'], [X], [f'ensemble/{X}']),
+        ([f'teacher/{X}', f'student1/{Y}'], [Y], [f'student1/{Y}']),
+        (['ensemble/agreement'], [], ['ensemble/agreement']),
+    ],
+)
+@pytest.mark.parametrize('default', [True, False])
+def test_hooks_and_schedules_wait_for_a_metric_that_there_is(
+    cfg, default, monitors, alone, ensemble
+):
+    hooks = [dict(type='EarlyStoppingHook', monitor=metric, patience=2) for metric in monitors]
+    cfg.param_scheduler = [dict(type='ReduceOnPlateauLR', monitor=m) for m in monitors]
+    cfg.param_scheduler = [dict(type='ConstantLR'), *cfg.param_scheduler]
+    if default:
+        cfg.default_hooks.update({f'stop{i}': hook for i, hook in enumerate(hooks)})
+    else:
+        cfg.custom_hooks = [*cfg.custom_hooks, *hooks]
+    for name, expected in (('student1', alone), ('ensemble', ensemble)):
+        plain = plain_config(cfg, name)
+        found = [h for h in plain.default_hooks.values() if h.type == 'EarlyStoppingHook']
+        found += [h for h in plain.custom_hooks if h.type == 'EarlyStoppingHook']
+        stops = [dict(type='EarlyStoppingHook', monitor=m, patience=2) for m in expected]
+        assert found == stops
+        first, *plateaus = plain.param_scheduler
+        assert first == dict(type='ConstantLR') and [p.monitor for p in plateaus] == expected
+
+
+def test_one_schedule_outside_a_list(cfg):
+    cfg.param_scheduler = dict(type='ReduceOnPlateauLR', monitor=f'student1/{X}')
+    assert plain_config(cfg, 'student1').param_scheduler.monitor == X
+    cfg.param_scheduler.monitor = 'ensemble/agreement'
+    assert plain_config(cfg, 'student1').param_scheduler == []
+
+
+def test_another_metric_stands_for_one_of_a_member_left_out_if_it_is_measured(cfg):
+    cfg.val_cfg.members = ['teacher', 'student1']
+    cfg.default_hooks.checkpoint.save_best = f'teacher/{X}'
+    assert plain_config(cfg, 'ensemble').default_hooks.checkpoint.save_best == f'student1/{X}'
+
+
+def test_a_member_may_be_named_like_a_metric(cfg):
+    cfg.model.members.coco = cfg.model.members.pop('student1')
+    cfg.model.ensemble.members = ['coco', 'student2']
+    for best in (f'ensemble/{X}', f'coco/{X}'):
+        cfg.default_hooks.checkpoint.save_best = best
+        assert plain_config(cfg, 'coco').default_hooks.checkpoint.save_best == X
+
+
+def test_a_plain_training_finds_the_metrics_that_it_waits_for(cfg, tmp_path):
+    cfg.default_hooks.checkpoint.save_best = [f'student1/{X}', f'ensemble/{Y}']
+    cfg.custom_hooks.append(dict(type='EarlyStoppingHook', monitor=f'student1/{X}', strict=True))
+    cfg.param_scheduler = [dict(type='ReduceOnPlateauLR', monitor=f'student1/{X}')]
+    plain = plain_config(cfg, 'student1')
+    plain.work_dir, plain.train_cfg.max_epochs = str(tmp_path / 'plain'), 1
+    Runner.from_cfg(plain).train()
+    assert list((tmp_path / 'plain').glob('best_coco_bbox_mAP_epoch_1.pth'))
+
+
+# ------------------------------------------------------------------ padding
+
+RGB = dict(mean=[123.7, 116.3, 103.5], std=[58.4, 57.1, 57.4], bgr_to_rgb=True)
+BGR = dict(mean=[103.5, 116.3, 123.7], std=[57.4, 57.1, 58.4])
+
+
+@pytest.mark.parametrize('shared', [{}, BGR, RGB], ids=['raw', 'bgr', 'rgb'])
+@pytest.mark.parametrize(
+    'own',
+    [
+        {},
+        dict(pad_value=7),
+        dict(BGR, pad_value=7),
+        dict(RGB, pad_value=7),
+        RGB,
+        dict(mean=[100], std=[50]),
+        dict(mean=[100.0] * 3, std=(50.0,) * 3, rgb_to_bgr=True),
+        None,
+    ],
+)
+def test_an_export_pads_as_in_the_joint_training(toolkit, cfg, own, shared):
+    kind = dict(type='DetDataPreprocessor', pad_size_divisor=32)
+    cfg.model.data_preprocessor = dict(kind, **shared, pad_value=114)
+    preprocessor = None if own is None else dict(kind, **own)
+    options = {**cfg.model.members.student1.options, 'data_preprocessor': preprocessor}
+    cfg.model.members = dict(student1=dict(cfg.model.members.student1, options=options))
+    cfg.model.sharing = cfg.model.ensemble = None
+    batch = toolkit.make_batch(size=56)  # padded to 64
+    expected = images_of_student1(ALL_MODELS.build(cfg.model), batch)
+    ensemble = ALL_MODELS.build(plain_config(cfg, 'ensemble').model)
+    alone = ALL_MODELS.build(plain_config(cfg, 'student1').model)
+    for found in (
+        images_of_student1(ensemble, batch),
+        alone.data_preprocessor(copy.deepcopy(batch), False)['inputs'],
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert expected.shape[-1] == 64 and len(expected[..., 56:].unique()) == 1
+
+
+def images_of_student1(model, batch):
+    """What the member sees of a loader's batch."""
+    data = model.data_preprocessor(copy.deepcopy(batch), False)
+    return model.members.inputs_of('student1', data['inputs'], data['data_samples'])
+
+
+def test_segmentation_networks_pad_as_in_the_joint_training(cfg):
+    raw = dict(type='SegDataPreProcessor', size=(64, 64), pad_val=3)
+    other = dict(raw, mean=[90.0, 80.0, 70.0], std=[30.0, 40.0, 50.0], pad_val=5)
+    cfg.model = dict(
+        type='mmkd.OnlineDistiller',
+        members={
+            name: dict(config=dict(type='EncoderDecoder', data_preprocessor=own))
+            for name, own in dict(a=raw, b=other, c=dict(raw, pad_val=7)).items()
+        },
+    )
+    found = {n: plain_config(cfg, n).model.data_preprocessor.pad_val for n in 'abc'}
+    assert found == dict(a=3, b=5, c=3)
 
 
 # ------------------------------------------------------------------ config text

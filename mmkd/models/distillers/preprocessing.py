@@ -154,7 +154,9 @@ def swaps_channels(preprocessor: nn.Module) -> bool:
 class Renormalize:
     """Bring images of the shared preprocessing to a member's own.
 
-    What may differ are mean, standard deviation, channel order and padding value.
+    What may differ are mean, standard deviation and channel order. Where one does, the padding is
+    filled with the member's own value, after the normalization. A member that differs in this value
+    alone sees the shared padding.
 
     Args:
         shared: The preprocessor that made the images.
