@@ -89,6 +89,8 @@ def test_the_model_builds_and_every_student_learns(name):
     }
     assert len({parameters[member] for member in students}) == 1
     times = 1.3 if '_lite_' in name else 2  # EfficientNet-Lite2 is 1.4 to 1.6 times Lite0
+    if 'sees the images enlarged' in header(name):
+        times = 1
     assert 'teacher' not in parameters or parameters['teacher'] > times * parameters['student1']
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
+from mmengine.runner import Runner
 
 import mmkd.registry
 from mmkd.models.distillers.member_spec import MemberSpec
@@ -38,6 +39,8 @@ LEFT_OUT = (
 )
 # What stands around a data set and has no plain counterpart: the data set itself is left.
 DATASET_WRAPPERS = ('mmkd.SkipUnreadable', 'mmkd.LabeledSubset')
+# What a Runner or a toolbox's tool reads of a config.
+RUNNER_KEYS = {*inspect.signature(Runner).parameters, 'tta_model', 'custom_imports'}
 REGISTRIES = [value for value in vars(mmkd.registry).values() if isinstance(value, Registry)]
 
 
@@ -205,6 +208,8 @@ def plain_config(cfg: Config, name: str) -> Config:
     _name_test_pipeline(plain)
     # A network of which mmkd's class says that it stays, since no other can do its work.
     needed = {kind for kind in _own_names(plain.model) if hasattr(_own_class(kind), 'plain_config')}
+    for key in [key for key in plain if key not in RUNNER_KEYS and _own_names(plain[key])]:
+        plain.pop(key)  # a variable, which nothing reads
     left = sorted(_own_names(plain._cfg_dict) - needed)
     if left:
         raise ConfigError(f'the plain config of {name!r} would still need mmkd: {left[:3]}')

@@ -182,6 +182,14 @@ def test_wrapped_data_sets_are_unwrapped(cfg):
     assert exported == plain_config(cfg, 'student1').train_dataloader.dataset
 
 
+def test_what_no_runner_reads_keeps_no_student_from_its_export(cfg):
+    """Such as the options of another member, which a base config gives by a name."""
+    cfg.enlarged = {'backbone': dict(type='mmkd.EfficientNetLite', arch='lite1', upscale=2)}
+    cfg.sizes = dict(scale=(96, 96))
+    plain = plain_config(cfg, 'student1')
+    assert 'enlarged' not in plain and 'sizes' in plain
+
+
 def test_a_configs_own_variables_are_left_out(cfg):
     cfg._held_out = dict(type='mmkd.LabeledSubset', count=10)  # a wrapper without its data set
     plain = plain_config(cfg, 'student1')

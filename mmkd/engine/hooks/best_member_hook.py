@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmkd.engine.loops.position import position_of
-from mmkd.export import export_member
+from mmkd.export import export_member, plain_config
 from mmkd.registry import HOOKS
 from mmkd.utils.checks import choose
 from mmkd.utils.files import remove_leftovers
@@ -32,7 +32,8 @@ class BestMemberHook(Hook):
         rule: `greater` or `less` is better. Default: `greater`.
 
     Raises:
-        ConfigError: If the evaluation gives no such metric.
+        ConfigError: If the evaluation gives no such metric; before the training, if a member has no
+            plain config.
         MachineError: If an export cannot be written (a full disk); the message names the
             checkpoint to resume from.
     """
@@ -45,8 +46,11 @@ class BestMemberHook(Hook):
         self.exported: set[str] = set()  # by this run
 
     def before_train(self, runner: Runner) -> None:
-        """Start the clock; remove what kills have left of exports."""
+        """Start the clock; see that all can be exported; remove what kills have left of exports."""
         self.started = time.time()
+        for name, spec in distiller_of(runner.model).specs.items():
+            if spec.training != 'frozen':
+                plain_config(runner.cfg, name)
         if is_main_process():
             remove_leftovers(Path(runner.work_dir) / 'best_members')
 

@@ -6,7 +6,7 @@ from mmengine.logging import MessageHub
 
 from mmkd.engine.hooks import BestMemberHook
 from mmkd.engine.hooks.safe_checkpoint_hook import told_on_failure
-from mmkd.utils.errors import MachineError
+from mmkd.utils.errors import ConfigError, MachineError
 
 NAN = float('nan')
 
@@ -41,12 +41,22 @@ def exported(monkeypatch):
         Path(path).write_bytes(b'')
 
     monkeypatch.setattr('mmkd.engine.hooks.best_member_hook.export_member', export)
+    monkeypatch.setattr('mmkd.engine.hooks.best_member_hook.plain_config', lambda cfg, name: cfg)
     return found
 
 
 def validate(runner, hook, **scores):
     runner.epoch += 1
     hook.after_val_epoch(runner, {f'{name}/top1': score for name, score in scores.items()})
+
+
+def test_what_cannot_be_exported_is_told_before_the_training(toolkit, runner, data, tmp_path):
+    runner.cfg = toolkit.small_config(data, tmp_path / 'work')
+    runner.model.specs = dict(student1=types.SimpleNamespace(training='online'))
+    BestMemberHook('coco/bbox_mAP').before_train(runner)
+    runner.cfg.val_dataloader.dataset.pipeline.append(dict(type='mmkd.FeatureMSE'))
+    with pytest.raises(ConfigError, match="the plain config of 'student1' would still need mmkd"):
+        BestMemberHook('coco/bbox_mAP').before_train(runner)
 
 
 @pytest.mark.parametrize('rule, scores', [('greater', (0.9, NAN, 0.1)), ('less', (0.1, NAN, 0.9))])
@@ -94,7 +104,7 @@ def test_a_wrong_rule_is_refused():
         BestMemberHook('top1', 'bigger')
 
 
-def test_what_a_kill_has_left_of_exports_is_removed(runner, tmp_path):
+def test_what_a_kill_has_left_of_exports_is_removed(runner, exported, tmp_path):
     folder = tmp_path / 'best_members'
     folder.mkdir()
     for name in ('a.pth', 'a.py', '.a.pth.x1.pth', '.a.py.x2.py'):
