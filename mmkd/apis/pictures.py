@@ -12,6 +12,7 @@ import numpy as np
 from mmkd.apis.command_line import load_config
 from mmkd.apis.pretraining import freeze_pretrained
 from mmkd.apis.training import build_runner
+from mmkd.export import unwritten
 from mmkd.utils.checkpoint import check_members, hand_over, load_file
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError, wrong_paths
@@ -27,10 +28,10 @@ def visualize(args: argparse.Namespace) -> None:
         ConfigError: For a wrong input, before anything is drawn.
     """
     cfg = load_config(args.config, args)
-    freeze_pretrained(cfg)
+    freeze_pretrained(cfg, args.checkpoint)
     checkpoint = load_file(args.checkpoint, 'checkpoint')
     cfg.load_from, cfg.resume = args.checkpoint, False
-    runner = build_runner(cfg)
+    runner = build_runner(unwritten(cfg))
     check_members(runner.model, checkpoint, repr(args.checkpoint))
     hand_over(args.checkpoint, checkpoint)
     runner.load_or_resume()

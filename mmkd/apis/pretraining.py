@@ -34,8 +34,13 @@ from mmkd.utils.files import write_atomically
 from mmkd.utils.locks import try_lock, wait_for_lock
 
 RECORD = 'pretrained.json'
-# What belongs to one run, and leaves a training what it is.
+# What belongs to one run or to a test, and leaves a training what it is.
 OF_A_RUN = (
+    'test_dataloader',
+    'test_evaluator',
+    'test_cfg',
+    'tta_model',
+    'tta_pipeline',
     'work_dir',
     'launcher',
     'resume',
@@ -291,8 +296,13 @@ class Pretraining:
         cfg.pop('pretrain')
 
 
-def freeze_pretrained(cfg: Config) -> None:
+def freeze_pretrained(cfg: Config, checkpoint: str) -> None:
     """Freeze the members that `pretrain` names, for a tool that does not train, in place.
+
+    Args:
+        cfg: The whole config.
+        checkpoint: The training's, beside which the stage's folder is looked for first: the tool
+            may have a work folder of its own.
 
     Raises:
         ConfigError: If they are not trained yet.
@@ -300,6 +310,9 @@ def freeze_pretrained(cfg: Config) -> None:
     stage = Pretraining.of(cfg)
     if stage is None:
         return
+    beside = Path(checkpoint).parent / 'pretrain'
+    if not cfg.pretrain.get('work_dir') and (beside / RECORD).is_file():
+        stage.folder = beside
     found = stage.checkpoints()
     if found is None:
         raise ConfigError(

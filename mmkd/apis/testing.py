@@ -14,6 +14,7 @@ from mmkd.apis.command_line import load_config, metric_table
 from mmkd.apis.loading import test_dataset
 from mmkd.apis.pretraining import freeze_pretrained
 from mmkd.apis.training import build_runner, traceback_in_log
+from mmkd.export import member_specs, unwritten
 from mmkd.utils.checkpoint import check_members, hand_over, load_file, member_state
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
@@ -29,11 +30,11 @@ def test(args: argparse.Namespace) -> None:
         ConfigError: For a wrong input, before anything is measured.
     """
     cfg = load_config(args.config, args)
-    freeze_pretrained(cfg)
+    freeze_pretrained(cfg, args.checkpoint)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise ConfigError(f'--out: expected a path that ends in .pkl, got {args.out!r}')
     checkpoint = load_file(args.checkpoint, 'checkpoint')
-    members = [name for name, member in cfg.model.get('members', {}).items() if member is not None]
+    members = list(member_specs(cfg)) if 'members' in cfg.model else []
     if members:
         _choose_members(cfg, checkpoint, members, args)
     elif args.member:
@@ -47,7 +48,7 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         _augment(cfg, args)
     cfg.load_from, cfg.resume = args.checkpoint, False
-    runner = build_runner(cfg)
+    runner = build_runner(unwritten(cfg))
     with traceback_in_log(runner):
         check_members(runner.model, checkpoint, repr(args.checkpoint))
         hand_over(args.checkpoint, checkpoint)
@@ -89,8 +90,8 @@ def _choose_members(
             f'{args.checkpoint}: a checkpoint without members (an exported one?) cannot serve '
             f'{args.config}; test an exported student with the config beside it'
         )
-    for name in members:
-        if cfg.model.members[name].get('training') != 'frozen':
+    for name, spec in member_specs(cfg).items():
+        if spec.training != 'frozen':
             member_state(checkpoint, name, args.checkpoint)
     if args.member:
         cfg.test_cfg.members = args.member

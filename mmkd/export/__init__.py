@@ -1,4 +1,4 @@
-from .config_text import ReadableConfig, config_text, readable
+from .config_text import ReadableConfig, config_text, readable, unwritten
 from .export import check_fit, export_member, inference_state
 from .plain import inference_model, member_specs, plain_config, self_contained
 
@@ -13,4 +13,5 @@ __all__ = [
     'plain_config',
     'readable',
     'self_contained',
+    'unwritten',
 ]

@@ -51,6 +51,19 @@ class ReadableConfig(Config):
         return config_text(self)
 
 
+class UnwrittenConfig(Config):
+    """A config that a Runner does not dump: its work folder keeps that of the training."""
+
+    def dump(self, file: Any = None) -> str | None:
+        """Return the text where no file is named; write nothing."""
+        return super().dump() if file is None else None
+
+
+def unwritten(cfg: Config) -> UnwrittenConfig:
+    """Return the same config for a Runner that evaluates, and leaves the training's file alone."""
+    return UnwrittenConfig(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename)
+
+
 def readable(cfg: Config) -> ReadableConfig:
     """Return the same config, to be dumped as `config_text` writes it."""
     return ReadableConfig(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename)

@@ -5,6 +5,7 @@ import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -270,6 +271,18 @@ def test_wrong_inputs(checkpoints, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r'pip install "mmkd\[onnx\]"'):
         export_onnx(checkpoints['cls'], tmp_path / 'm.onnx')
     assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_are_no_numbers_differ():
+    class Zeros(torch.nn.Module):
+        outputs = ('scores',)
+
+        def forward(self, images):
+            return torch.zeros(1, 2)
+
+    session = SimpleNamespace(run=lambda names, given: [np.full((1, 2), np.nan, np.float32)])
+    found = _difference(Zeros(), session, [(1, 3, 8, 8), (1, 3, 8, 8)])
+    assert np.isnan(found['scores'])
 
 
 @pytest.mark.parametrize('first, second', [(0.0, float('nan')), (float('nan'), 0.0)])

@@ -81,7 +81,7 @@ def test_the_teacher_is_trained_first_then_frozen_and_not_trained_again(run, tmp
     assert 'teacher: trained before' in capsys.readouterr().out
 
     cfg = Config.fromfile(tmp_path / 'recipe.py')
-    freeze_pretrained(cfg)  # as test.py does
+    freeze_pretrained(cfg, 'work/epoch_2.pth')  # as test.py does
     assert cfg.model.members.teacher.checkpoint == str(stage / 'epoch_2.pth')
     with pytest.raises(ConfigError, match='was trained by another config; remove'):
         run('third', work_dir=str(stage), options={'optim_wrapper.optimizer.lr': 0.04})
@@ -89,6 +89,16 @@ def test_the_teacher_is_trained_first_then_frozen_and_not_trained_again(run, tmp
         file.write(b'x')
     with pytest.raises(ConfigError, match='is not what the training has written; remove'):
         run('third', work_dir=str(stage))
+
+
+def test_a_test_may_have_other_images_and_another_folder(run, tmp_path):
+    run('first')
+    cfg = Config.fromfile(tmp_path / 'recipe.py')
+    cfg.test_dataloader.batch_size, cfg.work_dir = 4, str(tmp_path / 'elsewhere')
+    cfg.test_evaluator = dict(type='SingleLabelMetric')
+    freeze_pretrained(cfg, str(tmp_path / 'first/epoch_2.pth'))
+    trained = tmp_path / 'first/pretrain/epoch_2.pth'
+    assert cfg.model.members.teacher.checkpoint == str(trained)
 
 
 def test_two_runs_with_one_stage_train_it_once(run, tmp_path, capsys):
@@ -125,7 +135,7 @@ def test_both_stages_go_on_where_they_were_cut_off(run, tmp_path):
     record = json.loads((tmp_path / 'broken/pretrain/pretrained.json').read_text())
     assert record['checkpoints'] is None and not (tmp_path / 'broken/epoch_1.pth').exists()
     with pytest.raises(ConfigError, match='teacher: not trained yet in .*train.py trains them'):
-        freeze_pretrained(Config.fromfile(tmp_path / 'recipe.py'))
+        freeze_pretrained(Config.fromfile(tmp_path / 'recipe.py'), 'epoch_2.pth')
     with pytest.raises(Cut):
         run('broken', resume='auto', cut=2)  # the teacher's second, the students' first
     assert (tmp_path / 'broken/epoch_1.pth').exists()

@@ -154,6 +154,21 @@ def test_targets(study, target, gains, verdict):
     assert row.verdict(3) == verdict
 
 
+def test_a_run_without_a_number_on_one_side_of_one_arm_misses_the_target(study):
+    """The ensemble of an arm against a student of the same."""
+    new = (
+        "dict(arm='peers', control='peers', members=['ensemble'], control_members=['student1'], "
+        'at_least=1.0)]#'
+    )
+    plan = study.write("dict(arm='peers', at_least=1.0, text='Peers help.')", new)()
+    results(study, plan, FIGURES)
+    path = study.folder / 'results/peers_seed1.json'
+    result = json.loads(path.read_text())
+    result['metrics']['ensemble/polyp/dice'] = None
+    path.write_text(json.dumps(result))
+    assert '- missed (1 of 3 seeds without a number): peers' in report(plan)
+
+
 def test_lower_may_be_better(study):
     plan = study.write("metric='polyp/dice'", "metric='polyp/dice', direction='lower'")()
     results(study, plan, FIGURES)

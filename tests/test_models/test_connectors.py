@@ -60,6 +60,19 @@ def test_a_folded_batch_norm_is_the_batch_norm(norm):
         ConvConnector(3, 7)(torch.zeros(1, 3), torch.zeros(1, 7))
 
 
+def test_a_folded_batch_norm_is_finite_where_channels_cancel():
+    """The variance of what is left of two nearly equal channels can round below 0."""
+    connector = ConvConnector(2, 7, norm_cfg=dict(type='BN'))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(connector.conv.conv.weight)
+        connector.conv.conv.weight.data[:, 1] = -connector.conv.conv.weight.data[:, 0]
+        one = 1e3 * torch.randn(4, 1, 5, 6)
+        images = torch.cat([one, one + 1e-3 * torch.randn_like(one)], 1)
+        assert connector._folds(images) and connector(images, images).isfinite().all()
+        assert (connector.conv.norm.running_var >= 0).all()
+
+
 @pytest.mark.parametrize('size, like', SIZES)
 def test_resize_connector_gives_the_sources_size(size, like):
     """The channels of x are kept, whatever the source's; a constant map stays constant."""

@@ -1,5 +1,6 @@
 """train.py, test.py, export_student.py and report.py as a user runs them."""
 
+import argparse
 import json
 import os
 import pickle
@@ -11,7 +12,12 @@ import browser
 import cv2
 import numpy as np
 import pytest
+import torch
 from wrong_inputs import run_forked
+
+from mmkd.apis import testing
+from mmkd.export import member_specs
+from mmkd.utils.errors import ConfigError
 
 
 def run(*command, cwd):
@@ -115,6 +121,34 @@ def test_test_tool_with_members_out_and_show_dir(trained):
     for name in ('student1', 'ensemble'):
         assert len(pickle.loads((trained / f'some/p_{name}.pkl').read_bytes())) == 6
     assert len(list((trained / 'some').glob('*/shown/*.png'))) == 6
+
+
+@pytest.mark.parametrize(
+    'command',
+    [['test.py', '--member', 'student1'], ['visualize.py', '--indices', '0', '--out', 'v']],
+)
+def test_an_evaluation_leaves_the_trainings_config_as_it_is(trained, command):
+    """`infer.py`, `report.py` and the export read it; both tools have its work folder."""
+    written = (trained / 'work/config.py').read_text()
+    name, *options = command
+    checkpoint = ['config.py', 'work/epoch_1.pth']
+    status, _, err = run_forked([f'tools/{name}', *checkpoint, *options], trained)
+    assert status == 0, err[-3000:]
+    assert (trained / 'work/config.py').read_text() == written
+
+
+def test_the_averages_of_a_preset_can_be_tested(toolkit, data, tmp_path):
+    cfg = toolkit.small_config(data, tmp_path)
+    cfg.model.sharing = 'mean_teacher'
+    names = list(member_specs(cfg))
+    assert 'student1_ema' in names
+    checkpoint = dict(state_dict={f'members.{name}.x': torch.zeros(1) for name in names})
+    args = argparse.Namespace(member=['student1_ema'], checkpoint='c.pth', config='c.py')
+    testing._choose_members(cfg, checkpoint, names, args)
+    assert cfg.test_cfg.members == ['student1_ema']
+    del checkpoint['state_dict']['members.student2_ema.x']
+    with pytest.raises(ConfigError, match='student2_ema'):
+        testing._choose_members(cfg, checkpoint, names, args)
 
 
 def test_mmdets_inferencer_and_functions_run_the_ensemble_and_the_training_config(

@@ -282,7 +282,9 @@ def _how(summary: Summary) -> str:
 def _target(row: Row, summary: Summary, unit: int) -> str:
     plan, compared = summary.plan, row.comparison
     sides = (compared.arm, compared.members), (compared.control, compared.control_members)
-    needed = {arm: set(metric_keys(members, plan.metric)) for arm, members in sides}
+    needed: dict[str, set[str]] = {}
+    for arm, members in sides:  # which may be one arm
+        needed.setdefault(arm, set()).update(metric_keys(members, plan.metric))
     lost = {seed for (arm, seed), k in summary.diverged.items() if needed.get(arm, set()) & set(k)}
     target = row.comparison.at_least or 0.0
     asked = f'at least {target:+g}' if target > 0 else f'no worse than {target:+g}'

@@ -87,7 +87,7 @@ class ConvConnector(Connector):
         maps = maps - mean.unsqueeze(1)
         count = maps.shape[0] * maps.shape[2]
         covariance = torch.bmm(maps, maps.mT).sum(0) / count
-        variance = ((weight @ covariance) * weight).sum(1)
+        variance = ((weight @ covariance) * weight).sum(1).clamp(min=0)  # rounding may go below
         with torch.no_grad():
             norm.num_batches_tracked.add_(1)
             norm.running_mean.lerp_(weight @ mean, norm.momentum)

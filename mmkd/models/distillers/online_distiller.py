@@ -2,6 +2,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -188,7 +189,9 @@ class OnlineDistiller(BaseModel):
             self.strong_view = build_checked(MODELS, view, 'model.strong_view')
         if getattr(self.strong_view, 'cutmix', 0):
             self._check_moved()
-        self.view_stream = RandomStream(derived_seed(torch.initial_seed(), 'strong_view'))
+        # Each rank's own: with one for all, they would see as many views as one alone.
+        stream = f'strong_view{get_rank() or ""}'
+        self.view_stream = RandomStream(derived_seed(torch.initial_seed(), stream))
         self.progress: float | None = None
         self._average_is_due = False
 

@@ -167,9 +167,9 @@ class DetectionEnsemble(Ensemble):
         return found
 
     def _usable(self, prediction: InstanceData) -> InstanceData:
-        """Leave out boxes with a low score or without area, which the library warns of."""
-        boxes = prediction.bboxes
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(1) & boxes.isfinite().all(1)
+        """Leave out boxes with a low score or without area nearer than FAR, which it warns of."""
+        near = prediction.bboxes.float().clamp(-FAR, FAR)
+        keep = (near[:, 2:] > near[:, :2]).all(1) & prediction.bboxes.isfinite().all(1)
         keep &= prediction.scores.float() > self.score_thr
         return prediction if keep.all() else prediction[keep]
 

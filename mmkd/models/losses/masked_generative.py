@@ -7,6 +7,7 @@ from mmkd.models.utils.normalize import EPS
 from mmkd.models.utils.shapes import check_maps, check_same_shape
 from mmkd.registry import MODELS
 from mmkd.utils.checks import check_integer, check_number
+from mmkd.utils.distributed import mean_over_ranks
 from mmkd.utils.errors import ConfigError
 
 
@@ -65,6 +66,7 @@ class MaskedGenerative(DistillationLoss):
             target, source, weight = apply_mask(mask, target.float(), source.float())
             if self.training:
                 target = target * (torch.rand_like(target[:, :1]) >= self.ratio)
-            scale = weighted_mean(source.square().mean(1), weight).detach().clamp(min=EPS**2)
+            scale = weighted_mean(source.square().mean(1), weight).detach()
+            scale = mean_over_ranks(scale).clamp(min=EPS**2)  # else the ranks' weights cancel
             distance = (self.generator(target) - source).square().mean(1)
             return weighted_mean(distance, weight) / scale

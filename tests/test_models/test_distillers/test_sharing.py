@@ -35,6 +35,12 @@ class Classes:
         return dict(type='KLDivergence')
 
 
+class SeveralLabels:
+    @staticmethod
+    def default_loss(tap):
+        return dict(type='KLDivergence', mode='sigmoid')
+
+
 def expand(members, task=Losses, **options):
     return sharing_links(members, task=task(), **options)
 
@@ -109,6 +115,16 @@ def test_the_temperature_on_unlabeled_images_is_that_of_a_loss_that_has_one():
     assert link['loss'] == dict(type='prediction', tau=2.0)
     with pytest.raises(ConfigError, match='tau: mean_teacher has .*without a temperature; got 2.0'):
         expand(['a', 'b'], Classes, type='mean_teacher', tau=2.0)
+
+
+@pytest.mark.parametrize('preset', ['cps', 'mean_teacher', 'peers_ema', 'fixmatch'])
+def test_several_labels_an_image_are_pseudo_labels_of_their_own(preset):
+    links = expand(['a', 'b'], SeveralLabels, type=preset)
+    assert all(link['loss']['activation'] == 'sigmoid' for link in links)
+    modes = {link['combine']['mode'] for link in links if 'combine' in link}
+    assert modes == ({'sigmoid'} if preset == 'peers_ema' else set())
+    plain = expand(['a', 'b'], Classes, type=preset)
+    assert not any('activation' in link['loss'] for link in plain)
 
 
 def test_complement_gives_each_student_both_kinds():

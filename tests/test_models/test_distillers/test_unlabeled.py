@@ -286,6 +286,15 @@ def test_strong_views_repeat_and_leave_other_streams_alone(toolkit):
         torch.testing.assert_close(second[key], value, rtol=0, atol=0)
 
 
+def test_each_rank_draws_views_of_its_own(toolkit, monkeypatch):
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr('mmkd.models.distillers.online_distiller.get_rank', lambda r=rank: r)
+        torch.manual_seed(3)
+        drawn.append(make(toolkit, sharing='cps').strongly(torch.rand(2, 3, 64, 64)).inputs)
+    assert not torch.equal(*drawn)
+
+
 def test_the_same_view_is_the_weak_one(toolkit):
     inputs = torch.rand(2, 3, 8, 8)
     changed = SameView()(inputs, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))

@@ -200,6 +200,7 @@ def test_one_member_without_boxes(fusion, order):
         (30, 30, 30, 30),
         (float('nan'), 10, 60, 50),
         (30, 10, 60, float('nan')),
+        (2e5, 2e5, 3e5, 3e5),
     ],
 )
 def test_degenerate_boxes_are_dropped_silently(fusion, broken, capsys):

@@ -6,7 +6,13 @@ import torch
 from loss_cases import box_samples
 from mmengine.structures import InstanceData
 
-from mmkd.models.losses import AdversarialFeature, FocalGlobal, MaskedGenerative
+from mmkd.models.losses import (
+    AdversarialFeature,
+    FocalGlobal,
+    MaskedGenerative,
+    masked_generative,
+)
+from mmkd.models.utils import mask as mask_module
 from mmkd.registry import MODELS
 
 
@@ -28,6 +34,21 @@ def test_masked_generation_by_hand():
     target, source = sides((1, 2, 3, 3))
     expected = (loss.generator(target) - source).square().mean() / source.square().mean()
     torch.testing.assert_close(loss(target, source), expected)
+
+
+def test_two_ranks_have_the_joint_batchs_masked_generation(monkeypatch):
+    """The mean of the ranks' losses, also where one has hardly a position that counts."""
+    loss = MaskedGenerative(out_channels=4).eval()
+    target, source = sides((2, 4, 3, 3))
+    mask = torch.ones(2, 1, 3, 3)
+    mask[1, :, 1:] = 0
+    expected = loss(target, source, mask=mask)
+    count = mask.sum() / 2
+    square = (mask[:, 0] * source.square().mean(1)).sum() / 2 / count
+    monkeypatch.setattr(mask_module, 'mean_over_ranks', lambda x: count)
+    monkeypatch.setattr(masked_generative, 'mean_over_ranks', lambda x: square)
+    ranks = [loss(target[i, None], source[i, None], mask=mask[i, None]) for i in (0, 1)]
+    torch.testing.assert_close(sum(ranks) / 2, expected)
 
 
 def test_hidden_positions_reach_neither_value_nor_gradient():
