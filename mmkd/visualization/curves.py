@@ -19,8 +19,8 @@ def read_scalars(work_dir: str | Path) -> tuple[Scalars, Scalars]:
     A line that cannot be read, as a kill leaves it, is passed over with a warning.
 
     Returns:
-        Training and validation scalars, each `{name: {step: value}}`; where runs overlap (a resumed
-        one) the later counts.
+        Training and validation scalars, each `{name: {step: value}}`. Of a resumed training the
+        later run's count from its first step on; of one begun anew, nothing earlier does.
 
     Raises:
         ConfigError: If nothing was written.
@@ -33,17 +33,38 @@ def read_scalars(work_dir: str | Path) -> tuple[Scalars, Scalars]:
     train: Scalars = {}
     val: Scalars = {}
     for file in files:
+        own_train: Scalars = {}
+        own_val: Scalars = {}
         for number, line in enumerate(file.read_text(errors='replace').splitlines(), 1):
             try:
                 record = json.loads(line or '{}')
             except ValueError:
                 warnings.warn(f'{file}, line {number}: damaged, left out')
                 continue
-            scalars = train if 'loss' in record or 'iter' in record else val
+            scalars = own_train if 'loss' in record or 'iter' in record else own_val
             for name, value in record.items():
                 if isinstance(value, (int, float)) and name != 'step':
                     scalars.setdefault(name, {})[record['step']] = value
+        if own_train and _first_step(own_train) <= _first_step(train):  # begun anew
+            train, val = {}, {}
+        for scalars, own in ((train, own_train), (val, own_val)):
+            _go_on(scalars, own)
     return train, val
+
+
+def _first_step(scalars: Scalars) -> float:
+    return min((step for points in scalars.values() for step in points), default=float('inf'))
+
+
+def _go_on(scalars: Scalars, own: Scalars) -> None:
+    """Put the points of a resumed training in place of those from its first step on."""
+    first = _first_step(own)
+    for name in [*scalars]:
+        scalars[name] = {step: v for step, v in scalars[name].items() if step < first}
+        if not scalars[name]:
+            scalars.pop(name)
+    for name, points in own.items():
+        scalars.setdefault(name, {}).update(points)
 
 
 def link_terms(train: Scalars) -> Scalars:

@@ -44,6 +44,22 @@ def test_a_resumed_run_replaces_what_it_repeats(tmp_path):
     assert train['a/loss'] == {10: 3.0, 20: 1.5} and val == {'a/m': {1: 0.1, 2: 0.2}}
 
 
+def test_a_training_begun_anew_has_nothing_of_the_one_before(tmp_path):
+    before = [trained(step, 0.9) for step in (10, 20, 30, 40)]
+    write(tmp_path, '20260101', *before, *({'a/m': 0.9, 'step': i} for i in range(1, 7)))
+    anew = [trained(step, 0.1) for step in (10, 20)]
+    write(tmp_path, '20260102', *anew, *({'a/m': 0.1, 'step': i} for i in range(1, 4)))
+    train, val = read_scalars(tmp_path)
+    assert train['a/loss'] == {10: 0.1, 20: 0.1} and val == {'a/m': {1: 0.1, 2: 0.1, 3: 0.1}}
+
+
+def test_points_of_a_resumed_run_are_in_order(tmp_path):
+    write(tmp_path, '20260101', *(trained(step, 1.0) for step in (10, 20, 30, 40)))
+    write(tmp_path, '20260102', *(trained(step, 2.0) for step in (25, 35)))
+    train, _ = read_scalars(tmp_path)
+    assert list(train['a/loss'].items()) == [(10, 1.0), (20, 1.0), (25, 2.0), (35, 2.0)]
+
+
 def test_a_folder_without_logs_is_named(tmp_path):
     with pytest.raises(ConfigError, match='was it trained with LocalVisBackend'):
         draw_curves(tmp_path, tmp_path / 'x.png', ['a'], 'm')
