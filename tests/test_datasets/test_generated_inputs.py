@@ -246,7 +246,7 @@ def test_folders_of_images_and_masks(folder, images, masks, same, ratio):
     event('converted')
     report.table().encode()
     pictures = [key for key in images if key[1] != b'.txt' and key[0][:1] != b'.']
-    assert sum(report.images.values()) + len(report.left_out) == len(pictures)
+    assert sum(report.images.values()) + len(report.left_out + report.copies) == len(pictures)
     for split, count in report.images.items():
         content = json.loads((root / f'out/annotations/{split}.json').read_text())
         assert (

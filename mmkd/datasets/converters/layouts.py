@@ -21,6 +21,11 @@ MASK_FOLDERS = ('masks', 'mask', 'groundtruth', 'groundtruths', 'gt', 'gtpolyp')
 BOX_FOLDERS = ('annotations', 'annotation')  # LDPolypVideo, with text files in place of masks
 # What some sets add to a mask's name: 100H0050_mask.jpg (PolypGen), p12.tif (ETIS, CVC-ColonDB).
 MASK_AFFIX = re.compile(r'[_-](?:mask|gt|seg|segmentation|groundtruth)$|^(?:mask_|p(?=\d+$))', re.I)
+# What a published split's folder begins with: Train, test1, val_images, trainset, TrainDataset.
+SPLIT_WORD = re.compile(
+    r'(?:(train)(?:ing)?|(val)(?:id(?:ation)?)?|(test)(?:s|ing)?)(?:data|dataset|set|val|valid)?',
+    re.I,
+)
 FORMATS = ('png', 'tif', 'tiff')  # folders of a set's copies (CVC-ClinicDB)
 
 
@@ -126,7 +131,7 @@ def find_parts(folder: Path) -> tuple[list[Part], list[str]]:
         for images, masks in pairs:
             # Several pairs at one place are several sets, so each needs a name.
             name = (place / images if len(pairs) > 1 else place).as_posix()
-            parts.append(Part(name, _split_of(place), root / images, root / masks))
+            parts.append(Part(name, split_of(*place.parts), root / images, root / masks))
             places.append(place)
             folders[:] = [f for f in folders if f not in (images, masks)]
     if not parts:
@@ -178,11 +183,16 @@ def _with_boxes(root: Path, folders: list[str]) -> list[tuple[str, str]]:
     return [(images[0], boxes[0])]
 
 
-def _split_of(place: Path) -> str:
-    for part in place.parts:
-        for split in ('train', 'test', 'val'):
-            if part.lower().startswith(split):
-                return split
+def split_of(*folders: str) -> str:
+    """Return the published split that the names of folders tell, the outermost first; '' if none.
+
+    A name tells it by its first word: `TestEasyDataset`, `Testing_center`, but not `Valencia`.
+    """
+    for name in folders:
+        word = re.match(r'[^\W\d_]*', re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', name))
+        found = SPLIT_WORD.fullmatch(word.group()) if word else None
+        if found:
+            return found[found.lastindex or 0].lower()
     return ''
 
 

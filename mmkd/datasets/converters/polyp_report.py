@@ -28,6 +28,7 @@ class PolypReport(ConversionReport):
     without_mask: list[str] = field(default_factory=list)
     without_image: list[str] = field(default_factory=list)
     in_no_list: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
     in_no_set: list[str] = field(default_factory=list)
     sequence_tables: list[str] = field(default_factory=list)
@@ -64,6 +65,7 @@ class PolypReport(ConversionReport):
             ('image without mask, left out', self.without_mask),
             ('mask without image', self.without_image),
             ('in no split list, left out', self.in_no_list),
+            ('copy of an image in another split, byte for byte, left out', self.copies),
             ('empty mask, kept as negative', self.empty),
             ('no value above half of the scale in the mask, kept as negative', self.dim),
             ('mask of specks alone, kept as negative', self.specks_only),

@@ -12,6 +12,7 @@ from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import printable
 
+from .copies import without_copies
 from .groups import cut_groups, groups_of, numbered, stem_of
 from .layouts import Pair
 from .polyp_options import SPLITS, PolypOptions
@@ -21,7 +22,10 @@ from .polyp_report import PolypReport
 def share_out(
     pairs: list[Pair], options: PolypOptions, report: PolypReport
 ) -> dict[str, list[Pair]]:
-    """Share the pairs out: by lists, into one split, as published, or at random."""
+    """Share the pairs out: by lists, into one split, as published, or at random.
+
+    No image is in two splits, see `without_copies`.
+    """
     if options.splits:
         by_name = {pair.name: pair for pair in pairs}
         if len(by_name) < len(pairs):
@@ -29,20 +33,23 @@ def share_out(
         names = read_splits(options.splits, [*by_name, *map(stem_of, report.without_mask)])
         listed = {name for split in names.values() for name in split}
         report.in_no_list = [pair.image.name for pair in pairs if pair.name not in listed]
-        return {
+        listed_pairs = {
             split: [by_name[name] for name in members if name in by_name]
             for split, members in names.items()
         }
+        return without_copies(listed_pairs, report)
     if options.one_split:
         return {options.one_split: pairs}
     published: dict[str, list[Pair]] = {}
     for pair in pairs:
         published.setdefault(pair.split, []).append(pair)
+    # Before the cut, so that its shares are those of what is left.
+    published = without_copies(published, report)
     free = published.pop('', [])
     if published and not free and 'val' not in published and options.train_ratio is not None:
         free = published.pop('train', [])
     if free:
-        drawn = _random_cut(free, options, report)
+        drawn = without_copies(_random_cut(free, options, report), report)
         published = {
             split: [*published.get(split, []), *drawn.get(split, [])]
             for split in dict.fromkeys([*drawn, *published])

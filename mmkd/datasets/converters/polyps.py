@@ -8,7 +8,7 @@ from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import is_listable, printable
 
-from .layouts import Pair, check_names, find_parts, image_files, match, read_parts
+from .layouts import Pair, check_names, find_parts, image_files, match, read_parts, split_of
 from .output import check_apart, whole_folder
 from .polyp_options import PolypOptions
 from .polyp_report import PolypReport
@@ -70,8 +70,9 @@ def convert_polyp_folder(
     `TrainDataset` and `TestDataset/<set>`, PolypGen's centers (`data_C1/images_C1`,
     `data_C1/masks_C1`), SUN-SEG (`Frame/<case>`, `GT/<case>`), LDPolypVideo (`Images/<video>`,
     `Annotations/<video>/*.txt`: boxes, no label maps), and several of these beside each other. A
-    published split is kept; each of several test sets becomes a split `test_<set>`. The names of
-    the folders tell it, or FOLDER's own (`TestDataset` alone). In a random cut, sequences stay
+    published split is kept; each of several test sets becomes a split `test_<set>`. The first words
+    of the folders' names tell it, or of FOLDER's own (`TestDataset` alone). Of images that several
+    splits have, byte for byte, the ones for training are left out. In a random cut, sequences stay
     together that a `metadata.csv` beside a set's folders lists, and CVC-ClinicDB's, which are known
     by its numbers.
 
@@ -97,7 +98,7 @@ def convert_polyp_folder(
     report = PolypReport(in_no_set=in_no_set)
     # PraNet's TestDataset alone. A FOLDER that is named for training is cut as any other set, and
     # so is any whose cut the options ask for.
-    is_test = Path(abspath(folder)).name.lower().startswith('test')
+    is_test = split_of(Path(abspath(folder)).name) == 'test'
     is_test = is_test and options.train_ratio is None and options.sequence is None
     if options.one_split:  # the published splits do not count; names are told apart by set
         parts = [part._replace(split='') for part in parts]

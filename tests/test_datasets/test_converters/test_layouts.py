@@ -1,19 +1,27 @@
 """Polyp data sets in the layouts that they are published in, as small fixtures."""
 
 import json
+import shutil
+from itertools import count as counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mmkd.datasets.converters import copies
 from mmkd.datasets.converters.polyp_options import PolypOptions
 from mmkd.datasets.converters.polyps import convert_polyp_folder
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.images import read_image, write_image
 
-IMAGE = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+SEEDS = counter()
 MASK = np.zeros((40, 50), np.uint8)
 MASK[8:20, 10:30] = 255
+
+
+def new_image():
+    """Draw an image that no other file has."""
+    return np.random.default_rng(next(SEEDS)).integers(0, 255, (40, 50, 3), np.uint8)
 
 
 def add(folder, images, masks, count=4, name='{}.png', mask='{}.png', first=1):
@@ -21,7 +29,7 @@ def add(folder, images, masks, count=4, name='{}.png', mask='{}.png', first=1):
     for place in (images, masks):
         (folder / place).mkdir(parents=True, exist_ok=True)
     for i in range(first, first + count):
-        write_image(folder / images / name.format(i), IMAGE)
+        write_image(folder / images / name.format(i), new_image())
         write_image(folder / masks / mask.format(i), MASK)
 
 
@@ -225,6 +233,132 @@ def test_pranet_keeps_its_split_and_names_each_test_set(tmp_path, around):
     assert report.images == {'train': 3, 'val': 3, 'test_CVC-300': 2, 'test_Kvasir': 2}
 
 
+def read_as(folder, place, **options):
+    """Return the split that a set in such a folder is read as."""
+    add(folder / 'in' / place, 'images', 'masks', count=10)
+    (part,) = convert(folder, **options).parts
+    return part.split
+
+
+@pytest.mark.parametrize(
+    'place',
+    ['Valencia', 'València', 'Vall_dHebron', 'Trainees', 'TRAINEES', 'Testament/a', 'values', 'a1'],
+)
+def test_a_folder_that_begins_like_a_split_is_cut(tmp_path, place):
+    assert read_as(tmp_path, place) == ''
+    report = convert(tmp_path, overwrite=True)
+    assert report.images == dict(train=9, val=1)
+
+
+@pytest.mark.parametrize(
+    'split, places',
+    [
+        ('train', 'Train TRAIN Training training-set TrainDataset traindataset train_images'),
+        ('train', 'train1 trainset TrainValid trainval a/Train/b'),
+        ('val', 'val Val valid Validation val_2 ValDataset valset a/val/b'),
+        ('test', 'test Testing test1 testA TestDataset/Kvasir TestEasyDataset/Seen test-set'),
+        ('test', 'testset tests TestHardDataset Testing_center'),
+    ],
+)
+def test_a_folder_that_a_split_names(tmp_path, split, places):
+    for place in places.split():
+        assert read_as(tmp_path / place.replace('/', '-'), place) == split, place
+
+
+def test_a_folder_alone_that_begins_like_test_is_cut(tmp_path):
+    add(tmp_path / 'Testament', 'images', 'masks', count=10)
+    report = convert_polyp_folder(tmp_path / 'Testament', tmp_path / 'out')
+    assert report.images == dict(train=9, val=1) and not report.held_out
+
+
+def copied(folder, to, numbers):
+    """Copy images of a set to another one, with their masks, names and bytes."""
+    for i in numbers:
+        for source, target in zip(('images', 'masks'), to[1:]):
+            (to[0] / target).mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / source / f'{i}.png', to[0] / target / f'{i}.png')
+
+
+def contents(out, split):
+    return {path.read_bytes() for path in (out / f'images/{split}').iterdir()}
+
+
+def test_images_that_a_test_set_has_are_not_trained_on(tmp_path):
+    """Kvasir-SEG beside PraNet's test images, which are some of it."""
+    kvasir, out = tmp_path / 'in/Kvasir-SEG', tmp_path / 'out'
+    add(kvasir, 'images', 'masks', count=25)
+    copied(kvasir, (tmp_path / 'in/TestDataset/Kvasir', 'images', 'masks'), range(1, 6))
+    report = convert(tmp_path)
+    assert report.images == dict(train=18, val=2, test=5)  # the cut is of the other 20
+    assert not contents(out, 'test') & (contents(out, 'train') | contents(out, 'val'))
+    line = (
+        'copy of an image in another split, byte for byte, left out: 5: '
+        'Kvasir-SEG/1.png (as Kvasir/1.png in test), '
+    )
+    assert line in report.table()
+    assert convert(tmp_path, strict=True, overwrite=True).images == report.images
+    together = convert(tmp_path, one_split='train', overwrite=True)
+    assert together.images == dict(train=30) and not together.copies
+    held = convert(tmp_path, test=['Kvasir-SEG'], overwrite=True)  # two test sets may share images
+    assert held.images == {'test_Kvasir': 5, 'test_Kvasir-SEG': 25} and not held.copies
+
+
+def test_published_splits_that_share_images(tmp_path):
+    """Train gives way to val, and both to test; a set without a split to all."""
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    add(folder / 'Kvasir', 'images', 'masks', count=30)
+    copied(folder / 'Kvasir', (folder / 'train', 'image', 'mask'), range(1, 11))
+    copied(folder / 'Kvasir', (folder / 'val', 'image', 'mask'), range(8, 14))
+    copied(folder / 'Kvasir', (folder / 'test', 'image', 'mask'), range(10, 16))
+    report = convert(tmp_path)
+    assert report.images == dict(train=7 + 14, val=2 + 1, test=6)
+    assert len(contents(out, 'train') | contents(out, 'val') | contents(out, 'test')) == 30
+    assert len(report.copies) == 15 + 3 + 4
+
+
+def test_copies_in_the_random_cut_are_on_one_side(tmp_path):
+    add(tmp_path / 'in/a', 'images', 'masks', count=40)
+    copied(tmp_path / 'in/a', (tmp_path / 'in/b', 'images', 'masks'), range(1, 41))
+    report = convert(tmp_path, train_ratio=0.5)
+    train, val = (contents(tmp_path / 'out', split) for split in ('train', 'val'))
+    assert not train & val and len(train | val) == 40
+    assert report.images['val'] == 40 and report.images['train'] == 40 - len(report.copies)
+    assert '(as ' in report.copies[0] and report.copies[0].endswith(' in val)')
+
+
+def test_a_split_of_copies_alone_is_refused(tmp_path):
+    add(tmp_path / 'in/test', 'images', 'masks', count=3)
+    copied(tmp_path / 'in/test', (tmp_path / 'in/train', 'images', 'masks'), (1, 2))
+    message = "split 'train': other splits have each of its 2 images, byte for byte: train/1.png"
+    with pytest.raises(ConfigError, match=message):
+        convert(tmp_path)
+
+
+def test_files_that_are_not_read_are_no_copies(tmp_path):
+    """Empty files and links to nowhere are reported as unreadable, not as copies."""
+    for split in ('train', 'test'):
+        add(tmp_path / 'in' / split, 'images', 'masks', count=4)
+        (tmp_path / 'in' / split / 'images/1.png').write_bytes(b'')
+        (tmp_path / 'in' / split / 'images/2.png').unlink()
+        (tmp_path / 'in' / split / 'images/2.png').symlink_to('nowhere')
+    report = convert_polyp_folder(tmp_path / 'in', tmp_path / 'out')
+    assert len(report.unreadable) == 4 and not report.copies
+
+
+def test_only_files_that_may_be_equal_are_read_as_a_whole(tmp_path, monkeypatch):
+    """Sizes tell most apart, a piece of the middle those of one size (BMP, TIFF)."""
+    for split in ('train', 'test'):
+        add(tmp_path / 'in' / split, 'images', 'masks', name='{}.bmp')
+    copied_to = tmp_path / 'in/train/images/9.bmp'
+    shutil.copy(tmp_path / 'in/test/images/1.bmp', copied_to)
+    shutil.copy(tmp_path / 'in/test/masks/1.png', tmp_path / 'in/train/masks/9.png')
+    read = []
+    monkeypatch.setattr(copies, '_digest', lambda path: read.append(path) or path.read_bytes())
+    report = convert(tmp_path)
+    assert report.copies == ['train/9.bmp (as test/1.bmp in test)']
+    assert sorted(read) == [tmp_path / 'in/test/images/1.bmp', copied_to]
+
+
 def test_sets_of_one_published_split_do_not_replace_images_of_each_other(tmp_path):
     for name in ('a', 'b'):
         add(tmp_path / 'in' / name / 'val', 'images', 'masks')
@@ -305,8 +439,8 @@ def test_videos_in_folders_stay_together(tmp_path):
 def test_sun_seg_has_seen_and_unseen_test_sets(tmp_path, around):
     folder = tmp_path / 'in' / around
     for place in ('TrainDataset', 'TestEasyDataset/Seen', 'TestEasyDataset/Unseen'):
-        for kind in ('Frame', 'GT', 'Edge'):
-            add(folder / place, f'{kind}/case1', f'{kind}/case1', count=2)
+        for kind in ('GT', 'Edge'):
+            add(folder / place, 'Frame/case1', f'{kind}/case1', count=2)
     report = convert(tmp_path)
     assert report.images == {'train': 2, 'test_Seen': 2, 'test_Unseen': 2}
     assert report.in_no_set == [f'{part.name}/Edge (2 images)' for part in report.parts]
@@ -315,7 +449,7 @@ def test_sun_seg_has_seen_and_unseen_test_sets(tmp_path, around):
 def alone(folder):
     """Write an image without a mask."""
     folder.mkdir(parents=True)
-    write_image(folder / '1.jpg', IMAGE)
+    write_image(folder / '1.jpg', new_image())
 
 
 def test_polypgen_with_its_sequences_in_folders_around_it(tmp_path):
@@ -374,7 +508,7 @@ def boxes(folder, video, count=3, text='1\n10 8 30 20\n', name='{}'):
     for i in range(1, count + 1):
         place = folder / 'Images' / video
         place.mkdir(parents=True, exist_ok=True)
-        write_image(place / f'{name.format(i)}.jpg', IMAGE)
+        write_image(place / f'{name.format(i)}.jpg', new_image())
         place = folder / 'Annotations' / video
         place.mkdir(parents=True, exist_ok=True)
         (place / f'{i}.txt').write_text(text)

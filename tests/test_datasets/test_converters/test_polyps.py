@@ -148,6 +148,7 @@ def test_a_stopped_tool_leaves_nothing(tmp_path, source):
         source / 'images',
         source / 'masks',
         tmp_path / 'out',
+        '--one-split=train',  # equal images: a cut would leave them out
     ]
     process = subprocess.Popen(
         [str(part) for part in command],
@@ -184,6 +185,16 @@ def test_split_lists_that_are_wrong(tmp_path, source, names, message):
     with pytest.raises(ValueError, match=message):
         convert(source, tmp_path / 'out', splits=lists(tmp_path, **names))
     assert not [path for path in tmp_path.iterdir() if 'out' in path.name]
+
+
+def test_lists_of_equal_images_leave_the_training_ones_out(tmp_path, source):
+    for kind in ('images', 'masks'):
+        (file,) = (source / kind).glob('a.*')
+        (source / kind / f'b{file.suffix}').write_bytes(file.read_bytes())
+    names = lists(tmp_path, train=['a', 'd'], val=['b'])
+    report = convert(source, tmp_path / 'out', splits=names)
+    assert report.images == dict(train=1, val=1)
+    assert report.copies == ['a.jpg (as b.jpg in val)']
 
 
 def test_inputs_that_are_wrong(tmp_path, source):
@@ -237,7 +248,7 @@ def test_what_is_there_is_kept(tmp_path, source):
 
 def test_the_random_cut_depends_on_the_seed_alone(tmp_path, source):
     for i in range(10):
-        write_image(source / 'images' / f'{i}.png', np.zeros((60, 80, 3), np.uint8))
+        write_image(source / 'images' / f'{i}.png', np.full((60, 80, 3), i, np.uint8))
         write_image(source / 'masks' / f'{i}.png', blob((1, 1, 9, 9)))
     cuts = []
     for i, seed in enumerate((0, 0, 1)):
