@@ -99,7 +99,7 @@ if [ "$DRY" = 0 ]; then
     command -v nvidia-smi >/dev/null 2>&1 || fail "no NVIDIA driver (nvidia-smi)" "Without a GPU: bash tools/gpu_check.sh --dry-run"
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$OUT/gpu.txt"
     GPUS=$(wc -l <"$OUT/gpu.txt")
-    [ -z "$WHEELS" ] || export PIP_NO_INDEX=1 PIP_FIND_LINKS="$WHEELS"
+    [ -z "$WHEELS" ] || export PIP_NO_INDEX=1 PIP_FIND_LINKS="file://${WHEELS// /%20}"  # pip splits it at spaces
     MMKD_CUDA=1 part environment 1200 bash tools/setup_env.sh || fail "no environment" "See $OUT/environment.log"
     part cuda 60 "$PY" -c 'import torch; assert torch.cuda.is_available(); print(torch.__version__, torch.cuda.get_device_name())' \
         || fail "torch sees no GPU" "Does the driver fit torch's CUDA version?"
