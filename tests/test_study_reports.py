@@ -23,11 +23,6 @@ def test_a_report_is_that_of_its_results(folder):
     assert (folder / 'report.md').read_text() == text
 
 
-def of_one(text):
-    """Figures in points as a report has those of COCO's metrics, from 0 to 1."""
-    return re.sub(r'(\d+\.\d\d)', lambda found: f'{float(found[1]) / 100:.4f}', text)
-
-
 def test_the_results_of_the_readme_are_those_of_the_reports():
     text = (ROOT / 'README.md').read_text()
     rows = [line for line in text.splitlines() if line.startswith('|') and 'report.md)' in line]
@@ -39,6 +34,6 @@ def test_the_results_of_the_readme_are_those_of_the_reports():
         ).groups()
         written = (ROOT / report).read_text()
         for shown in (f' {mean} | {low} to {high} |', f'| {alone} |', f'| {taught} |'):
-            assert shown in written or of_one(shown) in written, row
+            assert shown in written, row
         for shown in filter(None, minutes.split(', ')):
             assert re.search(rf'\| {shown} ± \S+ \| \d+ \|', written), row
