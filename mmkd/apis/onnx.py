@@ -439,9 +439,8 @@ def _difference(graph: Graph, session: Any, shapes: Sequence[Sequence[int]]) -> 
             if one.shape != tuple(other.shape):
                 raise ValueError(f'{name} has shape {one.shape}, not {tuple(other.shape)}')
             difference = np.abs(one - other.numpy()).max(initial=0.0) / unit
-            worst[name] = float(
-                np.maximum(worst[name], difference)
-            )  # which keeps what is no number
+            # Unlike `max` it keeps what is no number.
+            worst[name] = float(np.maximum(worst[name], difference))
     return worst
 
 

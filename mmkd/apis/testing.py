@@ -15,6 +15,7 @@ from mmkd.apis.loading import test_dataset
 from mmkd.apis.pretraining import freeze_pretrained
 from mmkd.apis.training import build_runner, traceback_in_log
 from mmkd.export import member_specs, unwritten
+from mmkd.models.distillers.member_spec import MemberSpec
 from mmkd.utils.checkpoint import check_members, hand_over, load_file, member_state
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
@@ -34,7 +35,7 @@ def test(args: argparse.Namespace) -> None:
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise ConfigError(f'--out: expected a path that ends in .pkl, got {args.out!r}')
     checkpoint = load_file(args.checkpoint, 'checkpoint')
-    members = list(member_specs(cfg)) if 'members' in cfg.model else []
+    members = member_specs(cfg) if 'members' in cfg.model else {}
     if members:
         _choose_members(cfg, checkpoint, members, args)
     elif args.member:
@@ -80,7 +81,7 @@ def _rows_and_columns(
 
 
 def _choose_members(
-    cfg: Config, checkpoint: Any, members: list[str], args: argparse.Namespace
+    cfg: Config, checkpoint: Any, members: dict[str, MemberSpec], args: argparse.Namespace
 ) -> None:
     for name in args.member or []:
         choose(name, [*members, 'ensemble'], '--member')
@@ -90,7 +91,7 @@ def _choose_members(
             f'{args.checkpoint}: a checkpoint without members (an exported one?) cannot serve '
             f'{args.config}; test an exported student with the config beside it'
         )
-    for name, spec in member_specs(cfg).items():
+    for name, spec in members.items():
         if spec.training != 'frozen':
             member_state(checkpoint, name, args.checkpoint)
     if args.member:

@@ -140,15 +140,15 @@ def test_an_evaluation_leaves_the_trainings_config_as_it_is(trained, command):
 def test_the_averages_of_a_preset_can_be_tested(toolkit, data, tmp_path):
     cfg = toolkit.small_config(data, tmp_path)
     cfg.model.sharing = 'mean_teacher'
-    names = list(member_specs(cfg))
-    assert 'student1_ema' in names
-    checkpoint = dict(state_dict={f'members.{name}.x': torch.zeros(1) for name in names})
+    specs = member_specs(cfg)
+    assert 'student1_ema' in specs
+    checkpoint = dict(state_dict={f'members.{name}.x': torch.zeros(1) for name in specs})
     args = argparse.Namespace(member=['student1_ema'], checkpoint='c.pth', config='c.py')
-    testing._choose_members(cfg, checkpoint, names, args)
+    testing._choose_members(cfg, checkpoint, specs, args)
     assert cfg.test_cfg.members == ['student1_ema']
     del checkpoint['state_dict']['members.student2_ema.x']
     with pytest.raises(ConfigError, match='student2_ema'):
-        testing._choose_members(cfg, checkpoint, names, args)
+        testing._choose_members(cfg, checkpoint, specs, args)
 
 
 def test_mmdets_inferencer_and_functions_run_the_ensemble_and_the_training_config(

@@ -46,10 +46,11 @@ class BestMemberHook(Hook):
         self.exported: set[str] = set()  # by this run
 
     def before_train(self, runner: Runner) -> None:
-        """Start the clock; see that all can be exported; remove what kills have left of exports."""
+        """Start the clock; see that what is evaluated can be exported; remove kills' leftovers."""
         self.started = time.time()
-        for name, spec in distiller_of(runner.model).specs.items():
-            if spec.training != 'frozen':
+        specs = distiller_of(runner.model).specs
+        for name in getattr(runner.val_loop, 'names', ()):
+            if name in specs and specs[name].training != 'frozen':
                 plain_config(runner.cfg, name)
         if is_main_process():
             remove_leftovers(Path(runner.work_dir) / 'best_members')

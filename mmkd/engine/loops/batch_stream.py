@@ -244,7 +244,7 @@ def end_workers(loader: DataLoader) -> None:
 
     Left to the garbage collector together with its pipes, each is waited for five seconds.
     """
-    object.__setattr__(loader, '_iterator', None)
+    loader._iterator = None
 
 
 def shared_seed(runner: Runner) -> int:

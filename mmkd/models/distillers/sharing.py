@@ -194,7 +194,7 @@ def sharing_links(
     if tau is not None and prediction is not None:
         raise ConfigError(
             f"model.sharing.tau: is of the task's own loss; got {tau} beside prediction="
-            f'{prediction}, to which it would have to be added'
+            f'{prediction}; set tau=None, and give that loss a temperature of its own if it has one'
         )
     if peers is not None and 'P' not in kinds_of_peers(type):
         raise ConfigError(f'model.sharing.peers: {type} has no predictions of peers to combine')
@@ -205,7 +205,7 @@ def sharing_links(
         )
     if type in UNLABELED_PRESETS:
         loss = _unlabeled_loss(type, task, tau) if prediction is None else prediction
-        mode = task.default_loss('prediction').get('mode')
+        mode = (task.default_loss('prediction') or {}).get('mode')
         combine = dict(type='MeanProbability', **(dict(mode=mode) if mode == 'sigmoid' else {}))
         return _unlabeled_links(link, type, students, loss, combine, kd_weight, ml_weight)
     from_teacher, from_peers = PRESETS[type]
@@ -234,7 +234,7 @@ def _unlabeled_links(
     link: Any,
     type: str,
     students: Sequence[str],
-    loss: dict[str, Any],
+    loss: dict[str, Any] | None,
     combine: dict[str, Any],
     kd_weight: float,
     ml_weight: float,
@@ -260,9 +260,11 @@ def _unlabeled_links(
     return [{**cfg, 'tap': 'prediction', 'loss': loss} for cfg in links]
 
 
-def _unlabeled_loss(type: str, task: Any, tau: float | None) -> dict[str, Any]:
+def _unlabeled_loss(type: str, task: Any, tau: float | None) -> dict[str, Any] | None:
     """Return the loss of a preset for unlabeled images, where the config gives none."""
-    own: dict[str, Any] = task.default_loss('prediction')
+    own: dict[str, Any] | None = task.default_loss('prediction')
+    if own is None:
+        return None  # the link asks for one
     if own['type'] != 'KLDivergence':
         return own if tau is None else dict(own, tau=tau)
     loss = dict(type='PseudoLabel', **PSEUDO_LABELS.get(type, {}))

@@ -54,38 +54,30 @@ class HierarchicalContext(DistillationLoss):
         with torch.autocast(target.device.type, enabled=False):
             target, source, weight = apply_mask(mask, target.float(), source.float())
             difference = target - source
-            own = min(target.shape[-2:])
-            weights = [] if weight is None else [weight, *self._pooled_weights(weight, own)]
-            if get_world_size() > 1:
-                know_totals(weights)  # as many on all ranks, whatever the sizes of their maps
-            loss, factor, total = self._mean_square(difference, weights[:1]), 1.0, 1.0
-            for place, size in enumerate(self.sizes, 1):
-                if size >= own:
+            pooled = self._pooled_weights(weight, min(target.shape[-2:]))
+            if weight is not None and get_world_size() > 1:
+                # As many on all ranks, whatever the sizes of their maps.
+                know_totals([weight, *(each for each in pooled if each is not None)])
+            loss, factor, total = weighted_mean(difference.square().mean(1), weight), 1.0, 1.0
+            if weight is not None:
+                difference = difference * weight.unsqueeze(1)
+            for size, counted in zip(self.sizes, pooled):
+                if size >= min(target.shape[-2:]):
                     continue
                 factor /= 2
                 total += factor
-                means = self._pooled(difference, weights[:1], size)
-                loss = loss + factor * self._mean_square(means, weights[place : place + 1])
+                means = F.adaptive_avg_pool2d(difference, size)
+                if counted is not None:
+                    means = means / counted.unsqueeze(1).clamp(min=torch.finfo(means.dtype).tiny)
+                loss = loss + factor * weighted_mean(means.square().mean(1), counted)
             return loss / total
 
-    def _pooled_weights(self, weight: Tensor, own: int) -> list[Tensor]:
-        """Return the weights (N, k, k) of each pooled size; of those not below the map's own, 0."""
-        none = weight.new_zeros(1)
+    def _pooled_weights(self, weight: Tensor | None, own: int) -> list[Tensor | None]:
+        """Return the weights (N, k, k) of each pooled size k; 0 where the map is no larger."""
+        if weight is None:
+            return [None for _ in self.sizes]
+        maps, none = weight.unsqueeze(1), weight.new_zeros(1)
         return [
-            F.adaptive_avg_pool2d(weight.unsqueeze(1), size).squeeze(1) if size < own else none
+            F.adaptive_avg_pool2d(maps, size).squeeze(1) if size < own else none
             for size in self.sizes
         ]
-
-    @staticmethod
-    def _pooled(difference: Tensor, weights: list[Tensor], size: int) -> Tensor:
-        """Return the means (N, C, k, k) of a map, weighted if there are weights."""
-        if not weights:
-            return F.adaptive_avg_pool2d(difference, size)
-        weight = weights[0].unsqueeze(1)
-        counted = F.adaptive_avg_pool2d(weight, size)
-        means = F.adaptive_avg_pool2d(difference * weight, size)
-        return means / counted.clamp(min=torch.finfo(counted.dtype).tiny)
-
-    @staticmethod
-    def _mean_square(difference: Tensor, weights: list[Tensor]) -> Tensor:
-        return weighted_mean(difference.square().mean(1), *weights)

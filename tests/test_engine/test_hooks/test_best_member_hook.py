@@ -22,6 +22,7 @@ def runner(tmp_path):
         epoch=0,
         iter=0,
         _train_loop=None,
+        val_loop=None,
         cfg={},
         work_dir=str(tmp_path),
         val_dataloader=types.SimpleNamespace(dataset=types.SimpleNamespace(metainfo={})),
@@ -52,7 +53,8 @@ def validate(runner, hook, **scores):
 
 def test_what_cannot_be_exported_is_told_before_the_training(toolkit, runner, data, tmp_path):
     runner.cfg = toolkit.small_config(data, tmp_path / 'work')
-    runner.model.specs = dict(student1=types.SimpleNamespace(training='online'))
+    runner.model.specs = dict.fromkeys(('student1', 'student2'), runner.model.specs['a'])
+    runner.val_loop = types.SimpleNamespace(names=['student1', 'ensemble'])
     BestMemberHook('coco/bbox_mAP').before_train(runner)
     runner.cfg.val_dataloader.dataset.pipeline.append(dict(type='mmkd.FeatureMSE'))
     with pytest.raises(ConfigError, match="the plain config of 'student1' would still need mmkd"):

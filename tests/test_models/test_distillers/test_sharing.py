@@ -117,6 +117,19 @@ def test_the_temperature_on_unlabeled_images_is_that_of_a_loss_that_has_one():
         expand(['a', 'b'], Classes, type='mean_teacher', tau=2.0)
 
 
+def test_a_task_without_a_loss_of_its_own_leaves_it_to_the_link():
+    """Which asks for one; one that is given is taken."""
+
+    class NoLoss:
+        @staticmethod
+        def default_loss(tap):
+            return None
+
+    assert expand(['a', 'b'], NoLoss, type='cps')[0]['loss'] is None
+    given = dict(type='X')
+    assert expand(['a', 'b'], NoLoss, type='peers_ema', prediction=given)[0]['loss'] == given
+
+
 @pytest.mark.parametrize('preset', ['cps', 'mean_teacher', 'peers_ema', 'fixmatch'])
 def test_several_labels_an_image_are_pseudo_labels_of_their_own(preset):
     links = expand(['a', 'b'], SeveralLabels, type=preset)
