@@ -148,6 +148,19 @@ def test_the_hash_is_of_all_that_is_trained(study):
     assert check_arms(study.write()())['peers', 0] != hashes['peers', 0]
 
 
+@pytest.mark.parametrize('key', ['model.members.student1.config', 'pretrain.config'])
+def test_the_hash_is_of_the_networks_that_a_config_names(study, key):
+    net = study.root / 'net.py'
+    net.write_text('model = dict(depth=18)\n')
+    cfg = run_config(study.write()(), 'alone', 0)
+    cfg.merge_from_dict({key: str(net)})
+    before = config_hash(cfg)
+    assert config_hash(cfg) == before
+    assert str(net) in str(cfg.to_dict()), 'the config itself is not changed'
+    net.write_text('model = dict(depth=34)\n')
+    assert config_hash(cfg) != before
+
+
 @pytest.mark.parametrize(
     'old, new, message',
     [

@@ -110,8 +110,18 @@ def check_arms(plan: Plan, options: dict[str, Any] | None = None) -> dict[tuple[
 
 
 def config_hash(cfg: Config) -> str:
-    """Return a hash of all that a config says, in whatever order it says it."""
-    text = json.dumps(cfg.to_dict(), sort_keys=True, default=repr)
+    """Return a hash of all that a config says, in whatever order it says it.
+
+    Configs of one's own that it names, of members' networks and of the stage before, count with
+    what they say; those of a toolbox by name, as a result has the toolbox's version.
+    """
+    values = cfg.to_dict()
+    members = list(((values.get('model') or {}).get('members') or {}).values())
+    for part in [*members, values.get('pretrain')]:
+        named = part.get('config') if isinstance(part, dict) else None
+        if isinstance(named, str) and '::' not in named and Path(named).is_file():
+            part['config'] = read_config(named).to_dict()
+    text = json.dumps(values, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
