@@ -14,13 +14,14 @@ from mmengine.runner import Runner
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 
 
-def start(folder, *arguments):
+def start(folder, *arguments, **options):
     return subprocess.Popen(
         [sys.executable, str(ROOT / 'tools/train.py'), 'config.py', *arguments],
         cwd=folder,
         stdout=open(folder / 'out.log', 'a'),
         stderr=subprocess.STDOUT,
         env=environment(),
+        **options,
     )
 
 
@@ -102,6 +103,22 @@ def test_train_tool_stops_on_a_signal_and_resumes(tmp_path):
     done = start(tmp_path, '--resume', '--cfg-options', 'train_cfg.max_epochs=1')
     assert done.wait(200) == 0, (tmp_path / 'out.log').read_text()[-2000:]
     assert f'--resume: work/{saved.name}' in (tmp_path / 'out.log').read_text()
+
+
+def test_a_signal_to_all_processes_leaves_the_loaders_workers_to_the_training(tmp_path):
+    """torchrun, `timeout` and systemd send SIGTERM to the workers, too."""
+    cfg = light_config('work')
+    cfg.train_cfg.update(max_epochs=200, val_interval=1)
+    cfg.train_dataloader.update(num_workers=2, persistent_workers=True)
+    cfg.val_dataloader.update(num_workers=1, persistent_workers=True)
+    cfg.dump(tmp_path / 'config.py')
+    process = start(tmp_path, start_new_session=True)
+    wait_for(tmp_path, '[3][3/3]', process)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 99, (tmp_path / 'out.log').read_text()[-2000:]
+    assert len(list((tmp_path / 'work').glob('preempted_iter_*.pth'))) == 1
+    with pytest.raises(ProcessLookupError):  # none is left
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_killed_while_saving_the_last_whole_checkpoint_is_found(tmp_path):

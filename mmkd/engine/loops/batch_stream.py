@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmkd.utils.errors import ConfigError
 
+from .loader_workers import keep_workers
+
 
 class Draw(NamedTuple):
     """What a loader asks its data set for: the sample `index`, with random numbers of its own.
@@ -179,6 +181,7 @@ class BatchStream:
         object.__setattr__(loader, 'dataset', self.dataset)
         # An iterator draws its workers' seed: not from the stream that the training draws from.
         loader.generator = torch.Generator()
+        keep_workers(loader)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -237,14 +240,6 @@ class BatchStream:
         self.dataset.__dict__['draw_seed'] = state['seed']
         if state['sampler_seed'] is not None and hasattr(self.batches.sampler, 'seed'):
             self.batches.sampler.seed = state['sampler_seed']
-
-
-def end_workers(loader: DataLoader) -> None:
-    """End a loader's persistent workers; its next iterator starts new ones.
-
-    Left to the garbage collector together with its pipes, each is waited for five seconds.
-    """
-    loader._iterator = None
 
 
 def shared_seed(runner: Runner) -> int:

@@ -25,6 +25,7 @@ from mmkd.utils.test_sets import NUMBER, SET
 
 from .batch_stream import loader_config
 from .data_checks import check_data
+from .loader_workers import keep_workers
 
 
 def check_images(evaluator: Evaluator, dataset: Any, key: str) -> None:
@@ -108,6 +109,7 @@ class _MemberLoop:
             }
         first = next(iter(self.evaluators.values()))
         super().__init__(runner, loader_config(dataloader), first, fp16)  # type: ignore[call-arg]
+        keep_workers(self.dataloader)
         check_images(first, self.dataloader.dataset, f'{self.mode}_evaluator')
         # An iterator draws its workers' seed: not from the stream that the training draws from.
         self.dataloader.generator = torch.Generator()

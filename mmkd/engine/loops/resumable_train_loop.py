@@ -12,8 +12,9 @@ from mmkd.utils.errors import ConfigError
 from mmkd.utils.model import distiller_of
 from mmkd.utils.original_stack import no_early_batches
 
-from .batch_stream import end_workers, loader_config, training_streams
+from .batch_stream import loader_config, training_streams
 from .data_checks import check_data, check_unlabeled_given
+from .loader_workers import end_workers
 
 
 class _Resumable:
