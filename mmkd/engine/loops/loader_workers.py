@@ -25,7 +25,7 @@ class OutlivesSigterm:
     def __call__(self, worker: int) -> None:
         """Set the worker up, in its process."""
         if hasattr(signal, 'sigwaitinfo'):  # not on macOS
-            # torch's own handler of SIGTERM dies of a stranger's; a blocked one waits for the thread.
+            # torch's handler ends the worker whoever sends it; blocked, it waits for the thread.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             threading.Thread(target=_wait_for, args=(os.getppid(),), daemon=True).start()
         if self.then is not None:

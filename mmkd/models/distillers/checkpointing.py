@@ -1,7 +1,7 @@
 """Activation checkpointing: modules that compute their activations again in the backward pass."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -36,14 +36,28 @@ class Checkpointed:
         return checkpoint(forward, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), _again(self.module, keeps_statistics(self.module))
+        return nullcontext(), _Again(self.module, keeps_statistics(self.module))
 
 
-@contextmanager
-def _again(module: nn.Module, own_statistics: bool) -> Iterator[None]:
-    """The second computation: no trace in buffers, and norms by their batch as in the first."""
-    with KeptBuffers(module).around(), kept_statistics(module) if own_statistics else nullcontext():
-        yield
+class _Again:
+    """The second computation: no trace in buffers, and norms by their batch as in the first.
+
+    torch enters it once for each backward pass over the same graph.
+    """
+
+    def __init__(self, module: nn.Module, own_statistics: bool) -> None:
+        self.module, self.own_statistics = module, own_statistics
+        self.entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(KeptBuffers(self.module).around())
+            if self.own_statistics:
+                stack.enter_context(kept_statistics(self.module))
+            self.entered.append(stack.pop_all())
+
+    def __exit__(self, *exception: Any) -> None:
+        self.entered.pop().__exit__(*exception)
 
 
 def turn_on_checkpointing(network: nn.Module, modules: bool | Sequence[str], key: str) -> None:

@@ -122,3 +122,32 @@ def test_a_member_that_is_checkpointed_takes_the_same_step_with_fewer_activation
     for name, buffer in buffers.items():
         assert own[name].equal(buffer), name
     assert few < 0.85 * many
+
+
+@pytest.mark.parametrize(
+    'link, optimizer',
+    [
+        (dict(weight=dict(type='GradientShare', interval=1)), dict(type='SGD', lr=0.01)),
+        (dict(guard='project'), dict(type='SGD', lr=0.01)),
+        ({}, dict(type='mmkd.DistillationOrientedSGD', lr=0.01)),
+    ],
+    ids=['GradientShare', 'project', 'DOT'],
+)
+def test_a_checkpointed_part_goes_backward_twice(toolkit, link, optimizer):
+    """For what measures or splits gradients: each time it computes its activations again."""
+    link = dict(source='teacher', target='student1', tap='backbone.stage2', **link)
+    results = []
+    for saving in (False, True):
+        members = toolkit.members(students=1)
+        members['student1']['checkpointing'] = saving
+        model = toolkit.make_distiller(
+            members=members, links=[dict(link, loss=dict(type='PearsonFeature'))]
+        )
+        wrapper = toolkit.optim_wrapper(model, optimizer=optimizer)
+        model.progress = 0.5
+        for seed in range(2):
+            model.train_step(toolkit.make_batch(seed=seed), wrapper)
+        results.append(model.network('student1').state_dict())
+    plain, saved = results
+    for name, value in plain.items():
+        torch.testing.assert_close(saved[name], value, msg=name)
