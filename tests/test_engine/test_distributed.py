@@ -109,6 +109,16 @@ def test_processes_step_like_one_on_the_joined_batch(runs, case):
         assert all(value <= limits[key] for key, value in seen.items()), (processes, seen)
 
 
+def test_a_broken_image_of_one_process_costs_all_of_them_one_step(tmp_path):
+    """SimOTA fails on what a network makes of it; the others would wait for what it reduces."""
+    done = torchrun(str(WORKER.with_name('broken_rank_worker.py')), str(tmp_path / 'out'))
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (torch.load(tmp_path / f'out{rank}', weights_only=True) for rank in (0, 1))
+    assert one == other and one['skipped'] == [[], ['teacher', 'student1', 'student2'], []]
+    first, second, third = one['sums']
+    assert first == second != third
+
+
 def one_epoch(tmp_path, launcher):
     cfg = light_config(tmp_path / 'work')
     cfg.train_cfg.update(max_epochs=1, val_interval=1)

@@ -242,8 +242,8 @@ class Members(nn.ModuleDict):
     ) -> tuple[dict[str, Any], Readings]:
         """Run an online member's own `loss()` once, in its own random stream, and read its taps.
 
-        Where a network fails on outputs of its own that are not finite (SimOTA's and Hungarian
-        assignments do), its terms are NaN, so that it skips the step and the others do not.
+        Where a network's outputs are not finite (SimOTA's and Hungarian assignments fail on them),
+        its terms are NaN, so that it skips the step and the others do not.
 
         Args:
             name: The member.
@@ -280,6 +280,7 @@ class Members(nn.ModuleDict):
                 readings = read()
                 return self._no_terms(name, readings), readings
             # A classifier's bare `loss` would be read as the member's sum.
+            losses = watch.marked(losses)
             terms = {f'{name}/{"loss_task" if k == "loss" else k}': v for k, v in losses.items()}
             self._terms[name] = list(terms)
             return terms, read()

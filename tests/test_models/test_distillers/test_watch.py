@@ -67,3 +67,19 @@ def test_a_tap_records_before_a_watch_ends_the_pass(toolkit, monkeypatch):
         next(model.network('student1').bbox_head.parameters()).fill_(float('nan'))
     model.train_step(toolkit.make_batch(), wrapper)
     assert wrapper.skipped == ['student1']
+
+
+def test_in_several_processes_outputs_go_on_and_terms_are_nan(watched, monkeypatch):
+    monkeypatch.setattr('mmkd.models.distillers.watch.get_world_size', lambda: 2)
+    network, watch = watched
+    losses = dict(loss=torch.ones(()), each=[torch.ones(()), torch.ones(())])
+    (first, nested), counts = network(torch.tensor([1.0, 2.0]))
+    assert first.tolist() == [1, 2] and nested[1].tolist() == [3, 6] and counts.tolist() == [0, 0]
+    whole = watch.marked(losses)
+    assert whole['loss'] == 1 and whole['each'] == [1, 1]
+    (first, nested), _ = network(torch.tensor([float('nan'), float('inf')]))
+    assert first.tolist() == nested[0].tolist() == [0, 0]
+    broken = watch.marked(losses)
+    assert broken['loss'].isnan() and all(term.isnan() for term in broken['each'])
+    watch.clear()
+    assert watch.marked(losses) is losses
