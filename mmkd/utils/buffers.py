@@ -73,3 +73,22 @@ def keeps_statistics(network: nn.Module) -> bool:
     """Return whether a network's norms are inside `kept_statistics`."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     return any(m.running_mean is not None and not m.track_running_stats for m in norms)
+
+
+@contextmanager
+def run_again(network: nn.Module, training: bool) -> Iterator[None]:
+    """Let parts of a network run once more for a link, in the mode that its step had.
+
+    Args:
+        network: The network. Its running statistics stay as they are.
+        training: Its mode when it ran.
+    """
+    modes = [(m, m.training) for m in network.modules()] if network.training != training else []
+    for module, _ in modes:
+        module.training = training
+    try:
+        with kept_statistics(network):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

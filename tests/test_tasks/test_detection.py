@@ -452,3 +452,39 @@ def test_unlabeled_samples_without_ground_truth_run_through_denoising(toolkit):
     network.encoder.register_forward_hook(lambda module, args, output: seen.append(output))
     task.run_for_taps(network.train(), torch.rand(1, 3, 96, 96), [sample], ['encoder'])
     assert len(seen) == 1 and 'gt_instances' not in sample
+
+
+@pytest.mark.parametrize('on', ['labeled', 'unlabeled'])
+@pytest.mark.parametrize('source', ['faster', 'retinanet'])
+def test_a_second_stage_runs_for_links_without_a_trace(toolkit, on, source):
+    """In the mode of its step: that of a source on the weak view is eval mode."""
+    head = dict(
+        type='Shared4Conv1FCBBoxHead', norm_cfg=dict(type='BN'), conv_out_channels=16, num_classes=1
+    )
+    options = {f'roi_head.bbox_head.{key}': value for key, value in head.items()}
+    faster = dict(FASTER, options={**FASTER['options'], **options})
+    boxes = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+    model = toolkit.make_distiller(
+        members=dict(a=faster if source == 'faster' else RETINANET, b=faster),
+        links=[dict(source='a', target='b', loss=boxes, on=on)],
+    )
+    seen = []
+
+    def note(name, module):
+        seen.append((name, module.training, module.track_running_stats))
+
+    for name in 'ab' if source == 'faster' else 'b':
+        for module in model.network(name).roi_head.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.register_forward_pre_hook(lambda m, _, name=name: note(name, m))
+                break
+    batch, unlabeled = (toolkit.make_batch(size=96, seed=seed) for seed in (0, 1))
+    data = model.data_preprocessor(dict(batch, unlabeled=unlabeled), True)
+    losses, _ = model.parse_losses(model(**data, mode='loss'))
+    assert losses['b'].isfinite()
+    own, again = ('a', True, True), ('a', on == 'labeled', False)
+    if source == 'faster':
+        assert Counter(seen)[own] == 1 and set(seen) >= {own, again}
+    assert Counter(seen)['b', True, True] == 1 and ('b', True, False) in seen
+    assert len(set(seen)) == (4 if source == 'faster' else 2)
+    assert all(m.training for m in model.network('b').roi_head.modules())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,8 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor
+
+from mmkd.utils.buffers import run_again
 
 from .masks import as_bitmaps, image_size
 from .own_loss import sum_of_losses
@@ -43,12 +45,14 @@ class ProposalPrediction(DetectorPrediction):
         network: The detector.
         classes: The classes that count, in this order; None: all.
         detached: Whether nothing that is computed of it has a gradient.
+        training: Mode of the network when it made the features, and in which its heads run.
     """
 
     features: tuple[Tensor, ...]
     network: Any
     classes: tuple[int, ...] | None = None
     detached: bool = False
+    training: bool = True
     # What several links ask for in one step.
     _own: list[tuple[list[InstanceData], Scored]] = field(
         default_factory=list, init=False, repr=False, compare=False
@@ -86,8 +90,13 @@ class ProposalPrediction(DetectorPrediction):
         """Return what it says of these classes, in this order."""
         return replace(self, classes=tuple(classes))
 
-    def _gradient(self) -> AbstractContextManager[Any]:
-        return torch.no_grad() if self.detached else nullcontext()
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with (
+            torch.no_grad() if self.detached else nullcontext(),
+            run_again(self.network, self.training),
+        ):
+            yield
 
     def proposals(self, image_metas: Sequence[dict[str, Any]]) -> list[InstanceData]:
         """Return the RPN's best boxes of each image, without gradient."""
@@ -120,7 +129,7 @@ class ProposalPrediction(DetectorPrediction):
             proposals: Of each image, bboxes (R, 4).
             image_metas: What is known of each image.
         """
-        with self._gradient():
+        with self._running():
             # Without a test_cfg it gives all boxes and scores as they are.
             found = self.network.roi_head.predict_bbox(
                 self.features, list(image_metas), list(proposals), rcnn_test_cfg=None
@@ -144,7 +153,7 @@ class ProposalPrediction(DetectorPrediction):
         head = self.network.roi_head
         # A cascade's last stage has learned from the best boxes.
         stage = (head.num_stages - 1,) if isinstance(head, CascadeRoIHead) else ()
-        with self._gradient():
+        with self._running():
             found = head._mask_forward(*stage, self.features, rois)['mask_preds']
         if found.shape[1] == 1:  # one for all classes
             return found[:, 0]
@@ -208,12 +217,12 @@ class ProposalPrediction(DetectorPrediction):
         head = self.network.rpn_head
         if not isinstance(head, RPNHead):
             return None
-        with self._gradient():
+        with self._running():
             return prediction_reader(head, self._rpn_outputs)
 
     @cached_property
     def _rpn_outputs(self) -> Any:
-        with self._gradient():
+        with self._running():
             return self.network.rpn_head(self.features)
 
     def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
@@ -243,14 +252,14 @@ class ProposalPrediction(DetectorPrediction):
         features = tuple(level.index_select(0, index) for level in self.features)
         samples = [_sample(each, meta) for each, meta in zip(truth, metas)]
         objects = [_sample(each, meta, labels=0) for each, meta in zip(truth, metas)]
-        # As `TwoStageDetector.loss` does after the features.
-        terms, proposals = network.rpn_head.loss_and_predict(
-            features,
-            objects,
-            proposal_cfg=network.train_cfg.get('rpn_proposal', network.test_cfg.rpn),
-        )
-        loss = sum_of_losses(terms)
-        return loss + sum_of_losses(network.roi_head.loss(features, proposals, samples), masks)
+        with self._running():  # as `TwoStageDetector.loss` does after the features
+            terms, proposals = network.rpn_head.loss_and_predict(
+                features,
+                objects,
+                proposal_cfg=network.train_cfg.get('rpn_proposal', network.test_cfg.rpn),
+            )
+            second = network.roi_head.loss(features, proposals, samples)
+        return sum_of_losses(terms) + sum_of_losses(second, masks)
 
     def __str__(self) -> str:
         sizes = ', '.join(str(tuple(level.shape)) for level in self.features)
@@ -259,7 +268,7 @@ class ProposalPrediction(DetectorPrediction):
 
 def read_proposals(module: Any, output: Any, network: Any) -> ProposalPrediction:
     """Read what a two-stage detector's neck (or backbone) returned."""
-    return ProposalPrediction(tuple(output), network)
+    return ProposalPrediction(tuple(output), network, training=network.training)
 
 
 def _sampled(train_cfg: Any) -> int:

@@ -17,6 +17,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from mmkd.utils.buffers import run_again
 from mmkd.utils.errors import ConfigError
 
 from .masks import LastCall
@@ -54,6 +55,7 @@ class QueryPrediction(DetectorPrediction):
         inputs: What its decoder was called with, likewise.
         classes: The classes that count, in this order; None: all.
         detached: Whether nothing that is computed of it has a gradient.
+        training: Mode of the network when it ran, and in which its decoder runs again.
     """
 
     cls_logits: Tensor
@@ -64,6 +66,7 @@ class QueryPrediction(DetectorPrediction):
     inputs: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[int, ...] | None = None
     detached: bool = False
+    training: bool = True
 
     @property
     def num_classes(self) -> int:
@@ -84,6 +87,7 @@ class QueryPrediction(DetectorPrediction):
             inputs={k: v.detach() if isinstance(v, Tensor) else v for k, v in self.inputs.items()},
             classes=self.classes,
             detached=True,
+            training=self.training,
         )
 
     def of_classes(self, classes: Sequence[int]) -> QueryPrediction:
@@ -152,7 +156,10 @@ class QueryPrediction(DetectorPrediction):
         else:
             own['reference_points'] = places[..., : own['reference_points'].shape[-1]]
         # Called as functions: hooks have seen the step's own call.
-        with torch.no_grad() if self.detached else nullcontext():
+        with (
+            torch.no_grad() if self.detached else nullcontext(),
+            run_again(network, self.training),
+        ):
             states, references = network.decoder.forward(**own)
             if isinstance(network, DeformableDETR) and not isinstance(network, DINO):
                 references = [own['reference_points'], *references]
@@ -210,6 +217,7 @@ def read_queries(head: Any, output: Any, network: Any, call: LastCall) -> QueryP
         (classes, boxes),
         network,
         call.pop()[0],
+        training=network.training,
     )
 
 
