@@ -23,7 +23,10 @@ srun --kill-on-bad-exit=0 "${PYTHON:-python}" -m mmkd.apis.launch --nnodes="$SLU
     --rdzv_endpoint="$HEAD:${PORT:-29500}" "$TOOLS/train.py" "$CONFIG" --work-dir "$WORK_DIR" --launcher pytorch --resume "${@:3}"
 STATUS=$?
 # A failure on one node ends the others with other statuses; the checkpoint tells a preemption from a fault.
-if [ $STATUS -ne 0 ] && [ "$WORK_DIR/last_checkpoint" -nt "$STARTED" ] && grep -q preempted_iter "$WORK_DIR/last_checkpoint"; then
+# `pretrain_preempted` is that of a stage before (`pretrain`), whose own folder may be elsewhere.
+SAVED="$(find "$WORK_DIR" -maxdepth 1 \( -name last_checkpoint -o -name pretrain_preempted \) -newer "$STARTED" \
+    -exec grep -l preempted_iter {} +)"
+if [ $STATUS -ne 0 ] && [ -n "$SAVED" ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $STATUS

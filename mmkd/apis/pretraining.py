@@ -34,6 +34,7 @@ from mmkd.utils.files import write_atomically
 from mmkd.utils.locks import try_lock, wait_for_lock
 
 RECORD = 'pretrained.json'
+NOTE = 'pretrain_preempted'  # in the work folder: the stage's checkpoint, as in last_checkpoint
 # What belongs to one run or to a test, and leaves a training what it is.
 OF_A_RUN = (
     'test_dataloader',
@@ -257,6 +258,22 @@ class Pretraining:
     def begin(self) -> None:
         """Note which config the folder is for."""
         self._write(None)
+
+    @contextmanager
+    def preempted_noted(self, work_dir: str) -> Iterator[None]:
+        """Where `PreemptionHook` ends the stage, note its checkpoint in the next one's folder.
+
+        `tools/slurm_job.sh` looks there, as the stage's own may be anywhere.
+        """
+        try:
+            yield
+        except SystemExit:
+            last = self.folder / 'last_checkpoint'
+            if is_main_process() and last.is_file():
+                text = last.read_text()
+                Path(work_dir).mkdir(parents=True, exist_ok=True)
+                write_atomically(Path(work_dir) / NOTE, lambda path: Path(path).write_text(text))
+            raise
 
     def finish(self, last: str | None) -> None:
         """Note the checkpoints.

@@ -277,8 +277,9 @@ def _train_before(stage: Pretraining, cfg: Config, args: argparse.Namespace) -> 
             found = stage.checkpoints()  # another process may have trained them meanwhile
             if found is None:
                 stage.begin()
-                resume = None if args.resume is None else 'auto'
-                _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
+                resume = 'auto' if args.resume is not None or cfg.get('resume') else None
+                with stage.preempted_noted(cfg.work_dir):
+                    _train(stage.cfg, argparse.Namespace(**dict(vars(args), resume=resume)))
                 latest = find_checkpoint(stage.cfg)
                 stage.finish(None if latest is None else latest[0])
                 found = stage.checkpoints()

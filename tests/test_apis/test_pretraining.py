@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import signal
 import threading
 import time
 
@@ -38,15 +40,28 @@ class CutStageHook(Hook):
             raise Cut
 
 
+@HOOKS.register_module(force=True)
+class SignalStageHook(Hook):
+    """Sends the process SIGTERM once, in the first training."""
+
+    sent = False
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if not SignalStageHook.sent:
+            SignalStageHook.sent = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.fixture
 def run(tmp_path):
     """Train in `tmp_path/<name>` from a config file; return the final weights."""
 
-    def run(name, resume=None, cut=-1, **pretrain):
+    def run(name, resume=None, cut=-1, hooks=(), changes=None, **pretrain):
         cfg = light_config(tmp_path / name)
         cfg.pretrain = dict(dict(members='teacher', options={'optim_wrapper.optimizer.lr': 0.05}))
         cfg.pretrain.update(pretrain)
-        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='CutStageHook')]
+        cfg.custom_hooks = [*cfg.custom_hooks, dict(type='CutStageHook'), *hooks]
+        cfg.merge_from_dict(changes or {})
         file = tmp_path / 'recipe.py'
         file.write_text(config_text(cfg))
         CutStageHook.left = cut
@@ -143,6 +158,22 @@ def test_both_stages_go_on_where_they_were_cut_off(run, tmp_path):
     names = ('whole/pretrain/epoch_2.pth', 'broken/pretrain/epoch_2.pth')
     states = [torch.load(tmp_path / n, weights_only=False)['state_dict'] for n in names]
     assert same(*states)
+
+
+@pytest.mark.parametrize('resume', [dict(resume='auto'), dict(changes=dict(resume=True))])
+def test_a_preempted_stage_is_noted_and_goes_on(run, tmp_path, capsys, resume):
+    """For a job script, which requeues; by the command line and by the config's own `resume`."""
+    SignalStageHook.sent = False
+    hooks = [dict(type='SignalStageHook')]
+    with pytest.raises(SystemExit) as stopped:
+        run('broken', hooks=hooks, work_dir=str(tmp_path / 'elsewhere'))
+    assert stopped.value.code == 99
+    note = (tmp_path / 'broken/pretrain_preempted').read_text()
+    assert note == (tmp_path / 'elsewhere/last_checkpoint').read_text()
+    assert note.endswith('preempted_iter_1.pth')
+    capsys.readouterr()
+    run('broken', hooks=hooks, work_dir=str(tmp_path / 'elsewhere'), **resume)
+    assert f'--resume: {note}' in capsys.readouterr().out
 
 
 def test_peers_of_another_config_become_the_teachers_of_one_student(run, tmp_path):

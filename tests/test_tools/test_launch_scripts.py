@@ -124,3 +124,41 @@ def test_a_signal_to_the_launcher_reaches_every_process(toolkit, tmp_path, numbe
         with contextlib.suppress(ProcessLookupError):
             os.killpg(launcher.pid, signal.SIGKILL)
     assert {path.name for path in tmp_path.glob('left_*')} == {'left_0', 'left_1'}
+
+
+@pytest.mark.parametrize(
+    'note, text, requeued',
+    [
+        ('last_checkpoint', 'work/preempted_iter_3.pth', True),
+        ('last_checkpoint', 'work/epoch_1.pth', False),
+        ('pretrain_preempted', 'elsewhere/preempted_iter_3.pth', True),
+        (None, '', False),
+    ],
+)
+def test_a_job_is_put_back_in_the_queue_where_it_was_preempted(
+    toolkit, tmp_path, note, text, requeued
+):
+    """In the training or in the stage before, but not where it failed."""
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work/last_checkpoint').write_text('work/preempted_iter_1.pth')
+    os.utime(tmp_path / 'work/last_checkpoint', (0, 0))  # an earlier job's
+    saves = f'sleep 0.1; printf {text} > work/{note}; ' if note else ''
+    for name, script in (('srun', f'{saves}exit 1'), ('scontrol', 'echo "$*" >> calls')):
+        (tmp_path / name).write_text(f'#!/usr/bin/env bash\n{script}\n')
+        (tmp_path / name).chmod(0o755)
+    variables = dict(
+        PATH=f'{tmp_path}:{os.environ["PATH"]}',
+        SLURM_JOB_ID='42',
+        SLURM_JOB_NODELIST='node',
+        SLURM_NNODES='1',
+        SLURM_SUBMIT_DIR=str(toolkit.ROOT),
+    )
+    done = subprocess.run(
+        ['bash', str(toolkit.ROOT / 'tools/slurm_job.sh'), 'config.py', 'work'],
+        env=environment(**variables),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and not done.stderr
+    assert ('requeue 42' in (tmp_path / 'calls').read_text()) == requeued
