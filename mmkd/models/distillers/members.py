@@ -176,6 +176,8 @@ class Members(nn.ModuleDict):
             spec = self.specs[name]
             network: Any = self[name]
             assert spec.stream is not None
+            # Random values are filled in as they lie in memory: equal ones in either format.
+            network.to(memory_format=torch.contiguous_format)
             try:
                 with spec.stream(), only_weights():
                     network.init_weights()
@@ -184,6 +186,7 @@ class Members(nn.ModuleDict):
             if spec.checkpoint is not None:
                 key = f'{spec.key}.checkpoint'
                 load_member(self[name], spec.checkpoint, name, key, strict=False)
+            network.to(memory_format=self.memory_format)
         for name in self.averaged:
             self[name].load_state_dict(self[str(self.specs[name].of)].state_dict())
 
