@@ -1,8 +1,8 @@
 """torchrun, with one line in place of its own traceback: python -m mmkd.apis.launch ARGUMENTS.
 
 The arguments are torchrun's. SIGUSR1 is passed on to the processes, too. The exit status is that of
-the process that failed first, that of `PreemptionHook` where the process itself got the signal; after
-a signal to torchrun it is 1, and the checkpoint tells (`tools/slurm_job.sh`).
+the process that failed first, that of `PreemptionHook` where the process itself got the signal;
+after a signal to torchrun it is 1, and the checkpoint tells (`tools/slurm_job.sh`).
 """
 
 from __future__ import annotations
