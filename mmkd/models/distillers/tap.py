@@ -212,7 +212,8 @@ def moved(value: TapValue, device: torch.device) -> TapValue:
         return value.to(device, non_blocking=True)
     if isinstance(value, (list, tuple)):
         return type(value)(moved(item, device) for item in value)
-    if not is_dataclass(value) or hasattr(value, 'network'):
+    made_later = hasattr(value, 'network') or getattr(value, 'masks', None) is not None
+    if not is_dataclass(value) or made_later:
         raise ConfigError(
             f'model.members: a {type(value).__name__} cannot be moved between devices: leave out '
             "the member's `device`, or tap its features"

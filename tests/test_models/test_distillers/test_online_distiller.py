@@ -467,6 +467,17 @@ def test_every_preset_trains(toolkit, preset):
     assert all(torch.isfinite(v) for v in log.values()), log
 
 
+def test_masks_that_a_network_makes_later_are_not_moved_between_devices():
+    """Moved without what makes them, they would meet tensors of another device."""
+    from mmkd.tasks.detection.structures import DensePrediction
+
+    plain = DensePrediction(torch.zeros(1, 2, 1), None, torch.zeros(1, 2, 4))
+    assert moved(plain, torch.device('cpu')).cls_logits.shape == (1, 2, 1)
+    drawing = DensePrediction(plain.cls_logits, None, plain.boxes, masks=lambda *_: None)
+    with pytest.raises(ConfigError, match='a DensePrediction cannot be moved between devices'):
+        moved(drawing, torch.device('cpu'))
+
+
 def test_a_device_of_its_own_changes_nothing(toolkit, tmp_path, monkeypatch):
     """Named though there is one alone: images, taps and predictions take the way of two."""
     moves = []
