@@ -24,6 +24,7 @@ from mmkd.apis.command_line import (
 )
 from mmkd.export import member_specs, plain_config
 from mmkd.models.connectors.base import Connector
+from mmkd.schedules import Constant
 from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError
 
@@ -52,7 +53,9 @@ def copy_batch(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 class Step:
-    """A model with its optimizers, as the config has them, at full sharing (progress 1).
+    """A model with its optimizers, as the config has them, at the end of its training (progress 1).
+
+    Links act whatever their schedules say, which may end at 0.
 
     What hooks do in each step of a training is done, too; what they do before it is left out where
     it costs no step's time (connectors that are fitted before count as fitted).
@@ -71,6 +74,8 @@ class Step:
         self.is_distiller = hasattr(self.model, 'ensemble_members')
         if self.is_distiller:
             self.model.progress = 1.0
+            for link in self.model.links:
+                link.spec.schedule = Constant()
         for module in self.model.modules():
             if isinstance(module, Connector) and module.fits_first:
                 module.fitted = True

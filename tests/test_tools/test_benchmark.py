@@ -52,6 +52,18 @@ def test_an_ema_member_is_updated_as_in_training(toolkit, data, tmp_path):
     assert all(seconds > 0 for seconds in step_twice(toolkit, cfg))
 
 
+def test_links_whose_schedule_ends_at_0_are_measured(light):
+    from mmkd.apis.benchmark import Step, cached_batches, prepare
+
+    cfg = prepare(light, {})
+    cfg.model.sharing.schedule = dict(type='Trapezoid')
+    step, computed = Step(cfg, 'cpu'), []
+    for link in step.model.links:
+        link.register_forward_hook(lambda *arguments: computed.append(arguments[0]))
+    step(cached_batches(cfg, 1)[0])
+    assert computed == list(step.model.links) and computed
+
+
 def test_an_auto_encoder_that_a_hook_would_train_before(toolkit, data, tmp_path):
     cfg = toolkit.small_config(data, tmp_path / 'work')
     cfg.model.members = dict(teacher=cfg.model.members.teacher, student1=cfg.model.members.student1)
