@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import statistics
 import time
@@ -22,6 +23,7 @@ from mmkd.apis.command_line import (
     merge_options,
     read_config,
 )
+from mmkd.engine.loops.batch_stream import BatchStream
 from mmkd.export import member_specs, plain_config
 from mmkd.models.connectors.base import Connector
 from mmkd.schedules import Constant
@@ -30,17 +32,16 @@ from mmkd.utils.errors import ConfigError
 
 
 def cached_batches(cfg: Config, count: int) -> list[dict[str, Any]]:
-    """Return the first `count` batches of the config's training data, loaded once."""
-    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    """Return the first `count` batches of the config's training data, loaded once.
+
+    Raises:
+        ConfigError: If the loader gives no batch.
+    """
+    key = 'train_dataloader'
+    loader = dict(cfg[key], num_workers=0, persistent_workers=False)
     with naming_keys(cfg):
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    batches: list[dict[str, Any]] = []
-    while len(batches) < count:
-        for batch in loader:
-            batches.append(batch)
-            if len(batches) == count:
-                break
-    return batches
+        stream = BatchStream(Runner.build_dataloader(loader, seed=0), key, seed=0)
+    return list(itertools.islice(stream.endless(), count))
 
 
 def copy_batch(batch: dict[str, Any]) -> dict[str, Any]:

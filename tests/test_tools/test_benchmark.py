@@ -64,6 +64,18 @@ def test_links_whose_schedule_ends_at_0_are_measured(light):
     assert computed == list(step.model.links) and computed
 
 
+def test_a_loader_without_a_batch_is_told(light):
+    from mmkd.apis.benchmark import cached_batches, prepare
+    from mmkd.utils.errors import ConfigError
+
+    cfg = prepare(light, {})
+    cfg.train_dataloader.update(batch_size=32, drop_last=True)
+    with pytest.raises(
+        ConfigError, match='train_dataloader: 12 images give no batch of batch_size=32'
+    ):
+        cached_batches(cfg, 1)
+
+
 def test_an_auto_encoder_that_a_hook_would_train_before(toolkit, data, tmp_path):
     cfg = toolkit.small_config(data, tmp_path / 'work')
     cfg.model.members = dict(teacher=cfg.model.members.teacher, student1=cfg.model.members.student1)
