@@ -34,23 +34,37 @@ from mmkd.utils.errors import ConfigError
 def cached_batches(cfg: Config, count: int) -> list[dict[str, Any]]:
     """Return the first `count` batches of the config's training data, loaded once.
 
+    Where it has an `unlabeled_dataloader`, each batch has one of unlabeled images.
+
     Raises:
-        ConfigError: If the loader gives no batch.
+        ConfigError: If a loader gives no batch.
     """
-    key = 'train_dataloader'
-    loader = dict(cfg[key], num_workers=0, persistent_workers=False)
+    key = 'unlabeled_dataloader'
+    batches = _first_batches(cfg, cfg.train_dataloader, 'train_dataloader', count)
+    loader = (cfg.get('train_cfg') or {}).get(key, cfg.get(key))
+    if loader is None:
+        return batches
+    unlabeled = _first_batches(cfg, loader, key, count)
+    return [dict(batch, unlabeled=own) for batch, own in zip(batches, unlabeled)]
+
+
+def _first_batches(
+    cfg: Config, loader: Mapping[str, Any], key: str, count: int
+) -> list[dict[str, Any]]:
+    loader = dict(loader, num_workers=0, persistent_workers=False)
     with naming_keys(cfg):
         stream = BatchStream(Runner.build_dataloader(loader, seed=0), key, seed=0)
     return list(itertools.islice(stream.endless(), count))
 
 
 def copy_batch(batch: dict[str, Any]) -> dict[str, Any]:
-    """Copy what a training step may change: the list of images and the data samples."""
-    return dict(
-        batch,
-        inputs=list(batch['inputs']),
-        data_samples=[sample.clone() for sample in batch['data_samples']],
-    )
+    """Copy what a training step may change: the lists of images and the data samples."""
+    copied = dict(batch, inputs=list(batch['inputs']))
+    if batch.get('data_samples') is not None:
+        copied['data_samples'] = [sample.clone() for sample in batch['data_samples']]
+    if 'unlabeled' in batch:
+        copied['unlabeled'] = copy_batch(batch['unlabeled'])
+    return copied
 
 
 class Step:
@@ -73,10 +87,12 @@ class Step:
             self.model.init_weights()
             self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.is_distiller = hasattr(self.model, 'ensemble_members')
+        self.takes_unlabeled = False
         if self.is_distiller:
             self.model.progress = 1.0
             for link in self.model.links:
                 link.spec.schedule = Constant()
+                self.takes_unlabeled |= link.spec.on != 'labeled'
         for module in self.model.modules():
             if isinstance(module, Connector) and module.fits_first:
                 module.fitted = True
@@ -87,10 +103,13 @@ class Step:
         """Take a step; return its seconds.
 
         Args:
-            batch: As the loader gives it.
+            batch: As the loaders give it; without links on unlabeled images these are left out, as
+                the training does not load them.
             clock: Default: `time.perf_counter`.
         """
         clock = clock or time.perf_counter
+        if not self.takes_unlabeled:
+            batch = {key: value for key, value in batch.items() if key != 'unlabeled'}
         # Weights that are fitted while training are measured every few iterations.
         MessageHub.get_current_instance().update_info('iter', self.taken)
         self.taken += 1

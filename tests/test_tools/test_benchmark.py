@@ -64,6 +64,29 @@ def test_links_whose_schedule_ends_at_0_are_measured(light):
     assert computed == list(step.model.links) and computed
 
 
+def test_unlabeled_images_are_part_of_the_step_that_learns_from_them(light):
+    from mmkd.apis.benchmark import Step, cached_batches, copy_batch, prepare
+    from mmkd.export import plain_config
+
+    cfg = prepare(light, {})
+    cfg.unlabeled_dataloader = dict(cfg.train_dataloader, batch_size=2)
+    batch = cached_batches(cfg, 2)[1]
+    copied = copy_batch(batch)['unlabeled']
+    assert len(batch['inputs']) == 4 and len(copied['inputs']) == 2
+    assert copied['inputs'] is not batch['unlabeled']['inputs']
+    assert copied['data_samples'][0] is not batch['unlabeled']['data_samples'][0]
+    taken = []
+    for on in ('both', 'labeled', None):
+        cfg.model.sharing.on = on
+        step = Step(plain_config(cfg, 'student1') if on is None else cfg, 'cpu')
+        step.model.train_step = lambda data, wrapper, own=step.model.train_step: (
+            taken.append('unlabeled' in data),
+            own(data, wrapper),
+        )
+        step(copy_batch(batch))
+    assert taken == [True, False, False]
+
+
 def test_a_loader_without_a_batch_is_told(light):
     from mmkd.apis.benchmark import cached_batches, prepare
     from mmkd.utils.errors import ConfigError
