@@ -182,6 +182,8 @@ def compare_time(
 ) -> tuple[list[float], list[float]]:
     """Take joint steps of a config, and of the same one with other options, in turn.
 
+    Each has the batches of its own config.
+
     Args:
         config_file: Config of an OnlineDistiller.
         options: `--cfg-options` of both.
@@ -193,14 +195,15 @@ def compare_time(
         The seconds of each step of both; on a CPU those of the process, which other processes on
         the machine hardly change.
     """
-    cfg = prepare(config_file, options)
-    batches = cached_batches(cfg, min(steps, 8))
-    pair = Step(cfg, device), Step(prepare(config_file, {**options, **against}), device)
+    configs = [prepare(config_file, given) for given in (options, {**options, **against})]
+    batches = [cached_batches(cfg, min(steps, 8)) for cfg in configs]
+    pair = [Step(cfg, device) for cfg in configs]
     clock = time.process_time if device == 'cpu' else time.perf_counter
     seconds: tuple[list[float], list[float]] = ([], [])
     for index in range(steps + 2):
         for place in (0, 1) if index % 2 else (1, 0):
-            spent = pair[place](copy_batch(batches[index % len(batches)]), clock)
+            own = batches[place]
+            spent = pair[place](copy_batch(own[index % len(own)]), clock)
             if index >= 2:  # the first ones allocate
                 seconds[place].append(spent)
     return seconds

@@ -87,6 +87,19 @@ def test_unlabeled_images_are_part_of_the_step_that_learns_from_them(light):
     assert taken == [True, False, False]
 
 
+def test_each_side_of_a_comparison_has_batches_of_its_own(light, monkeypatch):
+    from mmkd.apis import benchmark
+
+    sizes, call = [], benchmark.Step.__call__
+    monkeypatch.setattr(
+        benchmark.Step,
+        '__call__',
+        lambda step, batch, clock: sizes.append(len(batch['inputs'])) or call(step, batch, clock),
+    )
+    benchmark.compare_time(light, {}, {'train_dataloader.batch_size': 2}, 1, 'cpu')
+    assert sizes == [2, 4, 4, 2, 2, 4]  # in turn
+
+
 def test_a_loader_without_a_batch_is_told(light):
     from mmkd.apis.benchmark import cached_batches, prepare
     from mmkd.utils.errors import ConfigError
