@@ -26,14 +26,19 @@ MODES = {'together': False, 'in turns': True}
 def with_members(cfg: Config, count: int) -> Config:
     """Return a copy of a config with `count` online members.
 
-    The last ones are left out, or the last one is added again, as `student1_2`, `student1_3`, ...
+    The last ones are left out, with their averages and options, or the last one is added again, as
+    `student1_2`, `student1_3`, ...
 
     Raises:
         ConfigError: If links of its own name a member that is left out.
     """
     cfg, names = copy.deepcopy(cfg), online_members(cfg)
-    for name in names[count:]:
-        del cfg.model.members[name]
+    gone = names[count:]
+    for name, member in list(cfg.model.members.items()):
+        if name in gone or (member or {}).get('of') in gone:
+            del cfg.model.members[name]
+    for name in gone:
+        (cfg.optim_wrapper.get('members') or {}).pop(name, None)
     last = names[-1]
     for index in range(2, count - len(names) + 2):
         added = copy.deepcopy(cfg.model.members[last])
@@ -45,7 +50,8 @@ def with_members(cfg: Config, count: int) -> Config:
         if not {*source, link.target} <= {*left, *cfg.model.members, 'ensemble'}:
             raise ConfigError(f'--members {count}: a link of model.links needs more members')
     if cfg.model.get('ensemble'):
-        cfg.model.ensemble.pop('members', None)
+        for key in ('members', 'weights', 'calibration'):  # what it has for each member
+            cfg.model.ensemble.pop(key, None)
     if isinstance(cfg.model.get('sharing'), dict):
         cfg.model.sharing.pop('students', None)
     return cfg

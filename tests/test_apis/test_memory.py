@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmkd.apis.benchmark import Step
 from mmkd.apis.memory import members_table, peak_of_step, with_members
 from mmkd.apis.scaling import Reduced, scaling_table
+from mmkd.utils.errors import ConfigError
 
 
 @pytest.fixture
@@ -38,6 +39,26 @@ def test_fewer_members_than_the_config_has(config):
     cfg = with_members(config, 1)
     assert list(cfg.model.members) == ['teacher'] and 'members' not in cfg.model.ensemble
     assert isinstance(cfg, Config) and len(config.model.members) == 3
+
+
+def test_options_of_members_that_are_left_out_go_with_them(config):
+    config.optim_wrapper.members = dict(
+        teacher=dict(optimizer=dict(lr=1e-3)), student2=dict(optimizer=dict(lr=1e-4))
+    )
+    config.model.members.update(
+        average1=dict(training='ema', of='student1'), average2=dict(training='ema', of='student2')
+    )
+    config.model.sharing = dict(type='kd_p')
+    config.model.ensemble = dict(weights=[1, 2], calibration=[[1, 0], [2, 0]])
+    cfg = with_members(config, 2)
+    assert list(cfg.model.members) == ['teacher', 'student1', 'average1']
+    assert list(cfg.optim_wrapper.members) == ['teacher']
+    Step(cfg, 'cpu')
+    config.model.links = [dict(source='average2', target='student1')]
+    with pytest.raises(ConfigError, match='--members 2: a link of model.links needs more'):
+        with_members(config, 2)
+    config.model.links = None
+    Step(with_members(config, 4), 'cpu')
 
 
 def test_tables():
