@@ -6,7 +6,7 @@
 # (docs/studies/NAME/results) and copied to DIR, so that a cut-off session still counts; the same command goes on.
 #   --minutes   for the trainings together, the environment and the latency not counted (default: 40)
 #   --jobs      trainings side by side: small networks do not fill a GPU (default: 6)
-#   --out       where results, reports and logs are collected (default: work_dirs/gpu_study)
+#   --out       where results, reports and logs are collected (default: work_dirs/gpu_study of this checkout)
 #   --dry-run   the same way on a machine without GPU: nothing is installed; of each plan one seed is tried for one epoch
 #               (MMKD_TRIAL_OPTIONS has further --cfg-options of a trial)
 #   PLAN        default: gpu_tiny, gpu_noise and gpu_kvasir of docs/studies; a plan is docs/studies/NAME/plan.py
@@ -26,14 +26,13 @@ while [ $# -gt 0 ]; do
         --minutes|--jobs)
             [[ "${2:-}" =~ ^[1-9][0-9]*$ ]] || fail "$1: expected a number from 1 on, got '${2:-}'"
             if [ "$1" = --minutes ]; then MINUTES=$2; else JOBS=$2; fi; shift 2;;
-        --out) [ -n "${2:-}" ] || fail "--out: expected a folder"; OUT=$2; shift 2;;
+        --out) [ -n "${2:-}" ] || fail "--out: expected a folder"; OUT=$(realpath -m "$2"); shift 2;;
         --dry-run) DRY=1; shift;;
         -h|--help) sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit;;
         -*) fail "unknown option $1" "bash tools/gpu_study.sh --help";;
-        *) PLANS+=("$1"); shift;;
+        *) PLANS+=("$(realpath -m "$1")"); shift;;
     esac
 done
-OUT="${OUT%/}"
 cd "$ROOT"
 [ "${#PLANS[@]}" -gt 0 ] || PLANS=(docs/studies/gpu_{tiny,noise,kvasir}/plan.py)
 for plan in "${PLANS[@]}"; do [ -f "$plan" ] || fail "no plan $plan"; done

@@ -50,11 +50,11 @@ def call(tmp_path, root):
     python.write_text(PYTHON)
     python.chmod(0o755)
 
-    def call(*arguments, missing='', fails=''):
+    def call(*arguments, missing='', fails='', out=tmp_path / 'out', cwd=root):
         env = dict(os.environ, MMKD_VENV=str(tmp_path / 'venv'), CALLS=str(tmp_path / 'calls'))
         env.update(MISSING=missing, FAILS=fails, MMKD_TRIAL_OPTIONS='a.b=1 c=2')
-        command = ['bash', str(root / 'tools/gpu_study.sh'), '--out', str(tmp_path / 'out')]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=env)
+        command = ['bash', str(root / 'tools/gpu_study.sh'), '--out', str(out), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd)
         calls = tmp_path / 'calls'
         return done, calls.read_text().splitlines() if calls.exists() else []
 
@@ -92,6 +92,16 @@ def test_a_study_that_fails_or_lacks_data_does_not_stop_the_others(call, trained
     assert done.returncode == 1 and 'gpu_tiny: left out, no data/x' in done.stdout
 
 
+def test_folder_and_plan_are_those_of_the_folder_it_is_called_from(call, root, tmp_path):
+    (tmp_path / 'own').mkdir()
+    (tmp_path / 'own/plan.py').touch()
+    done, calls = call('--dry-run', 'own/plan.py', out='kept/', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert calls[0].startswith(f'tools/study.py run {tmp_path}/own/plan.py ')
+    assert (tmp_path / 'kept/own.log').is_file() and (tmp_path / 'kept.tar.gz').is_file()
+    assert not (root / 'kept').exists()
+
+
 def test_a_latency_that_cannot_be_measured_is_said(call):
     done, calls = call('--dry-run')
     assert done.returncode == 1 and 'latency: left out, no networks of gpu_kvasir' in done.stdout
@@ -118,7 +128,7 @@ def test_the_help_has_the_options_and_what_the_plans_lack(call):
     [
         (['--minutes', '0'], '--minutes: expected a number'),
         (['--fast'], 'unknown option --fast'),
-        (['docs/none.py'], 'no plan docs/none.py'),
+        (['docs/none.py'], '/mmkd/docs/none.py'),
     ],
 )
 def test_wrong_arguments(call, arguments, message):
@@ -127,7 +137,7 @@ def test_wrong_arguments(call, arguments, message):
 
 
 def test_without_a_gpu_it_says_so(call, monkeypatch, tmp_path):
-    names = ('bash', 'dirname', 'mkdir', 'basename', 'date', 'cat', 'sed')
+    names = ('bash', 'dirname', 'mkdir', 'basename', 'date', 'cat', 'sed', 'realpath')
     (tmp_path / 'bin').mkdir()
     for name in names:
         found = subprocess.run(['which', name], capture_output=True, text=True).stdout.strip()
