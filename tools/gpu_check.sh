@@ -89,9 +89,9 @@ benchmark() {  # NAME SECONDS CONFIG OPTION...: OPTIONs before -- are --cfg-opti
     while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
     [ $# -eq 0 ] || shift
     [ "${#TRIAL[@]}" -eq 0 ] || options+=("${TRIAL[@]}")
-    [ "${#options[@]}" -eq 0 ] || options=(--cfg-options "${options[@]}")
+    [ "${#options[@]}" -eq 0 ] || set -- "$@" --cfg-options "${options[@]}"
     part "$name" "$limit" "$PY" tools/benchmark.py "configs/mmkd/benchmark/$config.py" --steps "$STEPS" --json "$OUT/$name.json" \
-        "$@" "${options[@]}" || true
+        "$@" || true
 }
 
 STEPS=20 SIZE=640 TRIAL=() GPUS=1 AMP=(optim_wrapper.type=AmpOptimWrapper optim_wrapper.loss_scale=dynamic)

@@ -25,6 +25,6 @@ fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 if [ "$STACK" = original ]; then  # `+ PATH`, `- TEST why not`
     mapfile -t selected < <(sed -n 's/^+ \([^ ]*\).*/\1/p; s/^- \([^ ]*\).*/--deselect=\1/p' tests/original_stack.txt)
-    set -- "${selected[@]}" "$@"
+    set -- ${selected[@]+"${selected[@]}"} "$@"
 fi
 exec "$PY" -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"

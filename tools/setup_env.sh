@@ -91,7 +91,7 @@ install_mmcv() {
     fi
     say "Installing mmcv with its compiled ops (about 4 minutes of CPU time the first time, then seconds)"
     while true; do
-        wheel="$("$PY" "$ROOT/tools/build_mmcv.py" "$MMCV==$(pin "$MMCV")" --log "$LOG" "${again[@]}")" || {
+        wheel="$("$PY" "$ROOT/tools/build_mmcv.py" "$MMCV==$(pin "$MMCV")" --log "$LOG" ${again[@]+"${again[@]}"})" || {
             tail -n 15 "$LOG" >&2
             fail "building mmcv" "Measured: onedl-mmcv 2.3.6 with torch 2.13.0, mmcv 2.1.0 with torch 2.1.2." \
                 "The whole output is in $LOG. Run the same command again to go on from here."

@@ -5,4 +5,4 @@ SLURM_TASKS=(-p "$PARTITION" --job-name="$JOB" --ntasks="$GPUS" --ntasks-per-nod
              --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1)
 [ "$GPUS_PER_NODE" -eq 0 ] || SLURM_TASKS+=(--gres="gpu:$PER_NODE")
 read -r -a EXTRA <<<"${SRUN_ARGS:-}"
-SLURM_TASKS+=("${EXTRA[@]}")
+SLURM_TASKS+=(${EXTRA[@]+"${EXTRA[@]}"})

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 
 import pytest
-from light_training import environment, light_config
+from light_training import ROOT, environment, light_config
 
 SRUN = """#!/usr/bin/env bash
 echo "srun $*" >> "$SRUN_LOG"
@@ -162,3 +163,17 @@ def test_a_job_is_put_back_in_the_queue_where_it_was_preempted(
     )
     assert done.returncode == 1 and not done.stderr
     assert ('requeue 42' in (tmp_path / 'calls').read_text()) == requeued
+
+
+# Not empty where they are expanded.
+FILLED = {'gpu_study.sh': {'PLANS'}, 'gpu_check.sh': {'TRIAL', 'options'}}
+
+
+@pytest.mark.parametrize('script', sorted((ROOT / 'tools').glob('*.sh')), ids=lambda p: p.name)
+def test_arrays_may_be_empty(script):
+    """Where nothing is set in one, `set -u` ends a bash before 4.4 at "${NAME[@]}"."""
+    text = script.read_text()
+    begun = re.findall(r'(\w+)=\(\)|(?:read|mapfile)(?: -\w)* (\w+)', text)
+    for name in {one or other for one, other in begun} - FILLED.get(script.name, set()):
+        guarded = f'${{{name}[@]+"${{{name}[@]}}"}}'
+        assert f'${{{name}[@]}}' not in text.replace(guarded, ''), name
