@@ -454,11 +454,6 @@ def _with_metadata(data: bytes, metadata: dict[str, Any]) -> bytes:
     return model.SerializeToString()
 
 
-def read_metadata(session: Any) -> dict[str, Any]:
-    """Return what was written into the file of an onnxruntime session."""
-    return json.loads(session.get_modelmeta().custom_metadata_map['mmkd'])
-
-
 def _milliseconds(run: Callable[[], Any], runs: int) -> tuple[float, float]:
     run()
     seconds = []

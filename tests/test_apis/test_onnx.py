@@ -28,7 +28,6 @@ from mmkd.apis.onnx import (  # noqa: E402
     _session,
     export_onnx,
     graph_of,
-    read_metadata,
 )
 from mmkd.export import inference_model  # noqa: E402
 from mmkd.export.onnx_boxes import boxes_of  # noqa: E402
@@ -49,7 +48,8 @@ def run(file, images):
     session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
     names = [output.name for output in session.get_outputs()]
     outputs = dict(zip(names, session.run(None, {'images': images.float().numpy()})))
-    return {name: torch.as_tensor(value) for name, value in outputs.items()}, read_metadata(session)
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map['mmkd'])
+    return {name: torch.as_tensor(value) for name, value in outputs.items()}, metadata
 
 
 @pytest.mark.parametrize('task', ['det', 'seg', 'cls'])
