@@ -192,7 +192,7 @@ def _random_states(model: Any) -> dict[str, Any]:
         python=random.getstate(),
         members={n: s.stream.state_dict() for n, s in model.specs.items() if s.stream is not None},
         mixer=None if model.mixer is None else model.mixer.state_dict(),
-        views=model.view_stream.state_dict() if hasattr(model, 'view_stream') else None,
+        views=model.view_stream.state_dict(),
         sizes=[getattr(augment, '_input_size', None) for augment in _batch_augments(model)],
     )
 
