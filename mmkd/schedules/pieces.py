@@ -134,7 +134,7 @@ class Trapezoid(Schedule):
         for name, value in (('warmup', warmup), ('begin', begin), ('decay', decay)):
             check_number(value, name)
         check_number(end_value, 'end_value')
-        if begin + warmup + decay > 1:
+        if begin + warmup + decay > 1 + ROUNDING:
             raise ConfigError(
                 'begin, warmup, decay: expected shares of progress with a sum of at most 1, got '
                 f'{begin} + {warmup} + {decay} (in iterations: begin_iters, warmup_iters)'

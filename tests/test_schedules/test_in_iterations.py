@@ -168,6 +168,12 @@ def test_a_training_that_is_too_short():
     Trapezoid(begin_iters=100, warmup_iters=600, decay=0.3)(0, 1000)  # as a sum above 1 by rounding
 
 
+def test_shares_may_fill_the_training():
+    schedule = Trapezoid(begin=0.33, warmup=0.56, decay=0.11)  # a sum above 1 by rounding
+    assert [schedule(progress) for progress in (0.33, 1)] == [0, 0]
+    assert schedule(0.89) == pytest.approx(1)
+
+
 # ---------------------------------------------------------------- in a training
 
 
