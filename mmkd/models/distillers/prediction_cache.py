@@ -89,7 +89,7 @@ class PredictionCache:
 
     def _keep(self, key: Any, values: dict[str, Any]) -> None:
         size = sum(t.numel() * t.element_size() for t in _all_tensors(values))
-        if self.bytes + size > self.most_mb * 2**20:
+        if key in self.kept or self.bytes + size > self.most_mb * 2**20:
             return
         self.kept[key] = _copied(values)
         self.bytes += size

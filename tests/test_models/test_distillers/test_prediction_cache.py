@@ -109,6 +109,14 @@ def test_no_more_than_it_may_is_kept(network, images):
     torch.testing.assert_close(read(cache, network, large), expected(network, large))
 
 
+def test_an_image_that_is_twice_in_a_batch_counts_once(network, images):
+    once, twice = (PredictionCache(10, 'cache_mb') for _ in range(2))
+    read(once, network, images[:1])
+    found = read(twice, network, images[[0, 0]])
+    torch.testing.assert_close(found, expected(network, images[[0, 0]]))
+    assert twice.bytes == once.bytes > 0 and len(twice.kept) == 1
+
+
 def test_values_are_copies_without_a_graph(network, images):
     cache = PredictionCache(10, 'cache_mb')
     levels = read(cache, network, images[:2])
