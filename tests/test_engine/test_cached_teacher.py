@@ -47,3 +47,23 @@ def test_a_cache_without_views_is_warned_of(tmp_path, teacher):
     _, runs, log = trained(tmp_path, teacher, 10, views=None, epochs=2)
     assert runs == 4
     assert 'model.members.teacher.cache_mb: images that are augmented anew' in log
+
+
+def test_what_is_fitted_before_keeps_none_of_its_images(tmp_path, teacher):
+    """Their augmentations are not those of the training."""
+    cfg = light_config(tmp_path)
+    cfg.train_cfg.update(views=1)
+    cfg.model.members.teacher.update(training='frozen', checkpoint=teacher, cache_mb=10)
+    link = dict(source='teacher', target='student1', tap='backbone.layer2')
+    link.update(loss='InheritExploreLoss', connector='InheritExplore')
+    cfg.model.sharing = None
+    cfg.model.links = [dict(link, source_connector='FactorAutoEncoder')]
+    cfg.custom_hooks = [
+        dict(type='mmkd.MemberHook'),
+        dict(type='mmkd.FactorPretrainHook', epochs=2),
+    ]
+    runner = Runner.from_cfg(cfg)
+    (cache,) = runner.model.members.caches.values()
+    built = len(cache.kept)
+    runner.train()
+    assert len(cache.kept) == built + 12

@@ -184,7 +184,8 @@ class Links(nn.Module):
         values: dict[tuple[str, str], TapValue] = {}
         for name in dict.fromkeys(member for member, _ in self.members.taps):
             try:
-                values.update(self.read_taps(image, None, [name]))
+                # A cache refuses here what it cannot keep.
+                values.update(self.read_taps(image, None, [name], cached=True))
             except UNFIT_SIZE as error:
                 failures.setdefault(name, error)
                 raise
@@ -192,7 +193,11 @@ class Links(nn.Module):
 
     @torch.no_grad()
     def read_taps(
-        self, inputs: Tensor, data_samples: list[Any] | None, names: Sequence[str] | None = None
+        self,
+        inputs: Tensor,
+        data_samples: list[Any] | None,
+        names: Sequence[str] | None = None,
+        cached: bool = False,
     ) -> dict[tuple[str, str], TapValue]:
         """Run each tapped member (those in `names`, if given) once in eval mode, without losses.
 
@@ -200,6 +205,8 @@ class Links(nn.Module):
             inputs: Preprocessed images (N, C, H, W).
             data_samples: One per image.
             names: Members. Default: all that are tapped.
+            cached: Whether caches of frozen members are asked and filled, for images that come
+                again.
 
         Returns:
             By (member, tap) what the taps read.
@@ -209,12 +216,17 @@ class Links(nn.Module):
             if names is not None and name not in names:
                 continue
             taps = [tap for member, tap in self.members.taps if member == name]
-            for place, reading in self.evaluate(name, inputs, data_samples, taps).items():
-                values[place] = reading.value
+            readings = self.evaluate(name, inputs, data_samples, taps, cached)
+            values.update({place: reading.value for place, reading in readings.items()})
         return values
 
     def evaluate(
-        self, name: str, inputs: Tensor, data_samples: list[Any] | None, taps: Sequence[str]
+        self,
+        name: str,
+        inputs: Tensor,
+        data_samples: list[Any] | None,
+        taps: Sequence[str],
+        cached: bool = True,
     ) -> Readings:
         """Run one member in eval mode without gradients and read its taps."""
         network = self.members.network(name)
@@ -222,7 +234,7 @@ class Links(nn.Module):
         network.eval()
         try:
             with torch.no_grad():
-                return self.members.outputs(self.task, name, inputs, data_samples, taps)
+                return self.members.outputs(self.task, name, inputs, data_samples, taps, cached)
         finally:
             network.train(mode)
 
