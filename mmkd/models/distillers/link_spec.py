@@ -123,8 +123,9 @@ class LinkSpec:
 
     @property
     def endpoints(self) -> tuple[Any, ...]:
-        """Which members and taps the link joins, on which images."""
-        return (*self.sources, self.target, self.source_tap, self.target_tap, self.on)
+        """Which members and taps the link joins, on which images; sources in whatever order."""
+        sources = frozenset(self.sources)
+        return (sources, self.target, self.source_tap, self.target_tap, self.on)
 
     @property
     def batches(self) -> tuple[str, ...]:

@@ -85,6 +85,16 @@ def test_the_mean_of_the_peers_is_one_link_a_student(preset):
     assert {link['tap'] for link in rest} == (set() if preset == 'kdml_p' else {'feature'})
 
 
+def test_a_link_with_the_same_sources_in_another_order_replaces_the_presets(toolkit):
+    mean = dict(type='MeanProbability')
+    own = dict(source=['student3', 'student2'], target='student1', combine=mean, weight=0.1)
+    sharing = dict(type='ml_p', peers=mean)
+    model = toolkit.make_distiller(members=toolkit.members(3), sharing=sharing, links=[own])
+    sources = {link.target: link.source for link in model.links}
+    assert len(model.links) == 3 and sources['student1'] == ['student3', 'student2']
+    assert sources['student2'] == ['student1', 'student3']
+
+
 @pytest.mark.parametrize(
     'options, prediction, feature',
     [
