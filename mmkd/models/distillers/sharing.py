@@ -113,7 +113,9 @@ def sharing_links(
 
     Args:
         members: All members' names.
-        type: The preset.
+        type: The preset. Options of links that it does not make do nothing (`tau` of `kd_f`,
+            `feature` of `kd_p`, all of `individual`): so `sharing.type` alone turns a config into
+            another preset or its control. `peers` is refused there.
         weight: Factor of every link, or the config of a `WeightRule` for each
             (`dict(type='GradientShare', share=0.1)`), whose `share` the factors below multiply.
         tau: Temperature of the prediction loss. Default: that of the task's own loss, 3 for classes
@@ -151,7 +153,8 @@ def sharing_links(
 
     Raises:
         ConfigError: For an unknown preset or member, a missing teacher, peers where there is one
-            student, two weights that are both rules, or a `tau` that no loss takes.
+            student, two weights that are both rules, or a `tau` beside a loss of predictions that
+            has none.
     """
     choose(type, [*PRESETS, *UNLABELED_PRESETS], 'model.sharing.type')
     if on is None:
