@@ -19,6 +19,7 @@ from mmengine.runner import Runner, set_random_seed
 from mmkd.apis.command_line import (
     check_loaders,
     check_optimizers,
+    fit_inherited,
     import_toolbox,
     merge_options,
     read_config,
@@ -137,6 +138,7 @@ def prepare(config_file: str, options: Mapping[str, Any]) -> Config:
             'pretrain: measure the config that the training has left in its work folder, whose '
             'members are frozen'
         )
+    fit_inherited(cfg)
     member_specs(cfg)  # an OnlineDistiller's
     check_loaders(cfg)
     check_optimizers(cfg)

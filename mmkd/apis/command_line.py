@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import os
 import re
 import sys
@@ -167,6 +168,7 @@ def load_config(path: str, args: argparse.Namespace) -> Config:
     check_values(cfg)
     check_loaders(cfg)
     check_schedules(cfg)
+    fit_inherited(cfg)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -266,6 +268,34 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> Config:
         except MERGE_ERRORS as e:
             raise ConfigError(f'--cfg-options {key}={value}: {e}') from e
     return cfg
+
+
+def fit_inherited(cfg: Config) -> None:
+    """Fit what a config of members inherits from the config of one network, in place.
+
+    A top-level `data_preprocessor` serves the networks that have none of their own, as in the
+    toolboxes. mmengine's Runner would make it that of all members.
+
+    Raises:
+        ConfigError: If a member's config cannot be read.
+    """
+    model = cfg.get('model')
+    members = model.get('members') if isinstance(model, dict) else None
+    if not isinstance(members, dict) or cfg.get('data_preprocessor') is None:
+        return
+    from mmkd.models.distillers.member_spec import MemberSpec
+
+    preprocessor = cfg.pop('data_preprocessor')
+    if 'data_preprocessor' in model:
+        return  # then a member without one takes the shared images as they are
+    for name, member in members.items():
+        if not isinstance(member, dict):
+            continue
+        # Its options may name keys of the preprocessor that it is about to get.
+        network = MemberSpec.from_config(name, dict(member, options=None)).config
+        if network is not None and 'data_preprocessor' not in network:
+            network.data_preprocessor = copy.deepcopy(preprocessor)
+            member['config'] = network
 
 
 def _value_of(text: str) -> Any:

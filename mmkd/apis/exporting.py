@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmkd.apis.command_line import import_toolbox, read_config
+from mmkd.apis.command_line import fit_inherited, import_toolbox, read_config
 from mmkd.export import export_member, member_specs
 from mmkd.utils.checkpoint import load_file
 from mmkd.utils.errors import ConfigError
@@ -84,6 +84,7 @@ def export(
         cfg = read_config(config)
     else:
         raise ConfigError(f'--config: no file {config!r}')
+    fit_inherited(cfg)
     import_toolbox(cfg)
     state = content.get('state_dict') if isinstance(content, dict) else None
     meta = content.get('meta') if isinstance(content, dict) else None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from mmkd.apis.command_line import import_toolbox, read_config
+from mmkd.apis.command_line import fit_inherited, import_toolbox, read_config
 from mmkd.apis.exporting import config_beside
 from mmkd.export import check_fit, inference_model, inference_state, member_specs
 from mmkd.tasks import Task, task_of
@@ -62,7 +62,8 @@ def load_trained(
         ConfigError: If a file is missing or they do not fit together.
     """
     content = load_file(str(checkpoint), 'checkpoint')
-    cfg = _config_of(Path(checkpoint), content, config)
+    cfg = copy.deepcopy(_config_of(Path(checkpoint), content, config))
+    fit_inherited(cfg)
     state = content.get('state_dict', content) if isinstance(content, dict) else {}
     meta = content.get('meta') if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}

@@ -228,3 +228,53 @@ def test_compile_and_turns_reach_the_model_and_its_wrapper(tmp_path, monkeypatch
     assert cfg.model_wrapper_cfg == dict(
         type='mmkd.MemberDistributedDataParallel', device_ids=None, broadcast_buffers=False
     )
+
+
+# ---------------------------------------------------------------- inherited from one network
+
+
+def loaded(tmp_path, text, **options):
+    (tmp_path / 'joint.py').write_text(text)
+    args = argparse.Namespace(cfg_options=options, work_dir=None, local_rank=0, launcher='none')
+    return load_config(str(tmp_path / 'joint.py'), args)
+
+
+TOP = dict(num_classes=3, mean=[1.0] * 3, std=[2.0] * 3, to_rgb=True)
+NETWORK = dict(type='ImageClassifier', _scope_='mmpretrain', backbone=dict(type='ResNet', depth=18))
+
+
+def test_a_preprocessor_at_the_top_level_serves_networks_without_their_own(tmp_path):
+    """Unasked, mmengine's Runner makes it that of all members."""
+    from mmkd.export import member_specs
+
+    own = dict(NETWORK, data_preprocessor=dict(num_classes=3, mean=[5.0] * 3, std=[6.0] * 3))
+    (tmp_path / 'one.py').write_text(f'model = {NETWORK}\n')
+    (tmp_path / 'other.py').write_text(f'model = {NETWORK}\ndata_preprocessor = {TOP}\n')
+    members = dict(
+        inline=dict(config=NETWORK, options={'data_preprocessor.num_classes': 4}),
+        own=dict(config=own),
+        none=dict(config=dict(NETWORK, data_preprocessor=None)),
+        file=dict(config=str(tmp_path / 'one.py')),
+        other=dict(config=str(tmp_path / 'other.py'), options={'data_preprocessor.to_rgb': False}),
+        ema=dict(training='ema', of='own'),
+        dropped=None,
+    )
+    model = dict(type='mmkd.OnlineDistiller', members=members)
+    text = f'data_preprocessor = {TOP}\nmodel = {model}\n'
+    cfg = loaded(tmp_path, text)
+    assert 'data_preprocessor' not in cfg and 'data_preprocessor' not in cfg.model
+    found = {name: spec.config.data_preprocessor for name, spec in member_specs(cfg).items()}
+    kind = dict(type='ClsDataPreprocessor', batch_augments=None)
+    assert found['inline'] == dict(TOP, **kind, num_classes=4)
+    assert found['own'] == found['ema'] == dict(own['data_preprocessor'], **kind)
+    assert found['none'] is None
+    assert found['file'] == dict(TOP, **kind)
+    assert found['other'] == dict(TOP, **kind, to_rgb=False)
+    shared = loaded(tmp_path, text, **{'model.data_preprocessor': dict(TOP, mean=[9.0] * 3)})
+    assert 'data_preprocessor' not in shared and shared.model.data_preprocessor.mean == [9.0] * 3
+    assert 'data_preprocessor' not in shared.model.members.inline.config
+
+
+def test_one_network_keeps_its_preprocessor_at_the_top_level(tmp_path):
+    cfg = loaded(tmp_path, f'model = {NETWORK}\ndata_preprocessor = {TOP}\n')
+    assert cfg.data_preprocessor == TOP
