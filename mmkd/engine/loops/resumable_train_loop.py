@@ -6,6 +6,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmkd.models.distillers.preprocessing import tell_other_padding
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import check_integer
 from mmkd.utils.errors import ConfigError
@@ -40,6 +41,7 @@ class _Resumable:
         self.views = views
         with no_early_batches():
             super().__init__(runner, loader_config(dataloader), **kwargs)  # type: ignore[call-arg]
+        _tell_other_padding(runner)
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader, views)
         members = getattr(distiller_of(runner.model), 'members', None)
         online = getattr(members, 'online', None)
@@ -90,6 +92,14 @@ class _Resumable:
         due = done % self.val_interval == 0 or done == total
         if self.runner.val_loop is not None and done >= self.val_begin and due:
             self.runner.val_loop.run()
+
+
+def _tell_other_padding(runner: Runner) -> None:
+    top, model = runner.cfg.get('data_preprocessor'), runner.cfg.get('model')
+    specs = getattr(distiller_of(runner.model), 'specs', None)
+    if specs and isinstance(top, dict) and 'data_preprocessor' not in (model or {}):
+        configs = {name: spec.config for name, spec in specs.items() if spec.config is not None}
+        tell_other_padding(configs, top)
 
 
 @LOOPS.register_module()

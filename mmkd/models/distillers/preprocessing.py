@@ -1,5 +1,6 @@
 """One preprocessing for all members, and what brings its result to a member's normalization."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -85,6 +86,44 @@ def tell_unused_augments(
             'sets them)',
             logger='current',
         )
+
+
+def tell_other_padding(configs: Mapping[str, Mapping[str, Any]], top: Mapping[str, Any]) -> None:
+    """Warn if a preprocessor that a Runner handed over pads images otherwise than members' own.
+
+    mmengine hands over what stands at the top level of a config, often as its base left it.
+
+    Args:
+        configs: Members' model configs by name.
+        top: The top-level `data_preprocessor`.
+    """
+    own = {name: cfg.get('data_preprocessor') or {} for name, cfg in configs.items()}
+    told = []
+    for key in ('size', 'size_divisor', 'pad_size_divisor'):
+        value = _as_tuple(top.get(key))
+        asked = {name: _as_tuple(cfg.get(key)) for name, cfg in own.items()}
+        others = [f'{n} {x}' for n, x in asked.items() if x is not None and not _serves(value, x)]
+        if value is not None and others:
+            told.append(f'{key} {value} in place of {", ".join(others)}')
+    if told:
+        print_log(
+            'data_preprocessor, at the top level of the config, pads the images of all members: '
+            f'{"; ".join(told)}. Say data_preprocessor = None there for their own, or '
+            'model.data_preprocessor if it is meant',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _serves(shared: Any, own: Any) -> bool:
+    """Whether images padded to `shared`, a size or divisor, are what a member asks for."""
+    if isinstance(shared, int) and isinstance(own, int):
+        return shared % own == 0
+    return bool(shared == own)
 
 
 def _augments(cfg: Mapping[str, Any]) -> Any:

@@ -8,11 +8,14 @@ import distributed_worker
 import numpy as np
 import pytest
 import torch
+from light_training import light_config
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, PixelData
 from torch import nn
 
 from mmkd.engine.loops.data_checks import check_data, check_unlabeled_given
+from mmkd.models.distillers.preprocessing import tell_other_padding
 from mmkd.utils.errors import ConfigError
 
 ITEM = dict(inputs=torch.zeros(3, 8, 8), data_samples=object())
@@ -175,3 +178,37 @@ def test_links_on_unlabeled_images_need_a_loader(toolkit):
     check_unlabeled_given(model, given=True)
     check_unlabeled_given(segmenters(toolkit, type='cps', weight=0.0), given=False)
     check_unlabeled_given(segmenters(toolkit, type='kdml_p'), given=False)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    told = []
+    place = 'mmkd.models.distillers.preprocessing.print_log'
+    monkeypatch.setattr(place, lambda message, level=0, **_: level and told.append(message))
+    return told
+
+
+@pytest.mark.usefixtures('unformatted_configs')
+def test_padding_that_a_runner_takes_from_the_top_level_is_told(tmp_path, warnings):
+    cfg = light_config(tmp_path)
+    preprocessor = cfg.model.pop('data_preprocessor')
+    for member in cfg.model.members.values():
+        member.options['data_preprocessor'].pad_size_divisor = 6
+    for divisor, given, messages in ((8, False, 1), (12, False, 0), (8, True, 0)):
+        cfg.data_preprocessor = dict(preprocessor, pad_size_divisor=divisor)
+        if given:
+            cfg.model.data_preprocessor = cfg.data_preprocessor
+        warnings.clear()
+        Runner.from_cfg(cfg).build_train_loop(cfg.train_cfg)
+        assert len(warnings) == messages
+        for message in warnings:
+            assert 'pad_size_divisor 8 in place of teacher 6, student1 6, student2 6' in message
+
+
+def test_sizes_are_told_however_they_are_written(warnings):
+    configs = dict(a=dict(data_preprocessor=dict(size=[64, 64])), b={})
+    tell_other_padding(configs, dict(size=(64, 64)))
+    tell_other_padding(configs, dict(mean=[0.0]))
+    assert not warnings
+    tell_other_padding(configs, dict(size=(512, 512)))
+    assert 'size (512, 512) in place of a (64, 64)' in warnings[0]
