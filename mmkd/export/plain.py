@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 import mmkd.registry
 from mmkd.models.distillers.member_spec import MemberSpec
-from mmkd.models.distillers.preprocessing import shared_preprocessor_config
+from mmkd.models.distillers.preprocessing import is_classifier, shared_preprocessor_config
 from mmkd.models.distillers.sharing import sharing_members
 from mmkd.utils.checks import choose
 from mmkd.utils.errors import ConfigError
@@ -120,7 +120,7 @@ def plain_model_config(cfg: Config, specs: dict[str, MemberSpec], name: str) -> 
         shared.pop(key, None)
         if key in own:
             shared[key] = own[key]
-    if model.get('type') == 'ImageClassifier':
+    if is_classifier(model):
         # It would take its batch augmentations from here; those in training were the shared ones.
         model.pop('train_cfg', None)
         shared.setdefault('batch_augments', None)

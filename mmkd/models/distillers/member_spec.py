@@ -19,6 +19,8 @@ from mmkd.utils.config_errors import naming_keys
 from mmkd.utils.errors import ConfigError
 from mmkd.utils.random_stream import RandomStream
 
+from .preprocessing import is_classifier
+
 TRAININGS = ('online', 'frozen', 'ema')
 
 
@@ -188,10 +190,13 @@ class MemberSpec:
             raise ConfigError(
                 f'{self.key}.config.data_preprocessor: expected a dict, got {preprocessor!r}'
             )
-        if model.get('type') == 'ImageClassifier' and preprocessor is not None:
-            # As the class itself does.
+        if is_classifier(model) and preprocessor is not None:
+            # As the classes themselves do.
             preprocessor.setdefault('type', 'ClsDataPreprocessor')
-            preprocessor.setdefault('batch_augments', model.get('train_cfg'))
+            if model.type.endswith('ImageClassifier') or 'augments' in (
+                model.get('train_cfg') or {}
+            ):
+                preprocessor.setdefault('batch_augments', model.get('train_cfg'))
         return model
 
     def _check_option(self, model: Any, option: str) -> None:

@@ -94,7 +94,7 @@ class OnlineDistiller(BaseModel):
             gradient, of the members that others learn from. Gradients are the same.
         compile: Whether torch.compile makes the members' and links' forwards faster, or its
             options. Where it does not work a warning says why, and they run as they are.
-        data_preprocessor: Shared preprocessing. Default: the first member's.
+        data_preprocessor: Shared preprocessing. Default: that of the first member that has one.
         backbone: Nothing, or empty: MMDetection's `init_detector` asks each model's config for it.
         pretrained: Nothing, or empty: MMSegmentation's `init_model` sets it.
         train_cfg: The same.

@@ -14,17 +14,21 @@ from mmkd.models.utils.once import once
 from mmkd.utils.checks import LARGEST, check_number
 from mmkd.utils.errors import ConfigError
 
+CLASSIFIERS = ('ImageClassifier', 'TimmClassifier', 'HuggingFaceClassifier')
+
 
 def shared_preprocessor_config(
     configs: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any] | None = None
 ) -> ConfigDict:
     """Return the config of the preprocessor for all members.
 
-    It is the one given, else the first member's, padded to a common multiple of all divisors.
+    It is the one given, else that of the first member that has one, padded to a common multiple of
+    all divisors.
 
     Args:
         configs: Members' model configs by name.
-        given: Config of the shared preprocessor; without `type` it has the first member's.
+        given: Config of the shared preprocessor; without `type` it has that of the first member
+            that has one.
 
     Raises:
         ConfigError: If none is given and members pad to different sizes.
@@ -34,7 +38,7 @@ def shared_preprocessor_config(
     }
     if not isinstance(given, Mapping | None):
         raise ConfigError(f'model.data_preprocessor: expected a dict, got {given!r}')
-    first = next(iter(preprocessors))
+    first = next((name for name, own in preprocessors.items() if own), next(iter(preprocessors)))
     if given is not None:
         shared = ConfigDict(given).copy()
         if 'type' not in shared:
@@ -129,7 +133,12 @@ def _serves(shared: Any, own: Any) -> bool:
 def _augments(cfg: Mapping[str, Any]) -> Any:
     """Return a member's own batch augmentations; classifiers have them in `train_cfg`, too."""
     own = (cfg.get('data_preprocessor') or {}).get('batch_augments')
-    return cfg.get('train_cfg') if own is None and cfg.get('type') == 'ImageClassifier' else own
+    return cfg.get('train_cfg') if own is None and is_classifier(cfg) else own
+
+
+def is_classifier(cfg: Mapping[str, Any]) -> bool:
+    """Whether a config is of an MMPretrain network, whose preprocessing has a default type."""
+    return str(cfg.get('type')).rpartition('.')[2] in CLASSIFIERS
 
 
 def preprocess_unlabeled(

@@ -322,6 +322,27 @@ def test_the_shared_padding_serves_all_members():
         shared(dict(test_cfg=dict(size=(64, 64))), {})
 
 
+def test_the_first_member_that_has_a_preprocessor_gives_the_shared_one():
+    own = dict(type='ClsDataPreprocessor', mean=[1.0] * 3)
+    configs = dict(a=dict(_scope_='other'), b=dict(_scope_='mmpretrain', data_preprocessor=own))
+    assert shared_preprocessor_config(configs) == dict(own, _scope_='mmpretrain')
+    given = shared_preprocessor_config(configs, dict(num_classes=3))
+    assert given == dict(type='ClsDataPreprocessor', _scope_='mmpretrain', num_classes=3)
+    assert shared_preprocessor_config(dict(a={})) == dict(type='BaseDataPreprocessor')
+
+
+@pytest.mark.parametrize('kind', ['TimmClassifier', 'mmpretrain.HuggingFaceClassifier'])
+def test_classifiers_of_other_libraries_have_mmpretrains_preprocessor(kind):
+    mean = dict(mean=[1.0] * 3)
+    config = dict(type=kind, data_preprocessor=mean, train_cfg=dict(augments=dict(type='Mixup')))
+    found = MemberSpec('a', config).config.data_preprocessor
+    kind = dict(type='ClsDataPreprocessor')
+    assert found == dict(mean, **kind, batch_augments=config['train_cfg'])
+    assert MemberSpec('a', dict(config, train_cfg={})).config.data_preprocessor == dict(
+        mean, **kind
+    )
+
+
 def test_members_with_their_own_normalisation_see_their_own_inputs(toolkit):
     own = dict(
         type='DetDataPreprocessor',
