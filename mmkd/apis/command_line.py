@@ -56,6 +56,7 @@ NETWORK_PARTS = (
     'decode_head',
     'auxiliary_head',
 )
+COUNTS_EPOCHS = dict(ResumableTrainLoop=True, ResumableIterTrainLoop=False)
 MEMBER_OPTION = re.compile(r'model\.members\.(\w+)\.options\.(.+)')
 
 
@@ -274,11 +275,19 @@ def fit_inherited(cfg: Config) -> None:
     """Fit what a config of members inherits from the config of one network, in place.
 
     A top-level `data_preprocessor` serves the networks that have none of their own, as in the
-    toolboxes. mmengine's Runner would make it that of all members.
+    toolboxes. mmengine's Runner would make it that of all members. `train_cfg.by_epoch`, which it
+    refuses beside a `type`, is dropped where the type is one of mmkd's loops that counts so.
 
     Raises:
-        ConfigError: If a member's config cannot be read.
+        ConfigError: If a member's config cannot be read, or if `by_epoch` contradicts the loop.
     """
+    loop = cfg.get('train_cfg') or {}
+    by_epoch = COUNTS_EPOCHS.get(str(loop.get('type')).removeprefix('mmkd.'))
+    if by_epoch is not None and loop.pop('by_epoch', by_epoch) != by_epoch:
+        raise ConfigError(
+            f'train_cfg.by_epoch: expected {by_epoch} with {loop["type"]}, or none, got '
+            f'{not by_epoch}'
+        )
     model = cfg.get('model')
     members = model.get('members') if isinstance(model, dict) else None
     if not isinstance(members, dict) or cfg.get('data_preprocessor') is None:

@@ -278,3 +278,21 @@ def test_a_preprocessor_at_the_top_level_serves_networks_without_their_own(tmp_p
 def test_one_network_keeps_its_preprocessor_at_the_top_level(tmp_path):
     cfg = loaded(tmp_path, f'model = {NETWORK}\ndata_preprocessor = {TOP}\n')
     assert cfg.data_preprocessor == TOP
+
+
+@pytest.mark.parametrize(
+    'kind, by_epoch', [('mmkd.ResumableTrainLoop', True), ('ResumableIterTrainLoop', False)]
+)
+def test_an_inherited_by_epoch_stands_beside_the_loop_that_counts_so(tmp_path, kind, by_epoch):
+    """As MMPretrain's schedules have it; mmengine refuses both."""
+    model = f'model = {NETWORK}\n'
+    cfg = loaded(tmp_path, f'{model}train_cfg = dict(type={kind!r}, by_epoch={by_epoch})')
+    assert cfg.train_cfg == dict(type=kind)
+    text = f'{model}train_cfg = dict(type={kind!r}, by_epoch={not by_epoch})'
+    with pytest.raises(ConfigError, match=f'train_cfg.by_epoch: expected {by_epoch} with {kind}'):
+        loaded(tmp_path, text)
+
+
+def test_other_loops_are_left_alone(tmp_path):
+    loop = dict(type='IterBasedTrainLoop', by_epoch=False)
+    assert loaded(tmp_path, f'model = {NETWORK}\ntrain_cfg = {loop}\n').train_cfg == loop
