@@ -120,7 +120,9 @@ class ClassificationGraph(Graph):
 
     def check(self, name: str, network: Any) -> None:
         """Refuse networks without a head."""
-        if getattr(network, 'head', None) is None:
+        from mmkd.tasks import task_of
+
+        if not task_of({name: network}).predicts(network):
             raise ConfigError(f'{name}: {type(network).__name__} has no head: no scores to export')
 
     def logits(self, network: Any, images: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class ClassificationGraph(Graph):
         """Whether an image may have several labels."""
         from mmpretrain.models.heads import MultiLabelClsHead
 
-        return isinstance(network.head, MultiLabelClsHead)
+        return isinstance(getattr(network, 'head', None), MultiLabelClsHead)
 
 
 class SegmentationGraph(Graph):

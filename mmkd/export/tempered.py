@@ -76,7 +76,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _classifier(network: Any, name: str) -> Any:
-    return network.head
+    return getattr(network, 'head', network)
 
 
 def _decoder(network: Any, name: str) -> Any:

@@ -6,6 +6,8 @@ import torch
 
 pytest.importorskip('mmpretrain')
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+from mmengine.runner.checkpoint import get_state_dict as mmengine_state  # noqa: E402
+from mmengine.runner.checkpoint import load_state_dict  # noqa: E402
 
 COUNTER = itertools.count()
 CIFAR = 'mmpretrain::resnet/resnet18_8xb16_cifar10.py'
@@ -388,6 +390,64 @@ def test_single_and_multi_label_members_are_refused(toolkit):
         ValueError, match="some heads are multi-label, others not.*'b': 'MultiLabelLinearClsHead'"
     ):
         make(toolkit, members=dict(a=cifar(), b=multi_label()))
+
+
+def timm_member(classes=3, **kwargs):
+    config = dict(
+        type='TimmClassifier',
+        _scope_='mmpretrain',
+        model_name='test_resnet',
+        num_classes=classes,
+        data_preprocessor=dict(PLAIN),
+    )
+    return dict(config=config, **kwargs)
+
+
+def test_a_classifier_of_timm_shares_its_logits(toolkit):
+    pytest.importorskip('timm')
+    named = dict(a=timm_member(seed=1), b=cifar(seed=2))
+    model = make(toolkit, members=named, sharing='ml_p')
+    losses = losses_of(model, make_batch(size=64))
+    assert all(value > 0 for value in links_of(losses).values())
+    data = model.data_preprocessor(make_batch(size=64), True)
+    read = model.read_taps(data['inputs'], None)['a', 'prediction']
+    with torch.no_grad():
+        torch.testing.assert_close(read, model.network('a').eval()(data['inputs']))
+    assert model.evaluated == ['a', 'b', 'ensemble']
+    with pytest.raises(ValueError, match="differ in classes: {'a': 4, 'b': 3}"):
+        make(toolkit, members=dict(a=timm_member(classes=4), b=cifar()))
+    with pytest.raises(ValueError, match="not: {'b': 'MultiLabelLinearClsHead', 'a': 'Timm"):
+        make(toolkit, members=dict(a=timm_member(), b=multi_label()))
+
+
+def test_weights_of_a_classifier_of_timm_are_named_as_alone(toolkit):
+    """Its hooks rename them; torch calls those of a network inside another on loading alone."""
+    pytest.importorskip('timm')
+    named = dict(a=timm_member(seed=1), b=cifar(seed=2))
+    model, other = (make(toolkit, members=named) for _ in range(2))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    state = model.state_dict()
+    assert list(mmengine_state(model)) == list(state)
+    own = [key.removeprefix('members.a.') for key in state if key.startswith('members.a.')]
+    assert own == list(model.network('a').state_dict())
+    other.load_state_dict(state)
+    load_state_dict(other, state, strict=True)
+    for one, same in zip(model.parameters(), other.parameters()):
+        assert torch.equal(one, same)
+
+
+def test_features_of_a_classifier_of_timm_are_named_by_their_path(toolkit):
+    pytest.importorskip('timm')
+    named = dict(a=timm_member(seed=1), b=cifar(seed=2))
+    message = "of 'a' does not tell where its features are: name a module's path, .*model.layer4"
+    with pytest.raises(ValueError, match=message):
+        make(toolkit, members=named, sharing='ml_f')
+    link = dict(source='a', target='b', source_tap='model.layer4', target_tap='feature')
+    link['loss'] = dict(type='PearsonFeature')
+    losses = losses_of(make(toolkit, members=named, links=[link]), make_batch(size=64))
+    assert all(value > 0 for value in links_of(losses).values())
 
 
 @pytest.mark.parametrize('several', [False, True])

@@ -121,6 +121,7 @@ class Members(nn.ModuleDict):
         for name in self.averaged:
             averaged = self[str(self.specs[name].of)]
             self[name] = copy.deepcopy(averaged).eval().requires_grad_(False)
+        self._register_state_dict_hook(_name_as_alone)
         check_statistics(preprocessor, 'model.data_preprocessor')
         self._watches = {name: Watch(self[name]) for name in self.online}
         self._terms: dict[str, list[str]] = {}
@@ -370,3 +371,16 @@ class Members(nn.ModuleDict):
                 tap.recorder.pop()
                 if tap.beside is not None:
                     tap.beside.pop()
+
+
+def _name_as_alone(members: Members, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Name a member's weights as its network names them alone.
+
+    Of a network inside another torch leaves out what its hook returns, but calls what undoes it.
+    """
+    for name, network in members.items():
+        for hook in network._state_dict_hooks.values():
+            named = hook(network, state, f'{prefix}{name}.', {})
+            if named is not None and named is not state:
+                state.clear()
+                state.update(named)
