@@ -378,7 +378,7 @@ def check_values(cfg: Config) -> None:
 
 def check_loaders(cfg: Config) -> None:
     """Raise a ConfigError for numbers of loops and loaders that cannot be meant, by their keys."""
-    from mmkd.utils.checks import check_integer
+    from mmkd.utils.checks import check_integer, check_sampler
 
     for name in PARTS:
         if cfg.get(name) is not None and not isinstance(cfg[name], dict):
@@ -405,6 +405,8 @@ def check_loaders(cfg: Config) -> None:
         if given and len(given) < len(parts):
             missing = next(name for name in parts if name not in given)
             raise ConfigError(f'{missing}: must be given, as there is {" and ".join(given)}')
+    for mode in ('train', 'unlabeled', 'val', 'test'):
+        check_sampler(cfg.get(f'{mode}_dataloader'), f'{mode}_dataloader')
 
 
 def check_schedules(cfg: Config) -> None:

@@ -95,6 +95,15 @@ def check_integer(value: Any, key: str, least: int = 1, most: int | None = None)
     return value
 
 
+def check_sampler(loader: Any, key: str) -> None:
+    """Raise a ConfigError for a loader's config without the sampler that mmengine builds."""
+    if isinstance(loader, dict) and 'dataset' in loader and 'sampler' not in loader:
+        shuffle = not key.startswith(('val', 'test'))
+        raise ConfigError(
+            f"{key}.sampler: must be given: dict(type='DefaultSampler', shuffle={shuffle})"
+        )
+
+
 def build_checked(registry: Registry, cfg: Mapping[str, Any] | str, key: str, **given: Any) -> Any:
     """Build an object from its config, with an early error for an unknown type or argument.
 

@@ -188,6 +188,15 @@ def test_values_at_the_top_level(changes, message):
         (dict(train_dataloader=dict(dataset=[1])), 'train_dataloader.dataset: expected a dict'),
         (dict(train_dataloader=dict(dataset={}, batch_size=0)), 'train_dataloader.batch_size: '),
         (dict(val_cfg={}, val_dataloader=dict(dataset={})), 'val_evaluator: must be given'),
+        (dict(train_dataloader=dict(dataset={})), 'train_dataloader.sampler: .* shuffle=True'),
+        (
+            dict(val_cfg={}, val_evaluator={}, val_dataloader=dict(dataset={}, batch_sampler={})),
+            r"val_dataloader.sampler: must be given: dict\(type='DefaultSampler', shuffle=False",
+        ),
+        (
+            dict(unlabeled_dataloader=dict(dataset={})),
+            r"unlabeled_dataloader.sampler: must be given: dict\(type='DefaultSampler', .*=True",
+        ),
     ],
 )
 def test_loops_and_loaders(changes, message):

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from mmkd.utils.checks import check_sampler
 from mmkd.utils.errors import ConfigError
 
 from .loader_workers import keep_workers
@@ -281,6 +282,7 @@ def training_streams(
         return streams
     if not isinstance(cfg, (dict, DataLoader)) or (isinstance(cfg, dict) and 'dataset' not in cfg):
         raise ConfigError(f"{key}: expected a loader's config with 'dataset', got {cfg!r}")
+    check_sampler(cfg, key)
     different = runner._randomness_cfg.get('diff_rank_seed', False)
     loader = Runner.build_dataloader(loader_config(cfg), seed=seed, diff_rank_seed=different)
     streams['unlabeled'] = BatchStream(loader, key, seed, salt=1, views=views)

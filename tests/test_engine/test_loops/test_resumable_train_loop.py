@@ -161,6 +161,7 @@ def test_unlabeled_images_leave_the_labeled_batches_as_they_are(tmp_path):
         (loader(0), 'unlabeled_dataloader: 0 images give no batch of batch_size=3'),
         (loader(2, drop_last=True), 'unlabeled_dataloader: 2 images give no batch.*drop_last'),
         (dict(batch_size=2), "unlabeled_dataloader: expected a loader's config with 'dataset'"),
+        (dict(dataset=dict(type='DrawingDataset')), 'unlabeled_dataloader.sampler: must be given'),
         ('images/', "unlabeled_dataloader: expected a loader's config"),
     ],
 )
