@@ -29,7 +29,7 @@ from mmkd.export.plain import OF_SEVERAL
 from mmkd.utils.checkpoint import only_weights
 from mmkd.utils.checks import check_arguments, choose
 from mmkd.utils.config_errors import naming_keys
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, wrong_paths
 from mmkd.utils.files import write_atomically
 from mmkd.utils.locks import try_lock, wait_for_lock
 
@@ -360,7 +360,11 @@ def _build_next(cfg: Config) -> None:
     loader: Any = (cfg.get('train_cfg') or {}).get(key, cfg.get(key))
     check_unlabeled_given(model, loader is not None)
     if isinstance(loader, dict) and isinstance(loader.get('dataset'), dict):
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), naming_keys(cfg):
+        with (
+            DefaultScope.overwrite_default_scope(cfg.get('default_scope')),
+            naming_keys(cfg),
+            wrong_paths(f'{key}.dataset'),
+        ):
             dataset = DATASETS.build(loader['dataset'])
         check_data(model, dataset, key)
 

@@ -56,9 +56,14 @@ PATH_ERRORS = (
 
 
 @contextmanager
-def wrong_paths() -> Iterator[None]:
-    """Turn errors about a path that the user named into a ConfigError."""
+def wrong_paths(key: str = '') -> Iterator[None]:
+    """Turn errors about a path that the user named into a ConfigError.
+
+    Args:
+        key: Where the config says it, for the message. Default: nowhere.
+    """
     try:
         yield
     except PATH_ERRORS as error:
-        raise ConfigError(message_of(error)) from error
+        text = message_of(error)
+        raise ConfigError(f'{key}: {text}' if key else text) from error

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mmkd.utils.checks import check_sampler
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, wrong_paths
 
 from .loader_workers import keep_workers
 
@@ -284,6 +284,7 @@ def training_streams(
         raise ConfigError(f"{key}: expected a loader's config with 'dataset', got {cfg!r}")
     check_sampler(cfg, key)
     different = runner._randomness_cfg.get('diff_rank_seed', False)
-    loader = Runner.build_dataloader(loader_config(cfg), seed=seed, diff_rank_seed=different)
+    with wrong_paths(f'{key}.dataset'):
+        loader = Runner.build_dataloader(loader_config(cfg), seed=seed, diff_rank_seed=different)
     streams['unlabeled'] = BatchStream(loader, key, seed, salt=1, views=views)
     return streams

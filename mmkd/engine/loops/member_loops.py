@@ -19,7 +19,7 @@ from mmkd.evaluation.quick_metrics import count_quickly
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import share_buffers
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, wrong_paths
 from mmkd.utils.model import distiller_of
 from mmkd.utils.test_sets import NUMBER, SET
 
@@ -108,7 +108,10 @@ class _MemberLoop:
                 for name in self.names
             }
         first = next(iter(self.evaluators.values()))
-        super().__init__(runner, loader_config(dataloader), first, fp16)  # type: ignore[call-arg]
+        with wrong_paths(f'{self.mode}_dataloader.dataset'):
+            super().__init__(  # type: ignore[call-arg]
+                runner, loader_config(dataloader), first, fp16
+            )
         keep_workers(self.dataloader)
         check_images(first, self.dataloader.dataset, f'{self.mode}_evaluator')
         # An iterator draws its workers' seed: not from the stream that the training draws from.

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from mmkd.models.distillers.preprocessing import tell_other_padding
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import check_integer
-from mmkd.utils.errors import ConfigError
+from mmkd.utils.errors import ConfigError, wrong_paths
 from mmkd.utils.model import distiller_of
 from mmkd.utils.original_stack import no_early_batches
 
@@ -39,7 +39,7 @@ class _Resumable:
         if views is not None:
             check_integer(views, 'train_cfg.views')
         self.views = views
-        with no_early_batches():
+        with no_early_batches(), wrong_paths('train_dataloader.dataset'):
             super().__init__(runner, loader_config(dataloader), **kwargs)  # type: ignore[call-arg]
         _tell_other_padding(runner)
         self.streams = training_streams(runner, self.dataloader, unlabeled_dataloader, views)

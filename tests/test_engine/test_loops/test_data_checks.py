@@ -8,7 +8,7 @@ import distributed_worker
 import numpy as np
 import pytest
 import torch
-from light_training import light_config
+from light_training import light_config, loader
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, PixelData
@@ -212,3 +212,23 @@ def test_sizes_are_told_however_they_are_written(warnings):
     assert not warnings
     tell_other_padding(configs, dict(size=(512, 512)))
     assert 'size (512, 512) in place of a (64, 64)' in warnings[0]
+
+
+class Unreadable(Data):
+    """As mmdet's data sets without their annotation file."""
+
+    def __init__(self, **_):
+        open('nodata/train.json')
+
+
+@pytest.mark.usefixtures('unformatted_configs')
+@pytest.mark.parametrize('mode', ['train', 'val', 'unlabeled'])
+def test_a_missing_file_is_told_with_its_dataloader(tmp_path, mode):
+    cfg = light_config(tmp_path, unlabeled_dataloader=loader(shuffle=True))
+    cfg[f'{mode}_dataloader'].dataset = dict(type=Unreadable)
+    runner = Runner.from_cfg(cfg)
+    message = f'^{mode}_dataloader.dataset: nodata/train.json: No such file'
+    with pytest.raises(ConfigError, match=message):
+        runner.build_val_loop(cfg.val_cfg) if mode == 'val' else runner.build_train_loop(
+            cfg.train_cfg
+        )
