@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.registry import Registry
+from torch import nn
 
 from mmkd.utils.errors import ConfigError
 
@@ -56,6 +57,8 @@ def check_arguments(
     """
     arguments, given = list(arguments), list(given)
     parameters = list(inspect.signature(target).parameters.values())
+    if getattr(target, '__init__', None) is nn.Module.__init__:
+        parameters = []  # torch's own signature names none, and takes none
     named = [
         p
         for p in parameters

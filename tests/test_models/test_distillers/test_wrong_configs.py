@@ -67,6 +67,19 @@ YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
             dict(links=[dict(source='teacher', target='studnt1')]),
             "links.0..target: unknown name 'studnt1'; did you mean 'student",
         ),
+        (
+            dict(
+                links=[
+                    dict(
+                        source='teacher',
+                        target='student1',
+                        tap='feature',
+                        loss=dict(type='PearsonFeature', foo=1),
+                    )
+                ]
+            ),
+            r"model.links\[0\].loss.foo: unknown name 'foo'; valid: none",
+        ),
         (dict(links=[dict(source='teacher', target='teacher')]), 'source and target are both'),
         (dict(links=[dict(source='teacher', targte='student1')]), "did you mean 'target'"),
         (
