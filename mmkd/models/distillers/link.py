@@ -312,14 +312,20 @@ class Link(nn.Module):
             )
 
     def _why_unfit(self, error: Exception, target: TapValue, task: Any) -> str:
-        """Return an error's text; where values are no tensors, also which loss takes them."""
+        """Return an error's text; where the loss is one of other values, also which takes them."""
         own = task.default_loss(self.source_tap.split('[')[0])
         plain = all(isinstance(level, Tensor) for level in levels_of(target))
-        if plain or own is None or own['type'] == type(self.loss).__name__:
+        if plain and isinstance(error, AttributeError) and isinstance(error.obj, Tensor):
+            own, taken = own or task.default_loss('feature'), 'tensors'
+        elif plain:
+            return str(error)
+        else:
+            taken = 'such predictions'
+        if own is None or own['type'] == type(self.loss).__name__:
             return str(error)
         return (
-            f'{type(self.loss).__name__} cannot take such predictions, {own["type"]} (the default) '
-            f'can: {error}'
+            f'{type(self.loss).__name__} cannot take {taken}, {own["type"]} (the default) can: '
+            f'{error}'
         )
 
     def check_signs(self, losses: Mapping[str, Tensor], iteration: int | None = None) -> None:

@@ -80,6 +80,19 @@ YOLOX = 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py'
             ),
             r"model.links\[0\].loss.foo: unknown name 'foo'; valid: none",
         ),
+        (
+            dict(
+                links=[
+                    dict(
+                        source='teacher',
+                        target='student1',
+                        tap='feature',
+                        loss=dict(type='DetectionLoss'),
+                    )
+                ]
+            ),
+            r'DetectionLoss cannot take tensors, PearsonFeature \(the default\) can: ',
+        ),
         (dict(links=[dict(source='teacher', target='teacher')]), 'source and target are both'),
         (dict(links=[dict(source='teacher', targte='student1')]), "did you mean 'target'"),
         (
