@@ -385,6 +385,20 @@ def test_other_numbers_of_classes_are_refused_with_both_sides(toolkit, builds):
     )
 
 
+@pytest.mark.parametrize('source, side', [('v', 'target_tap'), ('c', 'source_tap')])
+def test_a_map_and_a_vector_are_told_with_what_works(toolkit, source, side):
+    target = 'c' if source == 'v' else 'v'
+    named = dict(v=vit(seed=1), c=cifar(seed=2))
+    link = dict(source=source, target=target, tap='feature')
+    message = rf"features differ in shape: .* link the pooled map \({side}='neck'\), or take"
+    with pytest.raises(ValueError, match=message):
+        make(toolkit, members=named, links=[link])
+    taps = {'source_tap': 'feature', 'target_tap': 'feature', side: 'neck'}
+    pooled = dict(source=source, target=target, loss=dict(type='PearsonFeature'), **taps)
+    make(toolkit, members=named, links=[pooled])
+    make(toolkit, members=named, links=[dict(link, loss=dict(type='SimilarityPreserving'))])
+
+
 def test_single_and_multi_label_members_are_refused(toolkit):
     with pytest.raises(
         ValueError, match="some heads are multi-label, others not.*'b': 'MultiLabelLinearClsHead'"

@@ -275,7 +275,7 @@ class Link(nn.Module):
             except UNFIT as error:
                 raise ConfigError(
                     f'{self.key}: the loss cannot compare {self._sides}: '
-                    f'{self._why_unfit(error, target, probe.task)}'
+                    f'{self._why_unfit(error, target, probe.task)}{self._pooled(target, sources)}'
                 ) from error
             self.train()
         values = {**found.losses, **found.extra}
@@ -326,6 +326,19 @@ class Link(nn.Module):
         return (
             f'{type(self.loss).__name__} cannot take {taken}, {own["type"]} (the default) can: '
             f'{error}'
+        )
+
+    @staticmethod
+    def _pooled(target: TapValue, sources: list[TapValue]) -> str:
+        """Return what works between a map and the vector of an image, nothing for other values."""
+        values = [level for value in (target, *sources) for level in levels_of(value)]
+        if {v.dim() if isinstance(v, Tensor) else None for v in values} != {2, 4}:
+            return ''
+        side = 'target_tap' if levels_of(target)[0].dim() == 4 else 'source_tap'
+        return (
+            f"; a map and a vector: link the pooled map ({side}='neck'), or take a loss that "
+            "compares images with each other (loss=dict(type='SimilarityPreserving') or "
+            "'RelationalKD')"
         )
 
     def check_signs(self, losses: Mapping[str, Tensor], iteration: int | None = None) -> None:
