@@ -139,6 +139,8 @@ def _check_size(model: Any, item: Any, key: str) -> None:
     with seeded(0):
         try:
             images = preprocessor(pseudo_collate([item]), labeled)['inputs']
+        except ConfigError:
+            raise
         except UNFIT_SIZE as error:
             raise ConfigError(
                 f'model.data_preprocessor: the first image of {key} cannot be preprocessed: '
@@ -147,7 +149,10 @@ def _check_size(model: Any, item: Any, key: str) -> None:
         for name in sorted(ends):
             try:
                 with model.members.without_trace(name):
-                    model.read_taps(images, None, [name])
+                    # Twice: some norms take no single value, and the last level of one may be one.
+                    model.read_taps(images.repeat(2, 1, 1, 1), None, [name])
+            except ConfigError:
+                raise
             except UNFIT_SIZE as error:
                 size = f'{images.shape[-1]} x {images.shape[-2]}'
                 raise ConfigError(

@@ -20,7 +20,7 @@ from .members import Members, Readings
 from .tap import Reading, Tap, TapValue, detach, requires_grad
 
 # What networks raise for images of a size that they do not take.
-UNFIT_SIZE = (AssertionError, RuntimeError, IndexError)
+UNFIT_SIZE = (AssertionError, RuntimeError, IndexError, ValueError)
 
 
 @dataclass
@@ -167,6 +167,8 @@ class Links(nn.Module):
                 image = torch.zeros(1, 3, size, size)
                 try:
                     return self._probed(image, failures), metas_of(image, None)
+                except ConfigError:
+                    raise
                 except UNFIT_SIZE:
                     continue  # window attention and position embeddings need their own sizes
         tried = f'{", ".join(map(str, sizes))} pixels a side'
@@ -186,6 +188,8 @@ class Links(nn.Module):
             try:
                 # A cache refuses here what it cannot keep.
                 values.update(self.read_taps(image, None, [name], cached=True))
+            except ConfigError:
+                raise
             except UNFIT_SIZE as error:
                 failures.setdefault(name, error)
                 raise

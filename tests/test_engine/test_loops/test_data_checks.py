@@ -150,6 +150,26 @@ def test_labeled_images_of_a_size_that_a_linked_member_does_not_take(toolkit):
     check_data(model, odd, 'train_dataloader', names)
 
 
+def test_a_level_of_one_pixel_in_a_group_norm_of_as_many_groups(toolkit):
+    """torch refuses a single value a group, of one image alone."""
+    options = {
+        'data_preprocessor': dict(toolkit.PLAIN),
+        'backbone.init_cfg': None,
+        'backbone.depth': 18,
+        'backbone.base_channels': 4,
+        'backbone.stem_channels': 4,
+        'neck.in_channels': [4, 8, 16, 32],
+        'neck.out_channels': 8,
+        'bbox_head.in_channels': 8,
+        'bbox_head.feat_channels': 32,
+        'bbox_head.num_classes': 1,
+    }
+    fcos = dict(config='mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', options=options)
+    model = toolkit.make_distiller(members=dict(a=fcos, b=fcos), sharing='ml_p')
+    item = {key: values[0] for key, values in toolkit.make_batch(size=64).items()}
+    check_data(model, Data([item]), 'train_dataloader')
+
+
 def test_classes_that_a_coco_file_lacks(tmp_path):
     """mmdet would give their places to the classes behind them."""
     names = ['adenoma', 'serrated', 'other']
