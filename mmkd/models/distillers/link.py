@@ -288,9 +288,26 @@ class Link(nn.Module):
                     'scalar, or a dict of scalars'
                 )
         self.check_signs(found.losses)
+        self._check_learns_here(target, sources, probe)
         if not found.extra:  # what it adds it learns from
             self._check_combiner_learns(target, sources, probe)
         return list(values)
+
+    def _check_learns_here(
+        self, target: TapValue, sources: list[TapValue], probe: LinkContext
+    ) -> None:
+        """As `check_learns`, for what can be computed before the training."""
+        if not all(isinstance(level, Tensor) for level in levels_of(target)):
+            return
+        self.eval()
+        try:
+            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+                found = self(_learning(target), sources, probe)
+        except UNFIT:
+            return  # some ask for labels, or to be fitted first, where a gradient is to be had
+        finally:
+            self.train()
+        self.check_learns(found)
 
     def _check_combiner_learns(
         self, target: TapValue, sources: list[TapValue], probe: LinkContext
@@ -355,6 +372,24 @@ class Link(nn.Module):
                 f'{self.key}.loss: {type(self.loss).__name__} is below 0{when}: {below}; expected '
                 'a loss that is 0 where both sides agree (one that is bounded otherwise says '
                 '`may_be_negative = True` in its class)'
+            )
+
+    def check_learns(self, found: LinkTerms) -> None:
+        """Raise a ConfigError if the target cannot learn from terms whose value it has a part in.
+
+        Constants of 0 are what a loss may give where nothing is to be learned, as below a
+        threshold.
+
+        Args:
+            found: Terms of a target whose value needs a gradient.
+        """
+        if not self.spec.detach or any(v.requires_grad for terms in found for v in terms.values()):
+            return
+        if any(value.isfinite() and value != 0 for value in found.losses.values()):
+            raise ConfigError(
+                f'{self.key}.loss: {type(self.loss).__name__} has no gradient, so that '
+                f'{self.target!r} would learn nothing from it: expected one to the target (is it '
+                'detached, or computed without autograd?)'
             )
 
     # ---------------------------------------------------------------- the training step
@@ -488,6 +523,14 @@ class Link(nn.Module):
         for part in (self.rule, self.guard):
             if part is not None:
                 part.update(found)
+
+
+def _learning(value: TapValue) -> TapValue:
+    """Return a tap's value with its tensors as a training has them: with a gradient."""
+    if isinstance(value, list):
+        return [_learning(level) for level in value]
+    # No leaf, which a loss could not change in place.
+    return value.detach().requires_grad_().clone() if isinstance(value, Tensor) else value
 
 
 def separate(value: TapValue) -> TapValue:

@@ -398,6 +398,8 @@ class Links(nn.Module):
                 value, sources, context = given[link, kind]
                 value = separate(value) if compares and link.projects else value
                 found[link][kind] = own = link(value, sources, context)
+                if torch.is_grad_enabled():
+                    link.check_learns(own)
                 if compares and link not in products and link.measures(iteration):
                     loss = sum(own.losses.values(), batch.inputs.new_zeros(()))
                     images = len(batches['labeled'].inputs), len(batch.inputs)

@@ -51,6 +51,20 @@ class TwoTerms(DistillationLoss):
         )
 
 
+@MODELS.register_module(force=True)
+class Cut(DistillationLoss):
+    """A constant for the target, from values of whatever kind; 0 below a threshold."""
+
+    def __init__(self, offset=0.0, threshold=0.0):
+        super().__init__()
+        self.offset, self.threshold = offset, threshold
+
+    def forward(self, target, source):
+        target, source = (v if torch.is_tensor(v) else v.obj_logits for v in (target, source))
+        distance = (target.detach().mean() - source.mean()).square() + self.offset
+        return distance if distance > self.threshold else distance * 0
+
+
 NEAR, FAR, REBUILD = (
     f'student1/loss_x_{key}[teacher:feature[1]]' for key in ('near', 'far', 'rebuild')
 )
@@ -163,6 +177,22 @@ def test_a_loss_below_zero_is_an_error(toolkit):
     (link,) = model.links
     link.loss.may_be_negative = True
     assert losses_of(model, batch)['student2/loss_kd[student1:feature[1]]'] < -1e-4
+
+
+def test_a_loss_from_which_the_target_learns_nothing_is_refused(toolkit):
+    """At the build, unless it is 0 on an empty image or of values that are no tensors."""
+    message = r"model.links\[0\].loss: Cut has no gradient, so that 'student1' would learn nothing"
+    with pytest.raises(ConfigError, match=message):
+        toolkit.make_distiller(links=[link(loss=dict(type='Cut', offset=1.0))])
+    batch = toolkit.make_batch()
+    for tap in ('feature[1]', 'prediction'):
+        model = toolkit.make_distiller(links=[link(tap=tap, loss=dict(type='Cut'))])
+        with torch.no_grad():
+            losses_of(model, batch)
+        with pytest.raises(ConfigError, match=message):
+            losses_of(model, batch)
+    silent = link(loss=dict(type='Cut', threshold=1e6))
+    losses_of(toolkit.make_distiller(links=[silent]), batch)
 
 
 def test_levels_are_averaged_term_by_term(toolkit):
