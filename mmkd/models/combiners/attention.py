@@ -34,6 +34,8 @@ class Attention(Combiner):
         ConfigError: For wrong arguments, and sources that differ in shape.
     """
 
+    takes = 'tensors'
+
     def __init__(
         self,
         in_channels: int,

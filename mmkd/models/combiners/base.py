@@ -1,7 +1,9 @@
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
+
+from mmkd.utils.errors import ConfigError
 
 
 class Combiner(nn.Module):
@@ -17,6 +19,10 @@ class Combiner(nn.Module):
     The link fills in `in_channels` (of the target's value) and `out_channels` (of the first
     source's) where the constructor names them.
 
+    Attributes:
+        takes: `tensors`, `dense` (tensors, or predictions of dense heads) or `anything`; the link
+            refuses other values before it builds the combiner.
+
     Examples:
         >>> import torch
         >>> from mmkd.models.combiners import Combiner
@@ -30,4 +36,25 @@ class Combiner(nn.Module):
         tensor([2.])
     """
 
+    takes: ClassVar[str] = 'anything'
     forward: Callable[..., Any]
+
+    @classmethod
+    def check_values(cls, sources: Sequence[Any], target: Any) -> None:
+        """Raise a ConfigError for values that it does not take.
+
+        Args:
+            sources: The sources' values.
+            target: The target's value.
+        """
+        tensors = all(isinstance(value, Tensor) for value in (*sources, target))
+        dense = all(hasattr(source, 'obj_logits') for source in sources)
+        if cls.takes == 'anything' or tensors or (cls.takes == 'dense' and dense):
+            return
+        expected = 'tensors' + (', or predictions of dense heads' if cls.takes == 'dense' else '')
+        kinds = ', '.join(type(value).__name__ for value in sources)
+        raise ConfigError(
+            f"{cls.__name__} takes {expected}, got {kinds} for the target's "
+            f'{type(target).__name__}; what works for detectors: a link in model.links for each '
+            'source, or one without `combine`, for which DetectionLoss fuses the boxes of all'
+        )

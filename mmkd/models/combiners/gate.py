@@ -33,6 +33,8 @@ class Gate(Combiner):
         ConfigError: For wrong arguments, batches without labels, and sources that differ in shape.
     """
 
+    takes = 'tensors'
+
     def __init__(self, out_channels: int, hidden: int = 32) -> None:
         super().__init__()
         check_integer(hidden, 'hidden')

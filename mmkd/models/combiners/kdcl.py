@@ -25,6 +25,8 @@ class MinLogit(Combiner):
         ConfigError: For batches without labels, and sources that differ in shape.
     """
 
+    takes = 'tensors'
+
     def forward(
         self, sources: Sequence[Tensor], target: Tensor, data_samples: Sequence[Any] | None
     ) -> Tensor:
@@ -59,6 +61,8 @@ class LowestLoss(Combiner):
     Raises:
         ConfigError: For batches without labels, and sources that differ in shape.
     """
+
+    takes = 'tensors'
 
     def forward(
         self, sources: Sequence[Tensor], target: Tensor, data_samples: Sequence[Any] | None

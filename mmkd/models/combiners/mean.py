@@ -49,6 +49,8 @@ class MeanProbability(Combiner):
         tensor([[0.6000, 0.4000]])
     """
 
+    takes = 'dense'
+
     def __init__(self, tau: float = 1.0, mode: str = 'auto') -> None:
         super().__init__()
         self.tau, self.mode = check_tau(tau), check_mode(mode)
@@ -92,6 +94,8 @@ class MeanLogits(Combiner):
     Raises:
         ConfigError: For sources that differ in classes or positions.
     """
+
+    takes = 'dense'
 
     def forward(
         self, sources: Sequence[Any], target: 'Tensor | DensePrediction'

@@ -7,6 +7,7 @@ import torch
 from mmengine.logging import MessageHub, print_log
 from torch import Tensor, nn
 
+from mmkd.models.combiners import Combiner
 from mmkd.models.connectors.base import WithTerms
 from mmkd.models.weights import NegativeTransferGuard, WeightRule
 from mmkd.models.weights.base import GradientProducts, Measurement, products_of, tap_gradient
@@ -101,6 +102,7 @@ class Link(nn.Module):
             self._combiner_names: tuple[str, ...] = ()
             if spec.combine is not None:
                 key = f'{spec.key}.combine'
+                self._check_combined(key, rows)
                 given = self._channels(key, spec.combine, *first)
                 self.combiner = build_checked(MODELS, spec.combine, key, **given)
                 self._combiner_names = self._names(self.combiner, key)
@@ -249,15 +251,21 @@ class Link(nn.Module):
             raise ConfigError(f'{key}: {error}') from error
         return connector
 
+    def _check_combined(self, key: str, rows: list[tuple[Any, list[Any]]]) -> None:
+        cls = _class_of(key, self.spec.combine)
+        for target, sources in rows:
+            try:
+                if cls is not None and issubclass(cls, Combiner):
+                    cls.check_values(sources, target)
+            except ConfigError as error:
+                raise ConfigError(f'{key}: {error}') from error
+
     @staticmethod
     def _channels(key: str, cfg: Any, value: Any, like: Any) -> dict[str, int]:
         """Return `in_channels` and `out_channels` as far as the module's constructor names them."""
-        kind = cfg.get('type') if isinstance(cfg, Mapping) else cfg
-        if kind is None:
-            return {}  # for build_checked to refuse
-        cls = MODELS.get(kind) if isinstance(kind, str) else kind
+        cls = _class_of(key, cfg)
         if cls is None:
-            choose(kind, MODELS.module_dict, f'{key}.type')
+            return {}
         parameters = inspect.signature(cls).parameters
         sides = dict(in_channels=value, out_channels=like)
         return {
@@ -567,6 +575,15 @@ def _bent(grad: Tensor, task: Tensor) -> Tensor:
     own, task = grad.float(), task.float()  # squares leave the range of float16
     share = (own * task).sum() / task.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
     return (own - share.clamp(max=0) * task).to(grad.dtype)
+
+
+def _class_of(key: str, cfg: Any) -> Any:
+    """Return the class that a config builds; None without a type, for build_checked to refuse."""
+    kind = cfg.get('type') if isinstance(cfg, Mapping) else cfg
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    if cls is None and kind is not None:
+        choose(kind, MODELS.module_dict, f'{key}.type')
+    return cls
 
 
 def _through(

@@ -1,12 +1,18 @@
 """Combiners, and losses with networks of their own, as parts of links."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 
+from mmkd.models.distillers.link import Link
+from mmkd.models.distillers.link_spec import LinkSpec
+from mmkd.tasks.detection.proposals import ProposalPrediction
+from mmkd.tasks.detection.queries import QueryPrediction
+from mmkd.tasks.detection.structures import DensePrediction
 from mmkd.utils.errors import ConfigError
 
 PREPROCESSOR = dict(type='ClsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3)
@@ -113,6 +119,29 @@ def test_a_loss_for_detectors_is_refused_at_the_build(toolkit):
     link = dict(tap='backbone.layer4', loss='FocalGlobal', combine=None)
     with pytest.raises(ConfigError, match='FocalGlobal is for detectors, not for a Classif'):
         classifiers(toolkit, source='student2', **link)
+
+
+SECOND = SimpleNamespace(roi_head=SimpleNamespace(bbox_head=SimpleNamespace(num_classes=2)))
+PROPOSALS = ProposalPrediction((torch.zeros(1, 4, 2, 2),), SECOND)
+DENSE = DensePrediction(torch.zeros(1, 3, 2), None, torch.zeros(1, 3, 4))
+QUERIES = QueryPrediction(torch.zeros(1, 3, 2), torch.zeros(1, 3, 4))
+
+
+@pytest.mark.parametrize(
+    'combine, value',
+    [
+        *[(name, DENSE) for name in ('MinLogit', 'LowestLoss', 'Attention', 'Gate')],
+        *[(name, PROPOSALS) for name in ('MeanProbability', 'MeanLogits', 'Gate')],
+        *[(name, QUERIES) for name in ('MeanProbability', 'MeanLogits', 'MinLogit')],
+    ],
+)
+def test_predictions_that_a_combiner_does_not_take_are_refused_by_name(combine, value):
+    spec = LinkSpec(['b', 'c'], 'a', combine=combine, loss='DetectionLoss', key='links[0]')
+    name = type(value).__name__
+    with pytest.raises(ConfigError, match=rf'^links.0..combine: {combine} takes tensors') as error:
+        Link(spec, None, value, [value, value], seed=0)
+    assert f'got {name}, {name} for' in str(error.value)
+    assert 'one without `combine`' in str(error.value)
 
 
 @pytest.mark.parametrize('combine', ['Attention', 'Gate'])
