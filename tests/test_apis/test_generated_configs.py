@@ -49,7 +49,12 @@ BASE = dict(
         max_skips=50,
     ),
     train_cfg=dict(type='mmkd.ResumableTrainLoop', max_epochs=3, val_interval=1),
-    train_dataloader=dict(batch_size=2, num_workers=0, dataset=dict(type='X')),
+    train_dataloader=dict(
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        dataset=dict(type='X'),
+    ),
 )
 # Other types, and values out of range.
 JUNK = [None, True, -1, 0, math.nan, math.inf, 1e30, 'x', '', [], {}, [1], dict(type='X')]
