@@ -433,6 +433,10 @@ def check_optimizers(cfg: Config) -> None:
             'optim_wrapper.constructor: must be given for an OnlineDistiller, whose members have '
             f'an optimizer each: {own}'
         )
+    if not isinstance(wrapper['constructor'], (str, type)):
+        raise ConfigError(
+            f'optim_wrapper.constructor: expected a name, got {wrapper["constructor"]!r}'
+        )
     members = wrapper.get('members')
     members = members if isinstance(members, dict) else {}
     named = {f'optim_wrapper.members.{name}': part for name, part in members.items()}
@@ -445,14 +449,15 @@ def check_optimizers(cfg: Config) -> None:
             )
 
 
-def _is_of_one_network(name: str, cfg: Config) -> bool:
-    if name.rpartition('.')[2] == 'MemberOptimWrapperConstructor':
+def _is_of_one_network(name: str | type, cfg: Config) -> bool:
+    named = name if isinstance(name, str) else name.__name__
+    if named.rpartition('.')[2] == 'MemberOptimWrapperConstructor':
         return False  # before a search that imports whole toolboxes
     from mmengine.optim import DefaultOptimWrapperConstructor
     from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
     with OPTIM_WRAPPER_CONSTRUCTORS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        cls = registry.get(name)
+        cls = registry.get(name) if isinstance(name, str) else name
     return isinstance(cls, type) and issubclass(cls, DefaultOptimWrapperConstructor)
 
 
