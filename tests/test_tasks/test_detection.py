@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
+from mmkd.models.distillers.member_spec import MemberSpec
 from mmkd.tasks import task_of
 from mmkd.utils.errors import ConfigError
 
@@ -159,6 +160,42 @@ def test_two_stage_detectors_with_proposals_of_another_kind_are_refused(toolkit)
         match="x: SparseRCNN has no proposals for the 'prediction' tap .*what works: its",
     ):
         task.resolve_tap('prediction', network, 'x')
+
+
+@pytest.mark.parametrize(
+    'config, message',
+    [
+        ('htc/htc_r50_fpn_1x_coco.py', 'HybridTaskCascadeRoIHead of HybridTaskCascade needs more'),
+        ('scnet/scnet_r50_fpn_1x_coco.py', 'SCNetRoIHead of SCNet needs more'),
+        (
+            'cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py',
+            'CascadeRPNHead of FasterRCNN needs more',
+        ),
+        ('tridentnet/tridentnet_r50-caffe_1x_coco.py', "with training='frozen' alone"),
+    ],
+)
+def test_second_stages_that_read_more_than_the_neck_are_refused(config, message):
+    """They failed in the first step, or were read without what their own predictions have."""
+    options = {'backbone.init_cfg': None}
+    network = MemberSpec('a', config=f'mmdet::{config}', options=options).build(0)
+    task = task_of(dict(a=network))
+    with pytest.raises(ConfigError, match=f'^x: .*{message}.*what works: its features'):
+        task.resolve_tap('prediction', network, 'x')
+    network.requires_grad_(False)
+    if 'trident' in config:
+        task.resolve_tap('prediction', network, 'x')
+
+
+def test_an_ssd_predicts(toolkit):
+    """MMDetection 3.5 asks its head for a loss that it has not."""
+    from mmkd.apis.detector_pairs import DETECTORS
+
+    config, options = DETECTORS['SSD']
+    network, _ = built(toolkit, dict(config=f'mmdet::{config}', options=options))
+    batch = network.data_preprocessor(toolkit.make_batch(size=64), False)
+    with torch.no_grad():
+        found = network.eval()(**batch, mode='predict')
+    assert len(found) == len(batch['data_samples'])
 
 
 def built(toolkit, member):

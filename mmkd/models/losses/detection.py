@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -242,7 +243,9 @@ class DetectionLoss(DenseDetectionLoss):
             return truths[0]
         from mmkd.models.ensembles import DetectionEnsemble
 
-        fuse = DetectionEnsemble(iou_thr=self.nms_iou, max_per_img=self.max_per_img)
+        # With 1 equal boxes alone are one, as for a single source; fusion asks for less than 1.
+        below = min(self.nms_iou, math.nextafter(1, 0))
+        fuse = DetectionEnsemble(iou_thr=below, max_per_img=self.max_per_img)
         return [fuse(list(row)) for row in zip(*truths)]
 
     def _of_truth(

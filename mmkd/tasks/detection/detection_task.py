@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmdet.models.dense_heads import (
+    CascadeRPNHead,
     CondInstBboxHead,
     DDQDETRHead,
     DETRHead,
@@ -16,7 +17,12 @@ from mmdet.models.dense_heads import (
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.models.detectors.base_detr import DetectionTransformer
-from mmdet.models.roi_heads import CascadeRoIHead, SparseRoIHead, StandardRoIHead
+from mmdet.models.roi_heads import (
+    CascadeRoIHead,
+    SparseRoIHead,
+    StandardRoIHead,
+    TridentRoIHead,
+)
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -31,7 +37,7 @@ from ..types import Network, TapReader
 from .drawing import DetectionDrawing
 from .instances import read_condinst, read_solo
 from .masks import LastCall
-from .mends import leave_masks_out, widen_for_operators
+from .mends import complete_ssd, leave_masks_out, widen_for_operators
 from .mixing import DetectionMixing
 from .proposals import read_proposals
 from .queries import read_queries
@@ -76,6 +82,7 @@ class DetectionTask(Task):
         for network in networks.values():
             widen_for_operators(network)
             leave_masks_out(network)
+            complete_ssd(network)
 
     @classmethod
     @override
@@ -220,6 +227,21 @@ def _check_two_stage(network: Network, key: str) -> None:
             f"{key}: {type(network).__name__} has no proposals for the 'prediction' tap that "
             'another detector could score: those with an RPN and the standard or cascade RoI head '
             "have (Faster, Mask and Cascade R-CNN); what works: its features ('feature')"
+        )
+    own = network.roi_head
+    reads = any(getattr(own, f'with_{name}', False) for name in ('semantic', 'glbctx'))
+    cascade = isinstance(network.rpn_head, CascadeRPNHead)
+    if reads or cascade:
+        what = type(network.rpn_head if cascade else own).__name__
+        raise ConfigError(
+            f"{key}: the 'prediction' tap reads the features of the neck alone, and {what} of "
+            f"{type(network).__name__} needs more; what works: its features ('feature')"
+        )
+    # A trained Trident has three branches' maps in one batch; a frozen one, in eval mode, has one.
+    if isinstance(own, TridentRoIHead) and any(p.requires_grad for p in network.parameters()):
+        raise ConfigError(
+            f"{key}: {type(network).__name__} has a 'prediction' tap with training='frozen' alone: "
+            "in training it has several maps an image; what works: its features ('feature')"
         )
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from mmdet.models.dense_heads import RTMDetHead, RTMDetInsHead
+from mmdet.models.dense_heads import RTMDetHead, RTMDetInsHead, SSDHead
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmdet.models.roi_heads.roi_extractors.base_roi_extractor import BaseRoIExtractor
@@ -40,6 +40,17 @@ def leave_masks_out(network: nn.Module) -> None:
     head = getattr(network, 'bbox_head', None)
     if isinstance(head, RTMDetHead) and not isinstance(head, RTMDetInsHead):
         network.register_forward_pre_hook(_without_masks, with_kwargs=True)
+
+
+def complete_ssd(network: nn.Module) -> None:
+    """Give an SSD the `loss_cls` that MMDetection 3.5 asks for in predictions, and SSD has not.
+
+    Args:
+        network: Any detector.
+    """
+    head: Any = getattr(network, 'bbox_head', None)
+    if isinstance(head, SSDHead) and not hasattr(head, 'loss_cls'):
+        head.loss_cls = None
 
 
 def _without_masks(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -114,10 +114,11 @@ def test_where_nothing_is_sure_the_loss_is_computed_and_left_out():
     assert not target.outputs[0][0].grad.any()
 
 
-def test_several_sources_are_fused():
+@pytest.mark.parametrize('nms_iou', [0.6, 1.0])
+def test_several_sources_are_fused(nms_iou):
     target = target_of()
     sources = [source_of((0, 1, 1, 30, 30, s, 0), (1, 5, 5, 25, 25, s, 1)) for s in (0.5, 0.7)]
-    value = run(DetectionLoss(), target, sources)
+    value = run(DetectionLoss(nms_iou=nms_iou), target, sources)
     assert [t.labels.tolist() for t in target.head.truths[0]] == [[0], [1]]
     torch.testing.assert_close(value, torch.tensor(4 * 0.7))
 
