@@ -491,6 +491,19 @@ def test_unlabeled_samples_without_ground_truth_run_through_denoising(toolkit):
     assert len(seen) == 1 and 'gt_instances' not in sample
 
 
+def test_boxes_as_a_truth_leave_the_gradient_of_other_links_alone(toolkit):
+    """Also with `detach=False`: boxes are made without gradient, and kept by themselves."""
+    boxes = dict(type='DetectionLoss', score_thr=0.0, max_per_img=2)
+    members = dict(a=dict(FASTER, seed=1), b=dict(FASTER, seed=2), c=RETINANET)
+    links = [
+        dict(source='a', target='c', loss=boxes, detach=False),
+        dict(source='b', target='a'),
+    ]
+    model = toolkit.make_distiller(members=members, links=links)
+    losses_of(model, toolkit.make_batch(size=96))['a/loss_kd[b:prediction]'].backward()
+    assert model.network('a').roi_head.bbox_head.fc_cls.weight.grad.any()
+
+
 @pytest.mark.parametrize('on', ['labeled', 'unlabeled'])
 @pytest.mark.parametrize('source', ['faster', 'retinanet'])
 def test_a_second_stage_runs_for_links_without_a_trace(toolkit, on, source):

@@ -35,6 +35,9 @@ def truth_of(
         One per image: bboxes (M, 4) in pixels, labels (M,), scores (M,); with `masks` these, too
         (M, H, W), of the size of the batch.
     """
+    if prediction.requires_grad:
+        # What it keeps of its second stage is for links that learn through it.
+        prediction = prediction.detach()
     found = []
     for (boxes, probabilities), meta in zip(prediction.candidates(image_metas), image_metas):
         height, width = meta['img_shape'][:2]
