@@ -241,7 +241,7 @@ def _check_two_stage(network: Network, key: str) -> None:
     if isinstance(own, TridentRoIHead) and any(p.requires_grad for p in network.parameters()):
         raise ConfigError(
             f"{key}: {type(network).__name__} has a 'prediction' tap with training='frozen' alone: "
-            "in training it has several maps an image; what works: its features ('feature')"
+            'in training it has several maps an image'
         )
 
 
