@@ -25,6 +25,8 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
+from mmkd.utils.errors import ConfigError  # noqa: E402
+
 pytestmark = pytest.mark.usefixtures('unformatted_configs')
 COUNTER = itertools.count()
 MEMBERS = ('teacher', 'student1', 'student2')
@@ -659,7 +661,8 @@ def test_training_without_data_ends_with_the_advice(data, tmp_path):
         'resnet', data, tmp_path / 'work', **{'train_dataloader.dataset.data_root': 'nowhere/'}
     )
     with pytest.raises(
-        FileNotFoundError,
-        match='no image folder .*nowhere/images/train.*msi_resnet_kdml_demo.py needs no',
+        ConfigError,
+        match='train_dataloader.dataset: no image folder .*nowhere/images/train.*'
+        'msi_resnet_kdml_demo.py needs no',
     ):
         Runner.from_cfg(cfg).train()
