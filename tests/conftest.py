@@ -276,6 +276,7 @@ def fresh_state():
     from mmdet.utils import register_all_modules
 
     register_all_modules(init_default_scope=False)
+    DefaultScope._instance_dict.clear()  # a Runner of the same second would keep an older scope
     DefaultScope.get_instance(f'test-{next(COUNTER)}', scope_name='mmdet')
     MessageHub._instance_dict.clear()
     torch.manual_seed(0)
