@@ -324,6 +324,27 @@ def test_boxes_of_rtmdet_are_never_inside_out(exp_on_reg):
     assert (boxes[..., 2:] >= boxes[..., :2]).all()
 
 
+def test_levels_in_another_order_are_not_compared_position_by_position():
+    """As many positions, but YOLOv3's begin with the coarsest level."""
+
+    def read(kind, sizes, **changes):
+        head = build(kind, **changes)
+        maps = tuple(torch.zeros(1, CHANNELS, *size, dtype=torch.float64) for size in sizes)
+        return reader_of(head, 'x')(head, head(maps))
+
+    anchors = dict(type='YOLOAnchorGenerator', base_sizes=[[(30, 61)], [(10, 13)]])
+    coarse_first = read(
+        'yolov3',
+        SIZES[1::-1],
+        anchor_generator=dict(anchors, strides=STRIDES[::-1]),
+        featmap_strides=STRIDES[::-1],
+    )
+    one, other = read('rtmdet', SIZES[:2]), read('yolox', SIZES[:2])
+    assert coarse_first.boxes.shape == one.boxes.shape
+    assert not one.aligned(coarse_first, []) and not coarse_first.detach().aligned(one, [])
+    assert len(one.aligned(other, [])) == len(coarse_first.aligned(coarse_first.detach(), [])) == 1
+
+
 # ---------------------------------------------------------------- the registry
 
 

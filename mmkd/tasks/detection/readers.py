@@ -83,7 +83,9 @@ def reader_of(head: Any, key: str) -> TapReader:
 
 def read_dense(head: Any, output: Any) -> DensePrediction:
     """Read a dense head's output, and keep it for the head's own loss of a second truth."""
-    return replace(prediction_reader(head, output), head=head, outputs=output)
+    strides = getattr(getattr(head, 'prior_generator', None), 'strides', None)
+    levels = tuple(strides) if strides else None
+    return replace(prediction_reader(head, output), head=head, outputs=output, strides=levels)
 
 
 def _missing(head: Any) -> str:

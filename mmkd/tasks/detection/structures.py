@@ -132,6 +132,7 @@ class DensePrediction(DetectorPrediction):
         outputs: What the head's `forward` returned, likewise.
         masks: Makes the masks at some positions; None for heads without.
         mask_stride: Pixels of the network's input that one of their cells spans.
+        strides: (x, y) in pixels of each level's cells, where the head tells; the tap fills it in.
     """
 
     cls_logits: Tensor
@@ -141,6 +142,7 @@ class DensePrediction(DetectorPrediction):
     outputs: Any = None
     masks: MaskMaker | None = None
     mask_stride: float = 1.0
+    strides: tuple[tuple[float, float], ...] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -192,10 +194,11 @@ class DensePrediction(DetectorPrediction):
         image_metas: Sequence[dict[str, Any]],
         queries: str = 'matched',
     ) -> list[tuple[DensePrediction, DensePrediction]]:
-        """Compare position by position where both have as many."""
+        """Compare position by position where both have as many, on the same levels in order."""
         if not isinstance(source, DensePrediction) or source.boxes.shape != self.boxes.shape:
             return []
-        return [(self, source)]
+        other_levels = self.strides and source.strides and self.strides != source.strides
+        return [] if other_levels else [(self, source)]
 
     def candidates(self, image_metas: Sequence[dict[str, Any]]) -> list[Candidates]:
         """Return every position's box."""
