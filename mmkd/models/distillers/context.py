@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from mmkd.utils.errors import ConfigError
 
+# What modules raise for values that they cannot take.
+UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, IndexError)
+
 
 @dataclass
 class LinkContext:

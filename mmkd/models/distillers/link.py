@@ -1,6 +1,5 @@
 import inspect
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,16 +11,15 @@ from mmkd.models.connectors.base import WithTerms
 from mmkd.models.weights import NegativeTransferGuard, WeightRule
 from mmkd.models.weights.base import GradientProducts, Measurement, products_of, tap_gradient
 from mmkd.registry import MODELS
-from mmkd.utils.checks import build_checked, choose
+from mmkd.utils.checks import build_checked
 from mmkd.utils.errors import ConfigError
 
+from .chain import build_chain, class_of, connector_names, known_channels, parts_of, through
 from .context import LinkContext, context_names
 from .levels import levels_of, paired_levels
 from .link_spec import LinkSpec
-from .tap import Reading, TapValue, describe
-
-# What modules raise for values that they cannot take.
-UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, IndexError)
+from .link_trial import try_link
+from .tap import TapValue, describe
 
 # Below it a loss is negative, and not by rounding.
 LEAST_LOSS = -1e-4
@@ -70,7 +68,7 @@ class Link(nn.Module):
         self.source, self.target = spec.sources, spec.target
         self.source_tap, self.target_tap = spec.source_tap, spec.target_tap
         self.source_is_worse = False
-        self._sides = (
+        self.sides = (
             f'{spec.target}.{spec.target_tap} {describe(target)} <- '
             f'{spec.label}.{spec.source_tap} {", ".join(map(describe, sources))}'
         )
@@ -80,7 +78,7 @@ class Link(nn.Module):
                 f'{spec.key}.loss: must be given for the tap {spec.source_tap!r}; it has no default'
             )
         in_order = spec.connector != 'auto'  # written for these levels
-        self.rows = paired_levels(target, sources, spec.key, self._sides, in_order)
+        self.rows = paired_levels(target, sources, spec.key, self.sides, in_order)
         if len(self.rows) < max(len(levels_of(value)) for value in (target, *sources)):
             print_log(f'{spec.key}: levels of the same stride: {self._pairs()}', logger='current')
         self.forms = [_form(value) for value in (target, *sources)]
@@ -94,7 +92,7 @@ class Link(nn.Module):
             torch.default_generator.manual_seed(seed)
             key, rows = f'{spec.key}.loss', self._paired(target, sources)
             first = (rows[0][0], rows[0][1][0])
-            given = self._channels(key, loss_cfg, *first)
+            given = known_channels(key, loss_cfg, *first)
             self.loss: nn.Module = build_checked(MODELS, loss_cfg, key, **given)
             self._loss_names = self._names(self.loss, key)
             self.connectors, self.source_connectors = nn.ModuleList(), nn.ModuleList()
@@ -103,7 +101,7 @@ class Link(nn.Module):
             if spec.combine is not None:
                 key = f'{spec.key}.combine'
                 self._check_combined(key, rows)
-                given = self._channels(key, spec.combine, *first)
+                given = known_channels(key, spec.combine, *first)
                 self.combiner = build_checked(MODELS, spec.combine, key, **given)
                 self._combiner_names = self._names(self.combiner, key)
             for t, s in rows:
@@ -127,11 +125,11 @@ class Link(nn.Module):
                 'guard can measure it there; what works: a number as weight and no guard'
                 + (", or queries='matched'" if hasattr(self.loss, 'queries') else '')
             )
-        self.terms = self._try(target, sources, probe)
+        self.terms = try_link(self, target, sources, probe)
         self.context_names = {*self._loss_names, *self._combiner_names}
         for chain in (*self.connectors, *self.source_connectors):
-            for connector in _parts(chain):
-                self.context_names.update(_connector_names(type(connector)))
+            for connector in parts_of(chain):
+                self.context_names.update(connector_names(connector))
 
     # ---------------------------------------------------------------- building
 
@@ -178,7 +176,7 @@ class Link(nn.Module):
         plain = all(isinstance(level, Tensor) for level in levels_of(target))
         if self.guard.mode == 'project' and not plain:
             raise ConfigError(
-                f"{self.key}.guard: 'project' is for taps of tensors, got {self._sides}; use 'mute'"
+                f"{self.key}.guard: 'project' is for taps of tensors, got {self.sides}; use 'mute'"
             )
 
     def _build_level(self, target: Any, sources: list[Any], probe: LinkContext) -> None:
@@ -191,10 +189,13 @@ class Link(nn.Module):
             raise ConfigError(
                 f'{self.key}.connector: several sources need `combine` before connectors'
             )
-        chain, source = self._build_chain('source_connector', on_source, source, target, probe)
+        chain, source = build_chain(
+            f'{self.key}.source_connector', on_source, source, target, probe, self.sides
+        )
         self.source_connectors.append(chain)
         cfg = self._automatic(target, source) if cfg == 'auto' else cfg
-        self.connectors.append(self._build_chain('connector', cfg, target, source, probe)[0])
+        chain, _ = build_chain(f'{self.key}.connector', cfg, target, source, probe, self.sides)
+        self.connectors.append(chain)
 
     def _automatic(self, target: Any, source: Any) -> str | None:
         """Return the config that `connector='auto'` stands for."""
@@ -210,161 +211,14 @@ class Link(nn.Module):
             return None  # other classes: for the loss to refuse
         return 'ConvConnector'
 
-    def _build_chain(
-        self, side: str, cfgs: Any, value: Any, like: Any, probe: LinkContext
-    ) -> tuple[nn.Module, Any]:
-        """Build connectors, each for what the one before gives; return them and the last value."""
-        chain: list[nn.Module] = []
-        several = isinstance(cfgs, (list, tuple))
-        for cfg in cfgs if several else [] if cfgs is None else [cfgs]:
-            key = f'{self.key}.{side}' + (f'[{len(chain)}]' if several else '')
-            chain.append(self._build_connector(key, cfg, value, like))
-            try:
-                value, _ = _through(chain[-1].eval(), value, like, probe)
-            except UNFIT as error:
-                raise ConfigError(
-                    f'{key}: {cfg} cannot take {describe(value)}: {error}: {self._sides}'
-                ) from error
-        if len(chain) == 1:
-            return chain[0], value
-        return nn.ModuleList(chain) if chain else nn.Identity(), value
-
-    def _build_connector(self, key: str, cfg: Any, value: Any, like: Any) -> nn.Module:
-        cfg = dict(type=cfg) if isinstance(cfg, str) else cfg
-        if not isinstance(cfg, Mapping) or 'type' not in cfg:
-            raise ConfigError(f"{key}: expected a config with 'type', got {cfg!r}")
-        dims = {v.dim() if isinstance(v, Tensor) else None for v in (value, like)}
-        if dims not in ({4}, {2}):
-            raise ConfigError(
-                f'{key}: {cfg["type"]} needs maps (N, C, H, W), or vectors (N, C), on both sides: '
-                f'{self._sides}'
-            )
-        cfg = dict(cfg)
-        given = self._channels(key, cfg, value, like)
-        for name, channels in given.items():
-            if cfg.pop(name, channels) != channels:
-                raise ConfigError(f'{key}.{name}: expected {channels}: {self._sides}')
-        connector: nn.Module = build_checked(MODELS, cfg, key, **given)
-        try:
-            _connector_names(type(connector))
-        except ConfigError as error:
-            raise ConfigError(f'{key}: {error}') from error
-        return connector
-
     def _check_combined(self, key: str, rows: list[tuple[Any, list[Any]]]) -> None:
-        cls = _class_of(key, self.spec.combine)
+        cls = class_of(key, self.spec.combine)
         for target, sources in rows:
             try:
                 if cls is not None and issubclass(cls, Combiner):
                     cls.check_values(sources, target)
             except ConfigError as error:
                 raise ConfigError(f'{key}: {error}') from error
-
-    @staticmethod
-    def _channels(key: str, cfg: Any, value: Any, like: Any) -> dict[str, int]:
-        """Return `in_channels` and `out_channels` as far as the module's constructor names them."""
-        cls = _class_of(key, cfg)
-        if cls is None:
-            return {}
-        parameters = inspect.signature(cls).parameters
-        sides = dict(in_channels=value, out_channels=like)
-        return {
-            name: side.shape[1]
-            for name, side in sides.items()
-            if name in parameters and isinstance(side, Tensor)
-        }
-
-    def _try(self, target: TapValue, sources: list[TapValue], probe: LinkContext) -> list[str]:
-        """Compute the link once without gradients; return the keys of its terms."""
-        with torch.no_grad():
-            self.eval()
-            try:
-                found = self(target, sources, probe)
-            except UNFIT as error:
-                raise ConfigError(
-                    f'{self.key}: the loss cannot compare {self._sides}: '
-                    f'{self._why_unfit(error, target, probe.task)}{self._pooled(target, sources)}'
-                ) from error
-            self.train()
-        values = {**found.losses, **found.extra}
-        if not values:
-            raise ConfigError(f'{self.key}.loss: {self.spec.loss} gives no term')
-        for value in values.values():
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                raise ConfigError(
-                    f'{self.key}.loss: {self.spec.loss} gives {describe(value)}, expected a '
-                    'scalar, or a dict of scalars'
-                )
-        self.check_signs(found.losses)
-        self._check_learns_here(target, sources, probe)
-        if not found.extra:  # what it adds it learns from
-            self._check_combiner_learns(target, sources, probe)
-        return list(values)
-
-    def _check_learns_here(
-        self, target: TapValue, sources: list[TapValue], probe: LinkContext
-    ) -> None:
-        """As `check_learns`, for what can be computed before the training."""
-        if not all(isinstance(level, Tensor) for level in levels_of(target)):
-            return
-        self.eval()
-        try:
-            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-                found = self(_learning(target), sources, probe)
-        except UNFIT:
-            return  # some ask for labels, or to be fitted first, where a gradient is to be had
-        finally:
-            self.train()
-        self.check_learns(found)
-
-    def _check_combiner_learns(
-        self, target: TapValue, sources: list[TapValue], probe: LinkContext
-    ) -> None:
-        own = [] if self.combiner is None else list(self.combiner.parameters())
-        if not own:
-            return
-        with torch.enable_grad():
-            found = self(target, sources, probe)
-            total = torch.stack(list(found.losses.values())).sum()
-        reached = total.requires_grad and any(
-            grad is not None for grad in torch.autograd.grad(total, own, allow_unused=True)
-        )
-        if not reached:
-            raise ConfigError(
-                f'{self.key}.combine: {type(self.combiner).__name__} would learn nothing: '
-                f'{type(self.loss).__name__} cuts its source out of the graph; take a loss that '
-                'does not, such as KLDivergence, or a combiner without weights'
-            )
-
-    def _why_unfit(self, error: Exception, target: TapValue, task: Any) -> str:
-        """Return an error's text; where the loss is one of other values, also which takes them."""
-        own = task.default_loss(self.source_tap.split('[')[0])
-        plain = all(isinstance(level, Tensor) for level in levels_of(target))
-        if plain and isinstance(error, AttributeError) and isinstance(error.obj, Tensor):
-            own, taken = own or task.default_loss('feature'), 'tensors'
-        elif plain:
-            return str(error)
-        else:
-            taken = 'such predictions'
-        if own is None or own['type'] == type(self.loss).__name__:
-            return str(error)
-        return (
-            f'{type(self.loss).__name__} cannot take {taken}, {own["type"]} (the default) can: '
-            f'{error}'
-        )
-
-    @staticmethod
-    def _pooled(target: TapValue, sources: list[TapValue]) -> str:
-        """Return what works between a map and the vector of an image, nothing for other values."""
-        values = [level for value in (target, *sources) for level in levels_of(value)]
-        if {v.dim() if isinstance(v, Tensor) else None for v in values} != {2, 4}:
-            return ''
-        side = 'target_tap' if levels_of(target)[0].dim() == 4 else 'source_tap'
-        return (
-            f"; a map and a vector: link the pooled map ({side}='neck'), or take a loss that "
-            "compares images with each other (loss=dict(type='SimilarityPreserving') or "
-            "'RelationalKD')"
-        )
 
     def check_signs(self, losses: Mapping[str, Tensor], iteration: int | None = None) -> None:
         """Raise a ConfigError if one of the link's losses, at factor 1, is below 0.
@@ -461,15 +315,15 @@ class Link(nn.Module):
             now = ' <- '.join(map(describe, (target, *sources)))
             raise ConfigError(
                 f'{self.key}: the taps give other channels or levels in training, {now}, than in '
-                f'eval mode, {self._sides}: tap a module whose output is alike in both'
+                f'eval mode, {self.sides}: tap a module whose output is alike in both'
             )
         losses: dict[str, list[Tensor]] = {}
         extra: dict[str, list[Tensor]] = {}
         rows = zip(self.connectors, self.source_connectors, self._paired(target, sources))
         for connector, source_connector, (t, level_sources) in rows:
             s, of_combiner = self._combined(t, level_sources, context)
-            s, own = _through(source_connector, s, t, context)
-            t, added = _through(connector, t, s, context)
+            s, own = through(source_connector, s, t, context)
+            t, added = through(connector, t, s, context)
             value = self.loss(t, s, **context.named(self._loss_names))
             for key, term in (value if isinstance(value, dict) else {'': value}).items():
                 losses.setdefault(key, []).append(term)
@@ -490,7 +344,7 @@ class Link(nn.Module):
         if (
             self.combiner is not None
             or len(sources) > 1
-            or any(map(_parts, self.source_connectors))
+            or any(map(parts_of, self.source_connectors))
         ):
             return []
         summed = getattr(self.loss, 'summed_weights', None)
@@ -531,83 +385,6 @@ class Link(nn.Module):
         for part in (self.rule, self.guard):
             if part is not None:
                 part.update(found)
-
-
-def _learning(value: TapValue) -> TapValue:
-    """Return a tap's value with its tensors as a training has them: with a gradient."""
-    if isinstance(value, list):
-        return [_learning(level) for level in value]
-    # No leaf, which a loss could not change in place.
-    return value.detach().requires_grad_().clone() if isinstance(value, Tensor) else value
-
-
-def separate(value: TapValue) -> TapValue:
-    """Return a tap's value as tensors of its own, on which a link's gradient can be bent."""
-    return [x.view_as(x) for x in value] if isinstance(value, list) else value.view_as(value)
-
-
-def bend(key: str, value: TapValue, reading: Reading, task: Sequence[Tensor]) -> None:
-    """Take out of a link's gradient what points against the task's (PCGrad, eq. 1).
-
-    Args:
-        key: The link's, for messages.
-        value: What the link reads, from `separate`.
-        reading: What the tap read.
-        task: The task's gradient at those tensors of `reading.raw` that need one.
-
-    Raises:
-        ConfigError: For a tap whose value is not what its module returned.
-    """
-    wanted = [tensor for tensor in reading.raw if tensor.requires_grad]
-    gradients = {id(tensor): gradient for tensor, gradient in zip(wanted, task)}
-    for own, tapped in zip(levels_of(value), levels_of(reading.value)):
-        if not own.requires_grad:
-            continue
-        if id(tapped) not in gradients:
-            raise ConfigError(
-                f"{key}.guard: 'project' needs a tap whose value is what its module returned; "
-                "use 'mute'"
-            )
-        own.register_hook(partial(_bent, task=gradients[id(tapped)]))
-
-
-def _bent(grad: Tensor, task: Tensor) -> Tensor:
-    own, task = grad.float(), task.float()  # squares leave the range of float16
-    share = (own * task).sum() / task.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
-    return (own - share.clamp(max=0) * task).to(grad.dtype)
-
-
-def _class_of(key: str, cfg: Any) -> Any:
-    """Return the class that a config builds; None without a type, for build_checked to refuse."""
-    kind = cfg.get('type') if isinstance(cfg, Mapping) else cfg
-    cls = MODELS.get(kind) if isinstance(kind, str) else kind
-    if cls is None and kind is not None:
-        choose(kind, MODELS.module_dict, f'{key}.type')
-    return cls
-
-
-def _through(
-    connector: nn.Module, value: Any, like: Any, context: LinkContext
-) -> tuple[Any, dict[str, Tensor]]:
-    """Take a value through a connector or a chain; return what comes out and the terms added."""
-    terms: dict[str, Tensor] = {}
-    for one in _parts(connector):
-        value = one(value, like, **context.named(_connector_names(type(one))))
-        if isinstance(value, WithTerms):
-            terms.update(value.terms)
-            value = value.value
-    return value, terms
-
-
-def _parts(connector: nn.Module) -> list[nn.Module]:
-    """Return the connectors of a chain; none for the identity."""
-    if isinstance(connector, nn.ModuleList):
-        return list(connector)
-    return [] if isinstance(connector, nn.Identity) else [connector]
-
-
-def _connector_names(kind: type[nn.Module]) -> tuple[str, ...]:
-    return context_names(kind.forward, 3, kind.__name__)
 
 
 def _form(value: TapValue) -> list[tuple[int, int] | None]:

@@ -1,5 +1,4 @@
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,41 +12,16 @@ from mmkd.tasks.base import Task
 from mmkd.utils.checks import check_number, choose
 from mmkd.utils.errors import ConfigError
 
+from .batch import Batch, metas_of
 from .context import LinkContext
-from .link import LEAST_LOSS, Link, LinkTerms, bend, separate
+from .link import LEAST_LOSS, Link, LinkTerms
 from .link_spec import LinkSpec
 from .members import Members, Readings
+from .projection import bend, separate
 from .tap import Reading, Tap, TapValue, detach, requires_grad
 
 # What networks raise for images of a size that they do not take.
 UNFIT_SIZE = (AssertionError, RuntimeError, IndexError, ValueError)
-
-
-@dataclass
-class Batch:
-    """Images as the members see them in one step, and what their taps read on them.
-
-    A step has the `labeled` batch and, where a link acts on unlabeled images, their `weak` and
-    `strong` views.
-    """
-
-    inputs: Tensor
-    data_samples: list[Any] | None = None
-    mask: Tensor | None = None
-    readings: Readings = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        # Of its own: links on unlabeled images get these, but no data samples.
-        self.image_metas = metas_of(self.inputs, self.data_samples)
-
-
-def metas_of(inputs: Tensor, data_samples: list[Any] | None) -> list[dict[str, Any]]:
-    """Return what is known of each image: of its sample, else that it fills the input."""
-    if data_samples is not None:
-        return [dict(sample.metainfo) for sample in data_samples]
-    shape = tuple(inputs.shape[-2:])
-    keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
-    return [dict.fromkeys(keys, shape) for _ in inputs]
 
 
 class Links(nn.Module):

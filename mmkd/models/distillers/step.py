@@ -10,8 +10,8 @@ from torch import Tensor
 from mmkd.utils.buffers import kept_statistics
 from mmkd.utils.errors import ConfigError
 
+from .batch import Batch
 from .link_spec import LinkSpec
-from .links import Batch
 
 if TYPE_CHECKING:
     from .online_distiller import OnlineDistiller

@@ -210,6 +210,8 @@ def moved(value: TapValue, device: torch.device) -> TapValue:
     """
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
+    if isinstance(value, (int, float)):
+        return value
     if isinstance(value, (list, tuple)):
         return type(value)(moved(item, device) for item in value)
     made_later = hasattr(value, 'network') or getattr(value, 'masks', None) is not None

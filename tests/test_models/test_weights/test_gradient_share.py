@@ -11,7 +11,7 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
-from mmkd.models.distillers.link import bend, separate
+from mmkd.models.distillers.projection import bend, separate
 from mmkd.models.distillers.tap import Reading
 from mmkd.models.losses import DetectionLoss, DistillationLoss
 from mmkd.models.weights import GradientShare, NegativeTransferGuard
