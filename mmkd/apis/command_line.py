@@ -468,23 +468,21 @@ def metric_table(
     metrics: Mapping[str, Any],
     rows: Sequence[str],
     columns: Mapping[str, str],
-    title: str = 'member',
 ) -> str:
-    """Format metrics `row/column` as a text table.
+    """Format metrics `row/column` as a text table, see `align_members`.
 
     Args:
         metrics: All metrics.
         rows: Members.
         columns: Heading by metric name.
-        title: Heading of the first column.
     """
-    from mmkd.utils.text import align
+    from mmkd.utils.text import align_members
 
-    lines = [[title, *columns.values()]]
+    lines = [['member', *columns.values()]]
     lines += [
         [row, *(_number(metrics.get(f'{row}/{column}')) for column in columns)] for row in rows
     ]
-    return align(lines)
+    return align_members(lines)
 
 
 def _number(value: Any) -> str:

@@ -160,6 +160,14 @@ def test_the_table():
     assert table.splitlines() == ['member      X  [y]', 'a       0.500    -', 'b       1.000    z']
 
 
+def test_a_table_too_wide_for_a_terminal_has_a_line_for_each_metric():
+    columns = {f'x{i}': f'a_metric_with_a_long_name_{i}' for i in range(9)}
+    metrics = {f'{row}/{x}': i for row in 'ab' for i, x in enumerate(columns)}
+    first, second, *others = metric_table(metrics, ['a', 'b'], columns).splitlines()
+    assert first.split() == ['metric', 'a', 'b']
+    assert second.split() == ['a_metric_with_a_long_name_0', '0.000', '0.000'] and len(others) == 8
+
+
 @pytest.mark.parametrize(
     'changes, message',
     [

@@ -9,9 +9,8 @@ from mmkd.registry import LOG_PROCESSORS
 from mmkd.utils.checks import check_integer
 from mmkd.utils.model import distiller_of
 from mmkd.utils.test_sets import gap_tables
-from mmkd.utils.text import align
+from mmkd.utils.text import align, align_members
 
-WIDTH = 160  # characters of a table's line at most
 # What comes first in a line; the rest follows as it is.
 ORDER = ['eta', 'time', 'data_time', 'memory', 'lr', 'loss', 'grad_norm']
 
@@ -87,11 +86,7 @@ class MemberLogProcessor(LogProcessor):
             [name, *(self._cell(key, metrics) for key in columns)]
             for name, metrics in members.items()
         ]
-        table = align(rows, '  ')
-        if table.index('\n') <= WIDTH:
-            return table
-        rows[0][0] = 'metric'
-        return align(zip(*rows), '  ')
+        return align_members(rows, '  ')
 
     @staticmethod
     def _names(runner: Runner) -> list[str]:
