@@ -78,6 +78,8 @@ class LinkSpec:
         names: list[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
         texts = [('target', target), ('name', name), *(('source', n) for n in names)]
         texts += [('source_tap', self.source_tap), ('target_tap', self.target_tap)]
+        if only_if_better is not None:
+            texts.append(('only_if_better', only_if_better))
         for argument, value in texts:
             if not isinstance(value, str):
                 raise ConfigError(f'{key}.{argument}: expected a name, got {value!r}')

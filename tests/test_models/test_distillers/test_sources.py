@@ -134,6 +134,7 @@ def test_ensemble_stands_for_its_members_without_the_target(toolkit):
         (dict(source=['student2', 'studnt3']), "source: unknown name 'studnt3'; did you mean"),
         (dict(source=['student2', 'student1']), "source and target are both 'student1'"),
         (dict(source=['student2', 3]), 'source: expected a name, got 3'),
+        (dict(only_if_better=True), 'only_if_better: expected a name, got True'),
         (dict(source=['teacher', 'student2'], combine='Frist'), 'combine.type: unknown name'),
         (
             dict(source=['teacher', 'student2'], connector='ConvConnector'),
