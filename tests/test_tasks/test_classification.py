@@ -267,6 +267,39 @@ def test_every_preset_trains(toolkit, preset, several):
     assert len(links_of(log)) == len(model.links) and (preset == 'individual') == (not model.links)
 
 
+def forms_of(model):
+    """The form of the classes in each link's loss and combiner."""
+    parts = [p for link in model.links for p in (link.loss, link.combiner) if p is not None]
+    return {getattr(part, 'activation', None) or part.mode for part in parts}
+
+
+NAMED = [
+    dict(sharing=dict(type='ml_p', peers=dict(type='MeanProbability'))),
+    dict(sharing=dict(type='ml_p', tau=None, prediction=dict(type='KLDivergence'))),
+    dict(sharing=dict(type='ml_p', tau=None, prediction=dict(type='PseudoLabel', mode='soft'))),
+    dict(sharing=dict(type='ml_p', tau=None, prediction=dict(type='DIST'))),
+    *(dict(sharing=dict(type=p, on='both')) for p in ('cps', 'mean_teacher', 'peers_ema')),
+    dict(sharing='fixmatch'),
+    dict(links=[dict(source=['a', 'b'], target='c', tap='prediction', combine='MeanProbability')]),
+    dict(links=[dict(source=['a', 'b'], target='c', tap='prediction', combine='Attention')]),
+]
+
+
+@pytest.mark.parametrize('changes', NAMED, ids=range(len(NAMED)))
+def test_labels_that_exclude_no_other_are_independent_in_all_that_a_config_names(toolkit, changes):
+    named = {name: multi_label(seed=i) for i, name in enumerate('abc')}
+    assert forms_of(make(toolkit, members=named, **changes)) == {'sigmoid'}
+    one_label = {name: cifar(seed=i) for i, name in enumerate('abc')}
+    assert forms_of(make(toolkit, members=one_label, **changes)) <= {'auto', 'softmax'}
+
+
+def test_a_form_that_the_config_names_stays(toolkit):
+    named = {name: multi_label(seed=i) for i, name in enumerate('ab')}
+    loss = dict(type='KLDivergence', mode='softmax')
+    model = make(toolkit, members=named, sharing=dict(type='ml_p', tau=None, prediction=loss))
+    assert forms_of(model) == {'softmax'}
+
+
 def test_the_networks_own_loss_is_no_sum_of_the_member(toolkit):
     """mmpretrain's single term is called `loss`; the member's sum has that name too."""
     model = make(toolkit, members=members(teacher=False), sharing='ml_p')

@@ -28,7 +28,8 @@ class Attention(Combiner):
         out_channels: The sources' classes; filled in by the link.
         embedding: Size of the projections.
         tau: Temperature; set it to the loss's.
-        mode: `softmax`, `sigmoid` (independent classes), or `auto`: `sigmoid` for one class.
+        mode: `softmax`, `sigmoid` (independent classes), or `auto`: `sigmoid` for one class,
+            and in links where an image may have several labels.
 
     Raises:
         ConfigError: For wrong arguments, and sources that differ in shape.

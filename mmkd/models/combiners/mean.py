@@ -36,7 +36,8 @@ class MeanProbability(Combiner):
 
     Args:
         tau: Temperature; set it to the loss's.
-        mode: `softmax`, `sigmoid` (independent classes), or `auto`: `sigmoid` for one class.
+        mode: `softmax`, `sigmoid` (independent classes), or `auto`: `sigmoid` for one class,
+            and in links where an image may have several labels.
 
     Raises:
         ConfigError: For wrong arguments, and sources that differ in classes or positions.

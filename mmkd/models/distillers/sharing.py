@@ -208,9 +208,7 @@ def sharing_links(
         )
     if type in UNLABELED_PRESETS:
         loss = _unlabeled_loss(type, task, tau) if prediction is None else prediction
-        mode = (task.default_loss('prediction') or {}).get('mode')
-        combine = dict(type='MeanProbability', **(dict(mode=mode) if mode == 'sigmoid' else {}))
-        return _unlabeled_links(link, type, students, loss, combine, kd_weight, ml_weight)
+        return _unlabeled_links(link, type, students, loss, kd_weight, ml_weight)
     from_teacher, from_peers = PRESETS[type]
     if from_teacher:
         choose(teacher, members, f'model.sharing.teacher ({type} needs one)')
@@ -238,7 +236,6 @@ def _unlabeled_links(
     type: str,
     students: Sequence[str],
     loss: dict[str, Any] | None,
-    combine: dict[str, Any],
     kd_weight: float,
     ml_weight: float,
 ) -> list[dict[str, Any]]:
@@ -252,7 +249,7 @@ def _unlabeled_links(
             names = [average_of(s) for s in (students if type == 'peers_ema' else [student])]
             cfg = link(names, student, '', 'ema', kd_weight)
             if len(names) > 1:
-                cfg['combine'] = combine
+                cfg['combine'] = dict(type='MeanProbability')
             links.append(cfg)
         for peer in others if peers else []:
             # Both peers' one forward on the strong view serves as source and as target.
@@ -271,8 +268,6 @@ def _unlabeled_loss(type: str, task: Any, tau: float | None) -> dict[str, Any] |
     if own['type'] != 'KLDivergence':
         return own if tau is None else dict(own, tau=tau)
     loss = dict(type='PseudoLabel', **PSEUDO_LABELS.get(type, {}))
-    if own.get('mode') == 'sigmoid':  # several labels an image: its classes are independent
-        loss['activation'] = 'sigmoid'
     if tau is not None:
         raise ConfigError(
             f'model.sharing.tau: {type} has {loss}, without a temperature; got {tau}; what works: '

@@ -31,7 +31,8 @@ class DIST(DistillationLoss):
         inter_weight: Factor of the relations between classes.
         intra_weight: Factor of the relations between images (and positions).
         tau: Temperature.
-        mode: `softmax`, `sigmoid` (independent classes) or `auto`: `sigmoid` for one class.
+        mode: `softmax`, `sigmoid` (independent classes) or `auto`: `sigmoid` for one class,
+            and in links where an image may have several labels.
 
     Raises:
         ConfigError: For wrong arguments, and logits whose shapes differ.

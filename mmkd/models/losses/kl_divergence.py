@@ -30,7 +30,8 @@ class KLDivergence(DistillationLoss):
         tau: Temperature.
         mode: `softmax` (one class per position), `sigmoid` (independent classes: the binary
             divergences are summed over them) or `auto`: `sigmoid` for logits of one class, whose
-            softmax would be 1 whatever the logits, else `softmax`.
+            softmax would be 1 whatever the logits, and in links where an image may have several
+            labels, else `softmax`.
         dim: The dimension of the classes.
         standardize: Bring the logits of each position to mean 0 and standard deviation 1 first, so
             that only the relations between the classes are learned (Sun et al., "Logit

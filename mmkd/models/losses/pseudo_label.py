@@ -52,7 +52,8 @@ class PseudoLabel(DistillationLoss):
             has 0.5.
         dice_weight: Factor of the Dice term; for maps only.
         activation: `softmax`, `sigmoid` (independent classes, each with its own gate; the
-            divergences are summed over them) or `auto`: `sigmoid` for logits of one class.
+            divergences are summed over them) or `auto`: `sigmoid` for logits of one class,
+            and in links where an image may have several labels.
 
     Raises:
         ConfigError: For wrong arguments, logits whose classes differ, and Dice of vectors.

@@ -35,12 +35,6 @@ class Classes:
         return dict(type='KLDivergence')
 
 
-class SeveralLabels:
-    @staticmethod
-    def default_loss(tap):
-        return dict(type='KLDivergence', mode='sigmoid')
-
-
 def expand(members, task=Losses, **options):
     return sharing_links(members, task=task(), **options)
 
@@ -138,16 +132,6 @@ def test_a_task_without_a_loss_of_its_own_leaves_it_to_the_link():
     assert expand(['a', 'b'], NoLoss, type='cps')[0]['loss'] is None
     given = dict(type='X')
     assert expand(['a', 'b'], NoLoss, type='peers_ema', prediction=given)[0]['loss'] == given
-
-
-@pytest.mark.parametrize('preset', ['cps', 'mean_teacher', 'peers_ema', 'fixmatch'])
-def test_several_labels_an_image_are_pseudo_labels_of_their_own(preset):
-    links = expand(['a', 'b'], SeveralLabels, type=preset)
-    assert all(link['loss']['activation'] == 'sigmoid' for link in links)
-    modes = {link['combine']['mode'] for link in links if 'combine' in link}
-    assert modes == ({'sigmoid'} if preset == 'peers_ema' else set())
-    plain = expand(['a', 'b'], Classes, type=preset)
-    assert not any('activation' in link['loss'] for link in plain)
 
 
 def test_complement_gives_each_student_both_kinds():
