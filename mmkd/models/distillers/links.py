@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -253,7 +254,8 @@ class Links(nn.Module):
             names = [link.target, *link.source]
             for name in names:
                 choose(f'{name}/{metric}', sorted(metrics), f'{link.key}.only_if_better')
-            own, *others = (float(metrics[f'{name}/{metric}']) for name in names)
+            values = [float(metrics[f'{name}/{metric}']) for name in names]
+            own, *others = (-math.inf if math.isnan(value) else value for value in values)
             worse = not max(others) > own
             if worse != link.source_is_worse:
                 print_log(

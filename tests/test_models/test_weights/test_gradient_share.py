@@ -495,6 +495,25 @@ def test_links_rest_while_their_source_is_not_better(toolkit):
         model.links.after_validation({'teacher/mIoU': 0.3})
 
 
+@pytest.mark.parametrize('sources', [['student2', 'student3'], ['student3', 'student2']])
+def test_a_source_that_is_no_number_is_not_better_and_hides_no_other(toolkit, sources):
+    link = dict(source=sources, target='student1', tap='prediction', combine='MeanProbability')
+    model = toolkit.make_distiller(
+        members=toolkit.members(students=3, teacher=False),
+        links=[dict(link, only_if_better='mAP')],
+    )
+    (built,) = model.links
+    nan, metrics = float('nan'), {'student1/mAP': 0.5, 'student2/mAP': float('nan')}
+    for other, own, rests in (
+        (0.9, 0.5, False),
+        (0.1, 0.5, True),
+        (0.1, nan, False),
+        (nan, nan, True),
+    ):
+        model.links.after_validation({**metrics, 'student3/mAP': other, 'student1/mAP': own})
+        assert built.source_is_worse is rests, (other, own)
+
+
 def test_a_rule_of_ones_own(toolkit):
     from mmkd.models.weights import WeightRule
 
