@@ -119,13 +119,13 @@ class PolypSegMetric(BaseMetric):
         if 'seg_logits' not in sample:
             return (sample['pred_sem_seg']['data'].squeeze(0) == self.positive).float()
         scores = sample['seg_logits']['data'].float()
-        if len(scores) == 1:
-            return scores[0]
-        if len(scores) <= self.positive:
+        if max(len(scores), 2) <= self.positive:
             raise ConfigError(
                 f'PolypSegMetric.positive: {self.positive} of a prediction with {len(scores)} '
-                'channels'
+                f'channel{"s" * (len(scores) > 1)}'
             )
+        if len(scores) == 1:  # the probability of label 1
+            return scores[0] if self.positive else 1 - scores[0]
         return scores.softmax(0)[self.positive]
 
     def _of_map(self, probability: np.ndarray, mask: np.ndarray) -> dict[str, Any]:

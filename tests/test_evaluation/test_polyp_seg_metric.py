@@ -52,6 +52,11 @@ def test_probability_of_two_channels_one_channel_and_classes():
     assert measure(sample(truth, None, [[1, 1, 0, 0]])) == expected
     with pytest.raises(ConfigError, match=r'positive: 2 of a prediction with 2 channels'):
         measure(sample(truth, two), positive=2)
+    with pytest.raises(ConfigError, match=r'positive: 2 of a prediction with 1 channel'):
+        measure(sample(truth, polyp[None]), positive=2)
+    # Of one channel, too, the label may be the background's.
+    background = measure(sample(truth, two), positive=0)
+    assert background == measure(sample(truth, polyp[None]), positive=0) == expected
 
 
 def test_images_without_polyp():
