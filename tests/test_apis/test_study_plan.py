@@ -139,11 +139,11 @@ def test_the_hash_is_of_all_that_is_trained(study):
     hashes = check_arms(plan)
     assert len(set(hashes.values())) == 9
     first = run_config(plan, 'peers', 0)
-    assert config_hash(first) == hashes['peers', 0]
+    assert config_hash(first, study.root) == hashes['peers', 0]
     reordered = run_config(plan, 'peers', 0)
     members = reordered.model.members
     reordered.model.members = dict(reversed(list(members.items())))
-    assert config_hash(reordered) == hashes['peers', 0]
+    assert config_hash(reordered, study.root) == hashes['peers', 0]
     (study.root / 'config.py').write_text((study.root / 'config.py').read_text() + 'more = 1\n')
     assert check_arms(study.write()())['peers', 0] != hashes['peers', 0]
 
@@ -154,11 +154,24 @@ def test_the_hash_is_of_the_networks_that_a_config_names(study, key):
     net.write_text('model = dict(depth=18)\n')
     cfg = run_config(study.write()(), 'alone', 0)
     cfg.merge_from_dict({key: str(net)})
-    before = config_hash(cfg)
-    assert config_hash(cfg) == before
+    before = config_hash(cfg, study.root)
+    assert config_hash(cfg, study.root) == before
     assert str(net) in str(cfg.to_dict()), 'the config itself is not changed'
     net.write_text('model = dict(depth=34)\n')
-    assert config_hash(cfg) != before
+    assert config_hash(cfg, study.root) != before
+
+
+def test_the_hash_does_not_depend_on_where_the_study_is_called_from(study, tmp_path, monkeypatch):
+    (study.root / 'net.py').write_text('model = dict(depth=18)\n')
+    cfg = run_config(study.write()(), 'alone', 0)
+    cfg.merge_from_dict({'model.members.student1.config': 'net.py'})
+    found = set()
+    for folder in (study.root, tmp_path.parent):
+        monkeypatch.chdir(folder)
+        found.add(config_hash(cfg, study.root))
+    assert len(found) == 1
+    (study.root / 'net.py').write_text('model = dict(depth=34)\n')
+    assert config_hash(cfg, study.root) not in found
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,15 @@ def test_sources_in_no_commit_and_another_teacher_are_said(study):
     assert "The frozen 'teacher' of t.pth was not the same in all runs." in text
 
 
+def test_a_frozen_member_that_the_config_no_longer_has_tells_nothing(study):
+    plan = study.write()()
+    results(study, plan, FIGURES)
+    results(study, plan, dict(other=[60.0]), config_hash='another', frozen=dict(gone='1'))
+    text = report(plan, keep_stale=True)
+    assert 'changed after these results were made: other seed 0.' in text
+    assert 'was not the same' not in text
+
+
 def test_a_good_report_is_not_overwritten_by_dashes(study):
     plan = study.write()()
     results(study, plan, FIGURES)

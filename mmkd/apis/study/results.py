@@ -97,7 +97,7 @@ def check_arms(plan: Plan, options: dict[str, Any] | None = None) -> dict[tuple[
         for seed in plan.seeds:
             cfg = run_config(plan, arm, seed, options)
             _check_members(plan, arm, cfg)
-            hashes[arm, seed] = config_hash(cfg)
+            hashes[arm, seed] = config_hash(cfg, plan.root)
     for key in plan.seed_keys:
         if not any(_has(run_config(plan, arm, plan.seeds[0]), key) for arm in plan.arms):
             raise ConfigError(f"seed_keys: no arm's config has {key!r}; the key must be there")
@@ -109,18 +109,22 @@ def check_arms(plan: Plan, options: dict[str, Any] | None = None) -> dict[tuple[
     return hashes
 
 
-def config_hash(cfg: Config) -> str:
+def config_hash(cfg: Config, root: Path) -> str:
     """Return a hash of all that a config says, in whatever order it says it.
 
     Configs of one's own that it names, of members' networks and of the stage before, count with
     what they say; those of a toolbox by name, as a result has the toolbox's version.
+
+    Args:
+        cfg: The config of a run.
+        root: The folder that trainings are started in, from which it names files.
     """
     values = cfg.to_dict()
     members = list(((values.get('model') or {}).get('members') or {}).values())
     for part in [*members, values.get('pretrain')]:
         named = part.get('config') if isinstance(part, dict) else None
-        if isinstance(named, str) and '::' not in named and Path(named).is_file():
-            part['config'] = read_config(named).to_dict()
+        if isinstance(named, str) and '::' not in named and (root / named).is_file():
+            part['config'] = read_config(root / named).to_dict()
     text = json.dumps(values, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -170,8 +170,9 @@ def frozen_differ(summary: Summary) -> list[tuple[str, str]]:
     digests: dict[tuple[str, str], set[str]] = {}
     for (arm, seed), result in summary.results.items():
         for name, digest in (result.get('frozen') or {}).items():
-            member = run_config(summary.plan, arm, seed).model.members[name]
-            if member.get('checkpoint'):
+            # A result that is kept as stale may have members that the config no longer has.
+            member = run_config(summary.plan, arm, seed).model.members.get(name)
+            if member and member.get('checkpoint'):
                 digests.setdefault((name, member['checkpoint']), set()).add(digest)
     return [place for place, found in digests.items() if len(found) > 1]
 
