@@ -15,7 +15,11 @@ from .errors import MissingData
 from .require import absolute, listing, require
 
 # What folders of labels are called, and what ends the names of label maps beside their images.
-LABEL_FOLDERS = {'annotation', 'gt', 'groundtruth', 'label', 'mask', 'seg', 'segmentation'}
+# In lower case, without `_` and a plural's `s`. MMSegmentation's layouts have some of them.
+LABEL_FOLDERS = {
+    *('anndir', 'annotation', 'groundtruth', 'gt', 'gtcoarse', 'gtfine', 'label', 'labelmap'),
+    *('mask', 'seg', 'segmentation', 'segmentationclass', 'segmentationobject'),
+}
 LABEL_ENDINGS = ('_gt', '_label', '_labels', '_mask', '_masks', '_seg', '_segmentation')
 
 
@@ -82,7 +86,8 @@ class UnlabeledImages(CheckedData, BaseDataset):
 
 
 def _holds_labels(folder: str) -> bool:
-    return folder.lower().replace('_', '').rstrip('s') in LABEL_FOLDERS
+    name = folder.lower().replace('_', '')
+    return name in LABEL_FOLDERS or name.removesuffix('s') in LABEL_FOLDERS
 
 
 def _label_maps(images: Sequence[str]) -> list[str]:

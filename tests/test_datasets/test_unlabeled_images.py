@@ -56,6 +56,9 @@ def test_images_of_a_folder_for_every_task(folder, scope):
         (('a.jpg', 'a_mask.jpg', 'b.jpg'), r'1 of 3 .*\(a_mask.jpg\)'),
         (('images/a.jpg', 'masks/a.jpg'), r'1 of 2 .*\(masks/a.jpg\); name the folder'),
         (('images/a.jpg', 'Ground_Truth/a.jpg'), r'1 of 2 .*\(Ground_Truth/a.jpg\)'),
+        (('img_dir/a.jpg', 'ann_dir/a.png'), r'1 of 2 .*\(ann_dir/a.png\)'),
+        (('leftImg8bit/a.png', 'gtFine/a_x.png'), r'1 of 2 .*\(gtFine/a_x.png\)'),
+        (('JPEGImages/a.jpg', 'SegmentationClass/a.png'), r'1 of 2 .*SegmentationClass'),
     ],
 )
 def test_a_folder_without_images_or_with_label_maps_is_refused(folder, names, message):
