@@ -143,6 +143,28 @@ def test_under_test_time_augmentation(checkpoints, data, other, tmp_path, capsys
     assert 'polyp/iou   home  home_train' in capsys.readouterr().out
 
 
+def test_the_order_of_the_views_changes_no_figure(checkpoints, data, other, tmp_path):
+    from mmkd.apis import testing
+
+    cfg, _, args = trained(checkpoints, other, 'seg', tmp_path)
+    cfg.test_evaluator = [dict(type='mmkd.PolypSegMetric'), dict(type='mmkd.Calibration')]
+    cfg.test_dataloader.dataset = Config.fromfile(
+        checkpoints['seg'].with_name('config.py')
+    ).test_dataloader.dataset
+    flips = cfg.tta_pipeline[-1].transforms[1]
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        run = Runner.test
+        patch.setattr(Runner, 'test', lambda runner: found.append(run(runner)) or found[-1])
+        for tta, views in ((True, flips), (True, flips[::-1]), (False, flips)):
+            cfg.tta_pipeline[-1].transforms[1] = views
+            cfg.dump(args.config)
+            args.tta = tta
+            testing.test(args)
+    first, second, plain = found
+    assert first == pytest.approx(second) and first != pytest.approx(plain)
+
+
 def predictions(dataset):
     """Samples with the ground truth as the prediction, but for the set `away`: nothing there."""
     samples = []

@@ -11,11 +11,14 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 from mmengine.runner.amp import autocast
+from mmengine.structures import PixelData
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mmkd.evaluation.agreement import Agreement
 from mmkd.evaluation.evaluator_config import evaluator_config_of
 from mmkd.evaluation.quick_metrics import count_quickly
+from mmkd.models.ensembles import SegmentationEnsemble
 from mmkd.registry import LOOPS
 from mmkd.utils.checks import choose
 from mmkd.utils.distributed import share_buffers
@@ -203,13 +206,25 @@ class _MemberLoop:
                 # mmseg's merging asks its network for channels and threshold.
                 own = name if name in distiller.specs else distiller.ensemble_members[0]
                 tta.module = distiller.network(own)
-                merged[name] = tta.merge_preds(list(zip(*(view[name] for view in views))))
-                for sample, first in zip(merged[name], views[0][name]):
-                    known = {key: first.get(key) for key in (SET, NUMBER) if key in first}
+                rows = list(zip(*(view[name] for view in views)))
+                scores = [_mean_scores(row) for row in rows]  # before mmseg merges in place
+                merged[name] = tta.merge_preds(rows)
+                for sample, row, score in zip(merged[name], rows, scores):
+                    known = {key: row[0].get(key) for key in (SET, NUMBER) if key in row[0]}
                     sample.set_metainfo(known)  # mmseg's merging keeps the path alone
+                    if score is not None:  # and the last view's scores
+                        sample.set_data(dict(seg_logits=PixelData(data=score)))
         finally:
             tta.module = distiller
         return merged
+
+
+def _mean_scores(views: Sequence[Any]) -> Tensor | None:
+    """Return a segmenter's scores of an image as the mean of its views' probabilities."""
+    if 'seg_logits' not in views[0]:
+        return None
+    mean: Tensor = SegmentationEnsemble()([view.seg_logits.data for view in views])
+    return mean
 
 
 @LOOPS.register_module()
