@@ -43,8 +43,8 @@ class MemberVisualizationHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Check the indices."""
-        if runner.val_loop is None:
-            return
+        if runner._val_loop is None or isinstance(runner._val_loop, dict):
+            return  # a test, which needs no validation data: not built
         size = len(runner.val_dataloader.dataset)
         for index in self.indices:
             if not 0 <= index < size:

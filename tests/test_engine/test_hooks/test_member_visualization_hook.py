@@ -1,9 +1,10 @@
+import copy
 import types
 
 import numpy as np
 import pytest
 from mmengine.hooks import EMAHook
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.priority import get_priority
 
 from mmkd.engine.hooks import BestMemberHook, MemberVisualizationHook
@@ -28,7 +29,7 @@ def runner(drawn):
         epoch=3,
         iter=400,
         _train_loop=Iterations(),
-        val_loop=object(),
+        _val_loop=object(),
         val_dataloader=types.SimpleNamespace(dataset=range(6)),
         visualizer=types.SimpleNamespace(
             add_image=lambda name, image, step: drawn.append((name, step))
@@ -56,3 +57,11 @@ def test_an_index_out_of_range_is_refused(runner):
         MemberVisualizationHook(indices=[6]).before_run(runner)
     with pytest.raises(ValueError, match='interval: expected an integer >= 1, got 0'):
         MemberVisualizationHook(interval=0)
+
+
+def test_a_test_needs_no_validation_data(toolkit, data, tmp_path):
+    cfg = toolkit.small_config(data, tmp_path)
+    cfg.custom_hooks = [dict(type='mmkd.MemberVisualizationHook', indices=[0])]
+    cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
+    cfg.val_dataloader.dataset.ann_file = 'not_on_this_machine.json'
+    assert 'student1/coco/bbox_mAP' in Runner.from_cfg(cfg).test()
