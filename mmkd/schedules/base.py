@@ -29,9 +29,15 @@ class Schedule:
         cls._names_max_iters = 'max_iters' in inspect.signature(cls.value).parameters
 
     def __call__(self, progress: float, max_iters: int | None = None) -> float:
-        """Return the value at `progress`, clamped to [0, 1], of `max_iters` iterations."""
+        """Return the value at `progress`, clamped to [0, 1], of `max_iters` iterations.
+
+        Raises:
+            ConfigError: For a value that is no finite number >= 0.
+        """
         given: dict[str, Any] = dict(max_iters=max_iters) if self._names_max_iters else {}
-        return float(self.value(min(max(progress, 0.0), 1.0), **given))
+        value = float(self.value(min(max(progress, 0.0), 1.0), **given))
+        check_number(value, f'{type(self).__name__} at progress {progress:g}')
+        return value
 
     def value(self, progress: float) -> float:
         """Return the value at `progress` in [0, 1]."""

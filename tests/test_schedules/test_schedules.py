@@ -123,6 +123,20 @@ def test_the_same_progress_gives_the_same_value(cfg):
     assert all(other(p) == values[p] for p in points for other in others)
 
 
+@pytest.mark.parametrize('value', [-1e-3, math.nan, math.inf])
+def test_a_schedule_of_ones_own_below_0_or_no_number_is_refused(value):
+    class Wrong(Schedule):
+        def value(self, progress):
+            return value if progress > 0.5 else 1
+
+    schedule = Wrong()
+    assert schedule(0.5) == 1
+    with pytest.raises(
+        ValueError, match=r'Wrong at progress 0.75: expected a number (>= 0|in \[0, 1e\+06\]), got'
+    ):
+        schedule(0.75)
+
+
 def test_a_schedule_of_ones_own():
     class Square(Schedule):
         def value(self, progress):

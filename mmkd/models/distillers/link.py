@@ -288,10 +288,21 @@ class Link(nn.Module):
             raise ConfigError(f'{self.key}.schedule: {error}') from error
 
     def factor(self, progress: float) -> float:
-        """Return the factor of the link's losses: weight x schedule x guard."""
+        """Return the factor of the link's losses: weight x schedule x guard.
+
+        Raises:
+            ConfigError: For a factor below 0: the target would unlearn.
+        """
         factor = self.base_factor(progress)
-        for part in (self.rule, self.guard):
-            factor *= 1.0 if part is None else part.factor()
+        for part, key in ((self.rule, 'weight'), (self.guard, 'guard')):
+            if part is not None:
+                own = part.factor()
+                if own < 0:
+                    raise ConfigError(
+                        f'{self.key}.{key}: expected a factor >= 0, {type(part).__name__} gives '
+                        f'{own}'
+                    )
+                factor *= own
         return factor
 
     def share(self, progress: float) -> float:

@@ -529,6 +529,10 @@ def test_a_rule_of_ones_own(toolkit):
         for weight in (1.0, dict(type='Half'))
     ]
     torch.testing.assert_close(values[1], values[0] / 2)
+    Half.factor = lambda self: -0.5
+    model = toolkit.make_distiller(sharing=dict(type='kd_p', weight=dict(type='Half')))
+    with pytest.raises(ConfigError, match='weight: expected a factor >= 0, Half gives -0.5'):
+        losses_of(model, batch)
     with pytest.raises(ConfigError, match='expected a number or a WeightRule'):
         toolkit.make_distiller(
             links=[dict(source='teacher', target='student1', weight=dict(type='ResizeConnector'))]
