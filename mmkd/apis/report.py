@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
 from mmengine.analysis import FlopAnalyzer, parameter_count
+from torch import Tensor, nn
 
 from mmkd.apis.command_line import metric_table
 from mmkd.apis.exporting import config_of_run
@@ -77,21 +77,49 @@ def checkpoint_of(work_dir: Path) -> tuple[str, Any]:
     return found
 
 
+class _OnImage(nn.Module):
+    """A network on one image whose sample two-stage and query-based detectors ask for."""
+
+    def __init__(self, network: nn.Module, data_samples: list[Any]) -> None:
+        super().__init__()
+        self.network, self.data_samples = network, data_samples
+
+    def forward(self, image: Tensor) -> Any:
+        return self.network(image, self.data_samples, mode='tensor')
+
+
 def complexity(
-    model: Any, names: Sequence[str], size: Sequence[int]
-) -> dict[str, tuple[float, float]]:
-    """Count millions of parameters and GFLOPs by network at an input size (summed: ensemble)."""
-    figures = {}
+    model: Any, names: Sequence[str], image: Tensor, data_samples: list[Any]
+) -> dict[str, tuple[float, float | None]]:
+    """Count parameters and FLOPs of the networks on an image; the ensemble's are their sums.
+
+    Args:
+        model: An `OnlineDistiller`.
+        names: Members.
+        image: Preprocessed, (1, 3, H, W).
+        data_samples: The image's.
+
+    Returns:
+        Millions of parameters and GFLOPs by name; None for FLOPs that cannot be counted, as of
+        MMSegmentation's query-based heads.
+    """
+    figures: dict[str, tuple[float, float | None]] = {}
     for name in dict.fromkeys([*names, *model.ensemble_members]):
         if name != 'ensemble':
             network = model.network(name)
-            image = torch.rand(1, 3, *size, device=next(network.parameters()).device)
-            flops = FlopAnalyzer(network, (image,))
+            flops = FlopAnalyzer(_OnImage(network, data_samples), (image,))
             # Norms, activations and resizing are not counted; a line for each says no more.
             flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            figures[name] = (parameter_count(network)[''] / 1e6, flops.total() / 1e9)
+            count: float | None = None
+            try:
+                count = flops.total() / 1e9
+            except (TypeError, AssertionError, RuntimeError) as error:
+                warnings.warn(f'{name}: its FLOPs are not counted: {error}')
+            figures[name] = (parameter_count(network)[''] / 1e6, count)
     parts = [figures[name] for name in model.ensemble_members]
-    figures['ensemble'] = (sum(p for p, _ in parts), sum(f for _, f in parts))
+    counts = [flops for _, flops in parts if flops is not None]
+    together = sum(counts) if len(counts) == len(parts) else None
+    figures['ensemble'] = (sum(p for p, _ in parts), together)
     return figures
 
 
@@ -160,7 +188,7 @@ def training_cost(train: Scalars) -> list[str]:
 
 
 def compression(
-    figures: Mapping[str, tuple[float, float]], students: Sequence[str], teacher: str
+    figures: Mapping[str, tuple[float, float | None]], students: Sequence[str], teacher: str
 ) -> list[str]:
     """Say how each student's size compares with the teacher's, from the networks' own figures."""
     lines = []
@@ -266,12 +294,13 @@ def _table(
     model, dataset = distiller_of(runner.model), runner.test_dataloader.dataset
     students, names = model.ensemble_members, model.evaluated
     first = dict(inputs=[dataset[0]['inputs']], data_samples=[dataset[0]['data_samples']])
-    inputs = model.data_preprocessor(first)['inputs']
-    figures = complexity(model, names, inputs.shape[-2:])
+    batch = model.data_preprocessor(first)
+    inputs = batch['inputs']
+    figures = complexity(model, names, inputs, batch['data_samples'])
     shown = dict(metrics)
     for name, (parameters, flops) in figures.items():
         shown[f'{name}/parameters'] = f'{parameters:.2f} M'
-        shown[f'{name}/flops'] = f'{flops:.3g}'
+        shown[f'{name}/flops'] = '-' if flops is None else f'{flops:.3g}'
     columns = dict(columns, parameters='parameters', flops='GFLOPs')
     size = 'x'.join(str(side) for side in inputs.shape[-2:])
     lines = [

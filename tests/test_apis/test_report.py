@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmkd.apis.exporting import config_of_run
-from mmkd.apis.report import compression, curve_metric, table_columns, training_cost
+from mmkd.apis.report import complexity, compression, curve_metric, table_columns, training_cost
 from mmkd.apis.testing import _rows_and_columns
 from mmkd.utils.errors import ConfigError
 
@@ -26,6 +26,31 @@ def test_a_larger_student_is_said_to_be_larger():
         'small: 2.0 times fewer parameters and 4.0 times fewer FLOPs than teacher',
         'large: 1.5 times more parameters than teacher',
     ]
+
+
+@pytest.mark.parametrize('names', [('YOLOX', 'Faster R-CNN'), ('DINO', 'SOLOv2')])
+def test_the_size_of_networks_that_ask_for_the_images_sample(names, monkeypatch):
+    from mmkd.apis import detector_pairs
+
+    model = detector_pairs.build(*names).eval()
+    found = model.data_preprocessor(detector_pairs.batch(masks=True), False)
+    image, samples = found['inputs'][:1], found['data_samples'][:1]
+    figures = complexity(model, ['a', 'b', 'ensemble'], image, samples)
+    assert list(figures) == ['a', 'b', 'ensemble']
+    assert all(parameters > 0 and flops > 0 for parameters, flops in figures.values())
+    assert figures['ensemble'][1] == pytest.approx(figures['a'][1] + figures['b'][1])
+
+    def fails(*args, **kwargs):
+        raise TypeError('no batch_data_samples')
+
+    monkeypatch.setattr(model.network('b'), '_forward', fails)
+    with pytest.warns(UserWarning, match='b: its FLOPs are not counted: no batch_data_samples'):
+        left = complexity(model, ['a', 'b'], image, samples)
+    assert left == {
+        'a': figures['a'],
+        'b': (figures['b'][0], None),
+        'ensemble': (figures['ensemble'][0], None),
+    }
 
 
 def test_one_figure_under_two_names_is_one_column():
