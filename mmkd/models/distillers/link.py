@@ -94,7 +94,6 @@ class Link(nn.Module):
             first = (rows[0][0], rows[0][1][0])
             given = known_channels(key, loss_cfg, *first)
             self.loss: nn.Module = build_checked(MODELS, loss_cfg, key, **given)
-            self._fit_form(self.loss, task)
             self._loss_names = self._names(self.loss, key)
             self.connectors, self.source_connectors = nn.ModuleList(), nn.ModuleList()
             self.combiner: nn.Module | None = None
@@ -104,8 +103,8 @@ class Link(nn.Module):
                 self._check_combined(key, rows)
                 given = known_channels(key, spec.combine, *first)
                 self.combiner = build_checked(MODELS, spec.combine, key, **given)
-                self._fit_form(self.combiner, task)
                 self._combiner_names = self._names(self.combiner, key)
+            self._fit_form(task)
             for t, s in rows:
                 self._build_level(t, s, probe)
         self.rule: WeightRule | None = None
@@ -149,12 +148,13 @@ class Link(nn.Module):
             for own, *others in self.rows
         )
 
-    def _fit_form(self, module: nn.Module, task: Any) -> None:
+    def _fit_form(self, task: Any) -> None:
         """Let 'auto' mean independent classes where the task's are (several labels an image)."""
         own = task.default_loss(self.source_tap.split('[')[0]) or {}
-        for name in ('mode', 'activation') if own.get('mode') == 'sigmoid' else ():
-            if getattr(module, name, None) == 'auto':
-                setattr(module, name, 'sigmoid')
+        for part in (self.loss, self.combiner) if own.get('mode') == 'sigmoid' else ():
+            for name in ('mode', 'activation'):
+                if getattr(part, name, None) == 'auto':
+                    setattr(part, name, 'sigmoid')
 
     def _names(self, module: nn.Module, key: str) -> tuple[str, ...]:
         """Return what a loss or combiner asks of the context."""
